@@ -1,0 +1,134 @@
+"""The rules of the house that no linter knows: sizes, where method names may stand, what is public, what a light command imports."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import io
+import re
+import subprocess
+import sys
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "foreword"
+MAX_FILE_LINES = 300
+MAX_FUNCTION_LINES = 40
+METHOD_NAME = re.compile(r"(prompt|prefix|\bp)[-_]?tuning", re.IGNORECASE)
+METHOD_NAME_HOMES = {"foreword/methods.py", "foreword/adapters/peft.py", "foreword/__init__.py"}
+
+# Longer than the budget, with the date and the reason: "path" or "path:function" -> why.
+EXCEPTIONS: dict[str, str] = {}
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def python_files(*folders: str) -> list[Path]:
+    """Every Python file of the project's own folders."""
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def function_lines(node: Function) -> int:
+    """Lines of a function without its docstring."""
+    size = (node.end_lineno or node.lineno) - node.lineno + 1
+    first = node.body[0]
+    if ast.get_docstring(node, clean=False) is not None:
+        size -= (first.end_lineno or first.lineno) - first.lineno + 1
+    return size
+
+
+def too_large(source: str, name: str) -> Iterator[str]:
+    """What of a source file is over budget: the file's name, or "file:function"."""
+    if source.count("\n") > MAX_FILE_LINES:
+        yield name
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, Function) and function_lines(node) > MAX_FUNCTION_LINES:
+            yield f"{name}:{node.name}"
+
+
+def docstring_lines(source: str) -> set[int]:
+    """First lines of all docstrings, which may name methods: they are documentation."""
+    bodies = (node.body for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Module | ast.ClassDef | Function))
+    return {
+        body[0].lineno
+        for body in bodies
+        if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str)
+    }
+
+
+def method_names(source: str) -> Iterator[str]:
+    """Lines of code, neither comment nor docstring, in which the name of a method stands."""
+    documentation = docstring_lines(source)
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        named = token.type not in (tokenize.COMMENT, tokenize.NEWLINE) and METHOD_NAME.search(token.string)
+        if named and token.start[0] not in documentation:
+            yield f"{token.start[0]}: {token.line.strip()}"
+
+
+def run_python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+
+def test_files_and_functions_are_small() -> None:
+    large = [
+        entry
+        for path in python_files("foreword", "tests", "examples", "benchmarks")
+        for entry in too_large(path.read_text("utf-8"), name_of(path))
+    ]
+    assert sorted(set(large) - set(EXCEPTIONS)) == []
+    assert sorted(set(EXCEPTIONS) - set(large)) == [], "these exceptions are no longer needed"
+
+
+def test_the_size_budget_sees_what_is_too_large() -> None:
+    body = "".join(f"    x = {i}\n" for i in range(MAX_FUNCTION_LINES))
+    assert list(too_large(f"def small():\n{body[: body.rindex('    x')]}", "a.py")) == []
+    assert list(too_large(f"def large():\n{body}", "a.py")) == ["a.py:large"]
+    assert list(too_large(f'def documented():\n    """One.\n\n    Two.\n    """\n{body[: body.rindex("    x")]}', "a.py")) == []
+    assert list(too_large("x = 1\n" * (MAX_FILE_LINES + 1), "b.py")) == ["b.py"]
+
+
+@pytest.mark.parametrize("path", python_files("foreword"), ids=name_of)
+def test_method_names_stand_in_the_recipes_and_the_peft_format_only(path: Path) -> None:
+    if name_of(path) not in METHOD_NAME_HOMES:
+        assert list(method_names(path.read_text("utf-8"))) == []
+
+
+def test_a_branch_on_a_method_is_seen() -> None:
+    assert list(method_names('if method == "p-tuning":\n    pass\n')) == ['1: if method == "p-tuning":']
+    assert list(method_names("from peft import PromptTuningConfig\n")) == ["1: from peft import PromptTuningConfig"]
+    assert list(method_names('kind = f"PREFIX_TUNING {x}"\n')) == ['1: kind = f"PREFIX_TUNING {x}"']
+    assert list(method_names('def f():\n    """As prefix_tuning does."""  # and p_tuning\n')) == []
+
+
+def test_public_names_are_sorted_and_exist() -> None:
+    foreword = importlib.import_module("foreword")
+    names = list(foreword.__all__)
+    assert names == sorted(names, key=str.casefold)
+    assert len(names) == len(set(names))
+    assert [name for name in names if getattr(foreword, name, None) is None] == []
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list", "--help"], ["show", "--help"], ["list", "{empty}"]], ids=" ".join)
+def test_light_commands_start_without_heavy_imports(arguments: list[str], tmp_path: Path) -> None:
+    argv = ["foreword", *(argument.format(empty=tmp_path) for argument in arguments)]
+    code = f"""
+import sys
+sys.argv = {argv!r}
+from foreword.cli.main import app
+try:
+    app()
+except SystemExit as stop:
+    code = stop.code or 0
+heavy = sorted({{"torch", "transformers", "peft", "datasets", "pandas", "numpy"}} & set(sys.modules))
+print()
+print(code, heavy)
+"""
+    assert run_python(code).splitlines()[-1] == "0 []"
