@@ -1,0 +1,51 @@
+"""A batch of rows as tensors over the caller's own tokens [B, T]; virtual tokens are only named by their places."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from foreword.prompts.template import Row
+
+Side = Literal["left", "right"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`at` [B, P] says which text column each soft token stands before, -1 where a row has fewer; `mask` is False on pads."""
+
+    ids: Int[Tensor, "B T"]
+    mask: Bool[Tensor, "B T"]
+    at: Int[Tensor, "B P"]
+    labels: Int[Tensor, "B T"]
+    weights: Float[Tensor, "B T"]
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(*(tensor.to(device) for tensor in (self.ids, self.mask, self.at, self.labels, self.weights)))
+
+
+def collate(rows: Sequence[Row], *, pad: int = 0, side: Side = "left") -> Batch:
+    """Pad rows to one length. Left by default: [pad][prompt][text], so answers of a batch end in the same columns."""
+    width = max(len(row.ids) for row in rows)
+    soft = max(len(row.at) for row in rows)
+    ids = torch.full((len(rows), width), pad, dtype=torch.long)
+    mask = torch.zeros(len(rows), width, dtype=torch.bool)
+    at = torch.full((len(rows), soft), -1, dtype=torch.long)
+    labels = torch.full((len(rows), width), -100, dtype=torch.long)
+    weights = torch.zeros(len(rows), width)
+    for b, row in enumerate(rows):
+        begin = width - len(row.ids) if side == "left" else 0
+        span = slice(begin, begin + len(row.ids))
+        ids[b, span] = torch.tensor(row.ids, dtype=torch.long)
+        mask[b, span] = True
+        if row.at:
+            at[b, soft - len(row.at) :] = torch.tensor(row.at, dtype=torch.long) + begin
+        if row.labels:
+            labels[b, span] = torch.tensor(row.labels, dtype=torch.long)
+            weights[b, span] = torch.tensor(row.weights)
+    return Batch(ids, mask, at, labels, weights)

@@ -1,0 +1,38 @@
+"""How virtual tokens meet a batch: pure functions on tensors. What `merge` puts in, `text` columns take out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The sequence the base model sees, N = T + P columns: `text` [B, T] gives the column of each of the caller's tokens."""
+
+    embeds: Float[Tensor, "B N E"]
+    mask: Bool[Tensor, "B N"]
+    text: Int[Tensor, "B T"]
+
+
+def merge(
+    text: Float[Tensor, "B T E"], mask: Bool[Tensor, "B T"], soft: Float[Tensor, "B P E"], at: Int[Tensor, "B P"]
+) -> Merged:
+    """Put soft token j before text column at[j]; a place of -1 is an absent soft token and becomes a pad in front."""
+    present = at >= 0
+    place = at.clamp_min(0)
+    columns = torch.arange(text.shape[1], device=text.device).expand(len(text), -1)
+    text_at = columns + (place[:, :, None] <= columns[:, None, :]).sum(1)
+    soft_at = place + torch.arange(at.shape[1], device=text.device)
+    order = torch.cat([soft_at, text_at], 1).argsort(1)  # the inverse permutation: which source stands in each column
+    both = torch.cat([soft.to(text.dtype), text], 1)
+    embeds = both.gather(1, order[:, :, None].expand(-1, -1, both.shape[2]))
+    return Merged(embeds, torch.cat([present, mask], 1).gather(1, order), text_at)
+
+
+def positions(mask: Bool[Tensor, "B N"], start: Int[Tensor, " B"]) -> Int[Tensor, "B N"]:
+    """Position ids that count real tokens only, from `start` (the length of a kv prefix)."""
+    return (mask.long().cumsum(1) - 1).clamp_min(0) + start[:, None]

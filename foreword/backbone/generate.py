@@ -1,0 +1,47 @@
+"""Greedy generation, step by step, over transformers' own cache; any mix of prompts in one left-padded batch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+
+import torch
+from transformers import DynamicCache
+
+from foreword.backbone.attention import Attachment
+from foreword.backbone.batch import Batch
+from foreword.backbone.frozen import FrozenModel, Tokens
+
+
+@torch.inference_mode()
+def steps(model: FrozenModel, batch: Batch, tokens: Tokens, *, max_new_tokens: int, stop: Collection[int]) -> Iterator[list[int | None]]:
+    """Yield the next token of each row, None for rows that have stopped (the stop token itself is not yielded)."""
+    ready = model.prepare(batch, tokens)
+    assert bool(ready.mask[:, -1].all()), "rows must end in their last column: collate them on the left"
+    inputs, mask = ready.inputs, ready.mask
+    positions = inputs["position_ids"][:, -1:]
+    attachment: Attachment | None = inputs.get("foreword")
+    cache = DynamicCache(config=model.network.config)
+    alive = torch.ones(len(mask), dtype=torch.bool)
+    stops = torch.tensor(sorted(stop), dtype=torch.long)
+    for _ in range(max_new_tokens):
+        chosen = model.network(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1].argmax(-1)
+        alive &= ~torch.isin(chosen.cpu(), stops)
+        if not bool(alive.any()):
+            return
+        yield [int(token) if live else None for token, live in zip(chosen.tolist(), alive.tolist(), strict=True)]
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+        positions = positions + 1
+        inputs = {"input_ids": chosen[:, None], "attention_mask": mask.long(), "position_ids": positions}
+        if attachment is not None:
+            inputs["foreword"] = replace(attachment, positions=positions)
+
+
+def generate(model: FrozenModel, batch: Batch, tokens: Tokens, *, max_new_tokens: int, stop: Collection[int]) -> list[list[int]]:
+    """All new tokens of each row."""
+    found: list[list[int]] = [[] for _ in range(len(batch.ids))]
+    for step in steps(model, batch, tokens, max_new_tokens=max_new_tokens, stop=stop):
+        for row, token in zip(found, step, strict=True):
+            if token is not None:
+                row.append(token)
+    return found

@@ -1,0 +1,72 @@
+"""The tokenizer as templates see it: fields can never become special tokens, words can."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from typing import final
+
+from transformers import PreTrainedTokenizerBase
+
+from foreword.errors import ModelError
+
+
+@final
+class TextTokenizer:
+    """A thin view of a transformers tokenizer; `inner` is the real one."""
+
+    def __init__(self, inner: PreTrainedTokenizerBase) -> None:
+        if not inner.is_fast:
+            raise ModelError(f"tokenizer {type(inner).__name__} is a slow one, but offsets need a fast tokenizer; load the model with its tokenizer.json.")
+        self.inner = inner
+
+    @cached_property
+    def bos(self) -> int | None:
+        """The beginning-of-sequence token, if this tokenizer puts it before a text by default."""
+        ids = self.inner("a")["input_ids"]
+        return self.inner.bos_token_id if ids[:1] == [self.inner.bos_token_id] else None
+
+    @property
+    def eos(self) -> int | None:
+        return self.inner.eos_token_id
+
+    @property
+    def pad(self) -> int:
+        """Any valid id: pads are masked out everywhere."""
+        return self.inner.pad_token_id if self.inner.pad_token_id is not None else 0
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of a plain text: no special tokens are added, and none are read from it."""
+        return self.inner(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+    @cached_property
+    def _specials(self) -> dict[str, int]:
+        return {token.content: index for index, token in self.inner.added_tokens_decoder.items() if token.special}
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        names = sorted(self._specials, key=len, reverse=True)
+        return re.compile("(" + "|".join(map(re.escape, names)) + ")") if names else re.compile("(?!)")
+
+    def split_specials(self, words: str) -> list[str | int]:
+        """A template's words, cut where they name a special token."""
+        return [self._specials.get(piece, piece) for piece in self._pattern.split(words) if piece]
+
+    def cut(self, text: str, num_tokens: int) -> str:
+        """The beginning of a text that has at most `num_tokens` tokens by itself."""
+        spans = self.inner(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)["offset_mapping"]
+        return text[: spans[num_tokens - 1][1]] if len(spans) > num_tokens else text
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.inner.decode(list(ids), skip_special_tokens=True)
+
+    def chat(self, template: str) -> str:
+        """A template as the user's message of this model's chat format; the marker {bos} stands where the format puts that token."""
+        if not self.inner.chat_template:
+            raise ModelError("the tokenizer has no chat template, but one was asked for; leave --chat out or use an instruction-tuned model.")
+        body, _, answer = template.rpartition("{answer}")
+        text = str(self.inner.apply_chat_template([{"role": "user", "content": body.rstrip()}], tokenize=False, add_generation_prompt=True))
+        if self.inner.bos_token and text.startswith(self.inner.bos_token):
+            text = "{bos}" + text.removeprefix(self.inner.bos_token)
+        return text + "{answer}" + answer

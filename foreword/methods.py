@@ -1,0 +1,60 @@
+"""The named methods: each a recipe of a few lines over site × re-parameterisation that cites its paper. The only place that knows their names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from foreword.errors import UsageError
+from foreword.specs import Init, Layers, PromptSpec, Reparam
+
+
+def prompt_tuning(length: int = 20, *, init: Init | None = None) -> PromptSpec:
+    """Lester et al. 2021 (arXiv:2104.08691): a free table [P, E] in front of the input.
+
+    Differs: starts from the task's words by default, and steps are relative to the embedding table's RMS (their 0.3 is absolute, for T5).
+    """
+    return PromptSpec("prompt-tuning", length, "input", Reparam("direct"), init or Init())
+
+
+def p_tuning(length: int = 20, *, encoder: str = "lstm", init: Init | None = None, hidden: int = 512) -> PromptSpec:
+    """Liu et al. 2021 (arXiv:2103.10385): soft tokens anywhere in a template, made by a bidirectional LSTM + MLP, or an MLP.
+
+    Differs: the encoder learns a displacement from the initial values (its last layer starts at zero), so it starts where the initialiser says.
+    """
+    if encoder not in ("lstm", "mlp"):
+        raise UsageError(f"encoder '{encoder}' is not known; choose lstm or mlp.")
+    reparam = Reparam("lstm", hidden) if encoder == "lstm" else Reparam("mlp", hidden)
+    return PromptSpec("p-tuning", length, "input", reparam, init or Init())
+
+
+def prefix_tuning(
+    length: int = 20, *, prefix_projection: bool = True, init: Init | None = None, hidden: int = 512, layers: Layers = "all", dropout: float = 0.0
+) -> PromptSpec:
+    """Li & Liang 2021 (arXiv:2101.00190, §4.3): keys and values before every layer's own, [P, E'] → MLP → [P, W], the MLP dropped when saved.
+
+    Differs: the MLP learns a displacement from real keys and values, which their low-data recipe reaches by a separate fit.
+    """
+    reparam = Reparam("mlp", hidden) if prefix_projection else Reparam("direct")
+    return PromptSpec("prefix-tuning", length, "kv", reparam, init or Init(), layers, dropout)
+
+
+def p_tuning_v2(length: int = 20, *, init: Init | None = None, layers: Layers = "all", dropout: float = 0.0) -> PromptSpec:
+    """Liu et al. 2022 (arXiv:2110.07602): keys and values of every layer trained directly. Differs: label words in place of a head here."""
+    return PromptSpec("p-tuning-v2", length, "kv", Reparam("direct"), init or Init(), layers, dropout)
+
+
+METHODS: dict[str, Callable[..., PromptSpec]] = {
+    "prompt-tuning": prompt_tuning,
+    "p-tuning": p_tuning,
+    "prefix-tuning": prefix_tuning,
+    "p-tuning-v2": p_tuning_v2,
+}
+
+
+def recipe(name: str, *, length: int | None = None, init: Init | None = None, layers: Layers = "all", dropout: float = 0.0) -> PromptSpec:
+    """The spec of a method by name, with the options every method shares; raises UsageError for an unknown name or an option it cannot take."""
+    if name not in METHODS:
+        raise UsageError(f"method '{name}' is not known; choose one of {', '.join(METHODS)}.")
+    spec = METHODS[name]()
+    return replace(spec, length=spec.length if length is None else length, init=init or spec.init, layers=layers, dropout=dropout)

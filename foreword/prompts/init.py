@@ -1,0 +1,195 @@
+"""Initialisers: the first values of a prompt [P, W], each with its source, and the RMS of what the model itself puts there.
+
+Every kind first makes input embeddings [P, E]; at the kv site the frozen model turns them into keys and values by one forward pass behind
+its beginning-of-sequence token, so `text` there is keys and values of real text (Li & Liang 2021, §7.4; Cartridges, arXiv:2506.06266).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from foreword.errors import UsageError
+from foreword.prompts.template import Tokenizer
+from foreword.shape import ModelShape
+from foreword.specs import PromptSpec
+
+NUM_FREQUENT = 5000
+
+
+class Source(Protocol):
+    """What an initialiser asks of a frozen model."""
+
+    @property
+    def shape(self) -> ModelShape: ...
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+    def embed(self, ids: Sequence[int]) -> Float[Tensor, "N E"]: ...
+    def frequent_tokens(self, count: int) -> list[int]: ...
+    def keys_values(self, embeddings: Float[Tensor, "N E"]) -> Float[Tensor, "N W"]: ...
+
+
+@dataclass(frozen=True)
+class Material:
+    """What the task offers an initialiser: its words, its labels and some training texts."""
+
+    text: str = ""
+    labels: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Start:
+    """First values [P, W] and the RMS [W] of the model's own numbers at that place."""
+
+    origin: Float[Tensor, "P W"]
+    scale: Float[Tensor, " W"]
+
+
+def start(spec: PromptSpec, source: Source, material: Material, *, seed: int = 0, given: Tensor | None = None) -> Start:
+    """First values and scale for a spec. `given` holds the numbers of the kinds `adapter` and `file`. Raises UsageError for a kind that cannot be."""
+    generator = torch.Generator().manual_seed(seed)
+    frequent = source.frequent_tokens(NUM_FREQUENT)
+    table = source.embed(frequent).float()
+    probe = _probe(source, material, table, generator)
+    layers = _columns(spec, source)
+    scale = _rms(table).expand(spec.width(source.shape)) if spec.site == "input" else _kv_rms(source, probe, layers, spec)
+    if given is not None:
+        return Start(_check_given(given, spec, source), scale.clone())
+    kind = _resolve(spec, material)
+    maker = _MAKERS[kind]
+    if kind in ("random", "uniform") and spec.site == "kv":
+        return Start(_noise(kind, (spec.length, len(scale)), generator) * spec.init.scale * scale, scale)
+    rows = maker(_Context(spec, source, material, table, generator)) * spec.init.scale
+    if spec.site == "input":
+        return Start(rows, scale.clone())
+    return Start(source.keys_values(rows).float()[:, layers], scale)
+
+
+@dataclass(frozen=True)
+class _Context:
+    spec: PromptSpec
+    source: Source
+    material: Material
+    table: Tensor
+    generator: torch.Generator
+
+
+def _resolve(spec: PromptSpec, material: Material) -> str:
+    """The kind that "default" means: the task's words, else its labels, else sampled vocabulary."""
+    kind = spec.init.kind
+    if kind == "kv_of_text":
+        if spec.site != "kv":
+            raise UsageError("initialiser 'kv_of_text' came for the input site, but it gives keys and values; use 'text'.")
+        return "text"
+    if kind != "default":
+        return kind
+    return "text" if spec.init.text or material.text else "labels" if material.labels else "vocabulary"
+
+
+def _noise(kind: str, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Numbers of RMS 1: N(0, 1), or uniform on [-√3, √3] (Lester et al. use [-0.5, 0.5], absolute, for T5)."""
+    if kind == "random":
+        return torch.randn(size, generator=generator)
+    return (torch.rand(size, generator=generator) * 2 - 1) * 3**0.5
+
+
+def _random(context: _Context) -> Tensor:
+    """Noise with the RMS of the embedding table; PEFT's N(0, 1) is 20 to 50 times too loud."""
+    kind = context.spec.init.kind
+    return _noise(kind, (context.spec.length, context.table.shape[1]), context.generator) * _rms(context.table)
+
+
+def _vocabulary(context: _Context) -> Tensor:
+    """Lester et al. 2021, §3.2: rows of the 5,000 most frequent tokens, without replacement where P allows."""
+    return _sample(context, context.spec.length)
+
+
+def _sample(context: _Context, count: int) -> Tensor:
+    order = torch.randperm(len(context.table), generator=context.generator)
+    return context.table[order.repeat(1 + count // len(order))[:count]]
+
+
+def _text(context: _Context) -> Tensor:
+    """The task's words, repeated or cut to P tokens; special tokens never take part (PEFT repeats them)."""
+    text = context.spec.init.text or context.material.text
+    ids = context.source.tokenizer.encode(text) if text else []
+    if not ids:
+        raise UsageError("initialiser 'text' needs a text, none came; give one, for example --init-text 'Is this review positive or negative?'.")
+    ids = (ids * (1 + context.spec.length // len(ids)))[: context.spec.length]
+    return context.source.embed(ids).float()
+
+
+def _labels(context: _Context) -> Tensor:
+    """Lester et al. 2021, §3.2: one slot per label, the mean of its pieces; the other slots are sampled vocabulary."""
+    if not context.material.labels:
+        raise UsageError("initialiser 'labels' needs class labels, but this task has none; use 'text' or 'vocabulary'.")
+    pieces = [context.source.embed(context.source.tokenizer.encode(label)).float().mean(0) for label in context.material.labels]
+    rows = torch.stack(pieces)[: context.spec.length]
+    return torch.cat([rows, _sample(context, context.spec.length - len(rows))])
+
+
+def _mean(context: _Context) -> Tensor:
+    """Mean embedding of the training texts: slot j averages texts j, j+P, …, so that slots differ."""
+    texts = context.material.texts
+    if not texts:
+        raise UsageError("initialiser 'mean' needs training texts, none came; use 'text' or 'vocabulary'.")
+    length = context.spec.length
+    groups = [texts[j % len(texts) :: length] for j in range(length)]
+    encode = context.source.tokenizer.encode
+    return torch.stack([context.source.embed([i for text in group for i in encode(text)[:256]]).float().mean(0) for group in groups])
+
+
+_MAKERS: dict[str, Callable[[_Context], Tensor]] = {
+    "random": _random,
+    "uniform": _random,
+    "vocabulary": _vocabulary,
+    "text": _text,
+    "labels": _labels,
+    "mean": _mean,
+}
+
+
+def _rms(values: Tensor) -> Tensor:
+    return values.float().square().mean().sqrt()
+
+
+def _probe(source: Source, material: Material, table: Tensor, generator: torch.Generator) -> Tensor:
+    """Embeddings of a few hundred real tokens, to measure keys and values on: training texts, else sampled vocabulary."""
+    ids = [i for text in material.texts[:16] for i in source.tokenizer.encode(text)[:64]][:256]
+    if ids:
+        return source.embed(ids).float()
+    return table[torch.randperm(len(table), generator=generator)[:128]]
+
+
+def _columns(spec: PromptSpec, source: Source) -> Tensor:
+    """Which columns of the all-layer flat form [·, W] belong to the chosen layers."""
+    if spec.site == "input":
+        return torch.arange(0)
+    starts = torch.tensor([0, *[layer.width for layer in source.shape.kv]]).cumsum(0).tolist()
+    return torch.cat([torch.arange(starts[i], starts[i + 1]) for i in spec.chosen_layers(source.shape)])
+
+
+def _kv_rms(source: Source, probe: Tensor, columns: Tensor, spec: PromptSpec) -> Tensor:
+    """RMS of real keys and of real values, per layer, spread over their columns [W]."""
+    flat = source.keys_values(probe).float()[:, columns]
+    parts = []
+    for part, layer in zip(flat.split([shape.width for shape in spec.kv_shapes(source.shape)], dim=1), spec.kv_shapes(source.shape), strict=True):
+        half = layer.width // 2
+        parts.extend(_rms(side).clamp_min(1e-8).expand(half) for side in part.split(half, dim=1))
+    return torch.cat(parts)
+
+
+def _check_given(given: Tensor, spec: PromptSpec, source: Source) -> Tensor:
+    expected = (spec.length, spec.width(source.shape))
+    if tuple(given.shape) != expected:
+        raise UsageError(
+            f"initialiser '{spec.init.kind}' holds numbers of shape {list(given.shape)}, but this prompt has {list(expected)}; "
+            f"set num_virtual_tokens to {given.shape[0]}, or use a prompt for the same model, site and layers."
+        )
+    return given.detach().float()
