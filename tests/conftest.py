@@ -1,0 +1,33 @@
+"""Fixtures every test may use. Models are tiny, random and made on the spot (`tests/tiny.py`); nothing here needs a network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+# Before any test imports transformers: no test may reach for a network, and threads of the tokenizer gain nothing here.
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from foreword.backbone.frozen import FrozenModel
+
+
+@pytest.fixture(scope="session")
+def frozen() -> Callable[[str], FrozenModel]:
+    """A frozen tiny model by name (`tiny.TINY`), shared by all tests: read it, never change it."""
+    import tiny  # imports torch and transformers, which tests of the bottom floor do without
+
+    return tiny.frozen
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> Callable[..., PreTrainedTokenizerFast]:
+    """The tiny tokenizer: `tiny_tokenizer(bos=True, chat=False)`."""
+    import tiny
+
+    return tiny.tokenizer
