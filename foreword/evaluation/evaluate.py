@@ -1,0 +1,64 @@
+"""An adapter on examples: predictions, scores with their errors, and the frozen model's own answers to compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import final
+
+from foreword.adapters.adapter import Adapter
+from foreword.backbone.families import check_site
+from foreword.backbone.frozen import FrozenModel
+from foreword.errors import UsageError
+from foreword.prompts.template import Row
+from foreword.prompts.tokens import VirtualTokens
+from foreword.tasks.base import Example, Prediction, Reading, Task, reading
+from foreword.tasks.generate import Generate
+from foreword.tasks.judge import Exam, Tick, judge, predictions
+from foreword.tasks.metrics import Score
+from foreword.tasks.registry import task_from_dict
+
+
+@final
+class Reader:
+    """A model reading one task: an adapter's, or a written prompt alone (`plain`)."""
+
+    def __init__(self, model: FrozenModel, task: Task, tokens: VirtualTokens | None, how: Reading) -> None:
+        self.model, self.task, self.tokens, self.how = model, task, tokens, how
+
+    @classmethod
+    def of(cls, model: FrozenModel, adapter: Adapter) -> Reader:
+        """Read an adapter; raises FingerprintError for another base or tokenizer."""
+        adapter.check(model)
+        check_site(adapter.spec, model.shape)
+        return cls(model, task_from_dict(adapter.task), adapter.tokens(), reading(adapter.spec, model))
+
+    @classmethod
+    def plain(cls, model: FrozenModel, task: Task) -> Reader:
+        """The frozen model with the task's written template and no soft tokens: the zero-shot baseline."""
+        if task.template.has_soft:
+            raise UsageError("a written prompt cannot have {soft} tokens; give a template of words and fields only.")
+        return cls(model, task, None, Reading(0, model.shape.positions))
+
+    def predict(
+        self, examples: Sequence[Example], *, truncate: bool = False, batch_size: int = 16, tick: Tick | None = None
+    ) -> list[Prediction]:
+        """Answers in the order of the examples; raises DataError for a text that is too long unless `truncate`."""
+        rows = [self._question(example, truncate) for example in examples]
+        return predictions(self.task, self.model, self.tokens, rows, batch_size, tick)
+
+    def stream(self, example: Example, *, truncate: bool = False) -> Iterator[str]:
+        """The answer to one example as it grows; raises UsageError for a task that has no text to stream."""
+        if not isinstance(self.task, Generate):
+            raise UsageError(f"a '{self.task.kind}' task has no text to stream; use predict.")
+        yield from self.task.stream(self.model, self.tokens, self._question(example, truncate))
+
+    def evaluate(
+        self, examples: Sequence[Example], *, truncate: bool = False, batch_size: int = 16, tick: Tick | None = None
+    ) -> tuple[dict[str, Score], int]:
+        """Scores with standard errors, and how many texts were cut."""
+        exam = Exam.prepare(self.task, self.model, self.how, examples, truncate=truncate)
+        return judge(self.task, self.model, self.tokens, exam, batch_size=batch_size, tick=tick), exam.cut
+
+    def _question(self, example: Example, truncate: bool) -> Row:
+        room = self.task.max_new_tokens if isinstance(self.task, Generate) else 0
+        return self.task.question(example, self.model, self.how, truncate=truncate, room=room)[0]

@@ -1,0 +1,114 @@
+"""Classification through label words: the label whose words the model finds likeliest, length-normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from foreword.backbone.batch import collate
+from foreword.backbone.frozen import FrozenModel
+from foreword.errors import DataError, UsageError
+from foreword.prompts.init import Material
+from foreword.prompts.template import Row, Template
+from foreword.prompts.tokens import VirtualTokens
+from foreword.tasks import metrics
+from foreword.tasks.base import Example, Prediction, Task, parsed, token_losses
+from foreword.tasks.metrics import Score
+
+
+@final
+@dataclass(frozen=True)
+class Classify(Task):
+    """Score(label) = mean log p(word pieces | text); `words` gives labels other words; `prior` [labels] is subtracted (Zhao et al. 2021, arXiv:2102.09690)."""
+
+    labels: tuple[str, ...]
+    template: Template = Template.parse("{soft}{text}\nLabel: {answer}")
+    words: tuple[str, ...] = ()
+    prior: tuple[float, ...] = ()
+    description: str = ""
+    kind: ClassVar[str] = "classify"
+    metric: ClassVar[str] = "accuracy"
+    target: ClassVar[str] = "label"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", tuple(self.labels))
+        object.__setattr__(self, "template", parsed(self.template))
+        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
+            raise DataError(
+                f"labels {', '.join(self.labels) or 'none'} came, but a classifier needs at least two different ones; check the label column."
+            )
+        if self.words and len(self.words) != len(self.labels):
+            raise UsageError(f"{len(self.words)} label words came for {len(self.labels)} labels; give one word for each.")
+
+    def pieces(self, model: FrozenModel) -> list[list[int]]:
+        """Token ids of each label's words, read behind the template's last words; raises UsageError when two labels read the same."""
+        encode = model.tokenizer.encode
+        found = [encode(self.template.space + word) for word in (self.words or self.labels)]
+        if len({tuple(ids) for ids in found}) != len(found) or not all(found):
+            raise UsageError(
+                f"label words {', '.join(self.words or self.labels)} are not distinct tokens for {model.name}; give other words."
+            )
+        return found
+
+    def answer(self, example: Example, model: FrozenModel) -> list[int]:
+        label = example.get(self.target)
+        if label not in self.labels:
+            raise DataError(f"label '{label}' is not one of {', '.join(self.labels)}; correct the data, or train with this label.")
+        return self.pieces(model)[self.labels.index(label)]
+
+    def predict(self, model: FrozenModel, tokens: VirtualTokens | None, rows: Sequence[Row], batch_size: int) -> Iterator[Prediction]:
+        for begin in range(0, len(rows), batch_size):
+            logits = self.scores(model, tokens, rows[begin : begin + batch_size])
+            for scores in logits.softmax(1):
+                yield Prediction(self.labels[int(scores.argmax())], {name: float(p) for name, p in zip(self.labels, scores, strict=True)})
+
+    @torch.inference_mode()
+    def scores(self, model: FrozenModel, tokens: VirtualTokens | None, rows: Sequence[Row]) -> Float[Tensor, "B C"]:
+        """Length-normalised log-probability of each label's words, less the prior."""
+        pieces = self.pieces(model)
+        prior = torch.tensor(self.prior or (0.0,) * len(self.labels))
+        if all(len(ids) == 1 for ids in pieces):
+            batch = collate([_answered(row, pieces[0]) for row in rows], pad=model.tokenizer.pad)
+            logits = model.predicting(batch, tokens, batch.labels >= 0).float().log_softmax(1)
+            return logits[:, [ids[0] for ids in pieces]].cpu() - prior
+        batch = collate([_answered(row, ids) for row in rows for ids in pieces], pad=model.tokenizer.pad)
+        sizes = [len(ids) for _ in rows for ids in pieces]
+        means = [-losses.mean() for losses in token_losses(model, batch, tokens).cpu().split(sizes)]
+        return torch.stack(means).view(len(rows), len(pieces)) - prior
+
+    def calibrated(self, model: FrozenModel, tokens: VirtualTokens | None, soft: int) -> Classify:
+        """This task with the prior measured on content-free texts."""
+        rows = [self.template.render(dict.fromkeys(self.columns, text), model.tokenizer, soft) for text in ("", "N/A", "[MASK]")]
+        plain = replace(self, prior=())
+        prior = plain.scores(model, tokens, rows).softmax(1).mean(0).log()
+        return replace(self, prior=tuple(prior.tolist()))
+
+    def score(self, predictions: Sequence[Prediction], targets: Sequence[str]) -> dict[str, Score]:
+        predicted = [p.text for p in predictions]
+        return {"accuracy": metrics.accuracy(predicted, targets), "macro_f1": metrics.macro_f1(predicted, targets)}
+
+    def monitor(self, scores: Mapping[str, Score]) -> float:
+        return scores["accuracy"].value - 0.01 * scores["loss"].value  # the loss only breaks ties
+
+    def material(self, examples: Sequence[Example]) -> Material:
+        text = self.description or f"Classify the text as {', '.join(self.labels[:-1])} or {self.labels[-1]}."
+        texts = tuple(" ".join(example[name] for name in self.columns) for example in examples)
+        return Material(text, tuple(self.template.space + word for word in (self.words or self.labels)), texts)
+
+    def with_template(self, template: Template) -> Classify:
+        return replace(self, template=template)
+
+    def to_dict(self) -> dict[str, Any]:
+        named = {"labels": list(self.labels), "words": list(self.words), "prior": list(self.prior), "description": self.description}
+        return {"kind": self.kind, "template": self.template.source, "bos": self.template.bos, **named}
+
+
+def _answered(row: Row, ids: Sequence[int]) -> Row:
+    """A question row with an answer to be scored."""
+    blank = (-100,) * len(row.ids)
+    return Row((*row.ids, *ids), row.at, (*blank, *ids), (0.0,) * len(row.ids) + (1.0,) * len(ids))

@@ -1,0 +1,82 @@
+"""Generation: an input, and the text that should follow it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, final
+
+from foreword.backbone import generate
+from foreword.backbone.batch import collate
+from foreword.backbone.frozen import FrozenModel
+from foreword.errors import DataError, UsageError
+from foreword.prompts.init import Material
+from foreword.prompts.template import Row, Template
+from foreword.prompts.tokens import VirtualTokens
+from foreword.tasks import metrics
+from foreword.tasks.base import Example, Prediction, Task, parsed
+from foreword.tasks.metrics import Score
+
+
+@final
+@dataclass(frozen=True)
+class Generate(Task):
+    """Greedy text after the input, ended by the end-of-sequence token that training puts behind every output."""
+
+    template: Template = Template.parse("{soft}{input}\nOutput: {answer}")
+    max_new_tokens: int = 64
+    description: str = ""
+    kind: ClassVar[str] = "generate"
+    metric: ClassVar[str] = "loss"
+    target: ClassVar[str] = "output"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "template", parsed(self.template))
+        if self.max_new_tokens < 1:
+            raise UsageError(f"max_new_tokens is {self.max_new_tokens}, but it must be at least 1.")
+
+    def answer(self, example: Example, model: FrozenModel) -> list[int]:
+        text = example.get(self.target, "")
+        if not text.strip():
+            raise DataError("an example has an empty 'output'; remove the row or fill it.")
+        return model.tokenizer.encode(self.template.space + text) + ([model.tokenizer.eos] if model.tokenizer.eos is not None else [])
+
+    def predict(self, model: FrozenModel, tokens: VirtualTokens | None, rows: Sequence[Row], batch_size: int) -> Iterator[Prediction]:
+        for begin in range(0, len(rows), batch_size):
+            batch = collate(rows[begin : begin + batch_size], pad=model.tokenizer.pad)
+            for ids in generate.generate(model, batch, tokens, max_new_tokens=self.max_new_tokens, stop=self.stop(model)):
+                yield Prediction(model.tokenizer.decode(ids).strip())
+
+    def stream(self, model: FrozenModel, tokens: VirtualTokens | None, row: Row) -> Iterator[str]:
+        """The growing answer to one row, in pieces that join to `predict`'s text (leading white space aside)."""
+        ids: list[int] = []
+        shown = ""
+        for step in generate.steps(
+            model, collate([row], pad=model.tokenizer.pad), tokens, max_new_tokens=self.max_new_tokens, stop=self.stop(model)
+        ):
+            ids.append(step[0] or 0)
+            text = model.tokenizer.decode(ids).lstrip()
+            if len(text) > len(shown) and not text.endswith("\ufffd"):  # a character may still lack bytes
+                yield text[len(shown) :]
+                shown = text
+
+    def stop(self, model: FrozenModel) -> set[int]:
+        return {model.tokenizer.eos} if model.tokenizer.eos is not None else set()
+
+    def score(self, predictions: Sequence[Prediction], targets: Sequence[str]) -> dict[str, Score]:
+        predicted = [p.text for p in predictions]
+        return {"rouge_l": metrics.rouge_l(predicted, targets), "exact_match": metrics.exact_match(predicted, targets)}
+
+    def monitor(self, scores: Mapping[str, Score]) -> float:
+        return -scores["loss"].value
+
+    def material(self, examples: Sequence[Example]) -> Material:
+        texts = tuple(" ".join(example[name] for name in self.columns) for example in examples)
+        return Material(self.description or "Read the input and write the output that belongs to it.", (), texts)
+
+    def with_template(self, template: Template) -> Generate:
+        return replace(self, template=template)
+
+    def to_dict(self) -> dict[str, Any]:
+        named = {"max_new_tokens": self.max_new_tokens, "description": self.description}
+        return {"kind": self.kind, "template": self.template.source, "bos": self.template.bos, **named}

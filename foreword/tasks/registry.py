@@ -1,0 +1,42 @@
+"""Tasks by kind: from the JSON in an adapter, and from the columns of a user's data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from foreword.errors import AdapterError, UsageError
+from foreword.prompts.template import Template
+from foreword.tasks.base import Task
+from foreword.tasks.classify import Classify
+from foreword.tasks.generate import Generate
+
+KINDS: dict[str, type[Classify] | type[Generate]] = {"classify": Classify, "generate": Generate}
+COLUMNS: dict[str, tuple[str, ...]] = {"classify": ("text", "label"), "generate": ("input", "output")}
+
+
+def task_from_dict(data: Mapping[str, Any]) -> Task:
+    """The inverse of `Task.to_dict`; raises AdapterError naming an unknown kind or key."""
+    data = dict(data)
+    kind = str(data.pop("kind", None))
+    if kind not in KINDS:
+        raise AdapterError(f"task kind '{kind}' is not known; this version has {', '.join(KINDS)}.")
+    template = Template.parse(str(data.pop("template", "")), bos=bool(data.pop("bos", True)))
+    known = {f.name for f in fields(KINDS[kind])}
+    unknown = sorted(set(data) - known)
+    if unknown:
+        raise AdapterError(f"task '{kind}' has no key '{unknown[0]}'; it was written by another version or by hand.")
+    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+    return KINDS[kind](template=template, **plain)
+
+
+def kind_of(columns: Sequence[str]) -> str:
+    """The kind whose columns these are; raises UsageError naming the columns found."""
+    for kind, needed in COLUMNS.items():
+        if set(needed) <= set(columns):
+            return kind
+    wanted = " or ".join(f"{','.join(needed)} ({kind})" for kind, needed in COLUMNS.items())
+    raise UsageError(
+        f"the data has columns {', '.join(columns) or 'none'}, but a task needs {wanted}; rename them, or map them with --columns text=NAME."
+    )

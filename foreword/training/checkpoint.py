@@ -1,0 +1,67 @@
+"""Full checkpoints beside the adapter: everything that resuming needs, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foreword.errors import TrainingError
+
+_FILE = "checkpoint.pt"
+
+
+@dataclass
+class Checkpoint:
+    """State after `step` steps: prompt with its encoder, optimiser, RNG, the best prompt so far and all scores seen."""
+
+    step: int
+    prompt: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    rng: Tensor
+    best: Tensor
+    best_value: float
+    stale: int
+    history: list[dict[str, float]]
+    binding: dict[str, Any]
+
+
+def folder(out: Path) -> Path:
+    """Where a run keeps its checkpoint, record and tracker files: `NAME.run` beside the adapter."""
+    return out.with_name(out.name + ".run")
+
+
+def save(checkpoint: Checkpoint, run: Path) -> Path:
+    """Write atomically: a kill or a full disk leaves the previous checkpoint."""
+    run.mkdir(parents=True, exist_ok=True)
+    target, temporary = run / _FILE, run / f".{_FILE}.{os.getpid()}"
+    try:
+        with temporary.open("wb") as file:
+            torch.save(vars(checkpoint), file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target
+
+
+def load(run: Path, binding: dict[str, Any]) -> Checkpoint:
+    """Read a checkpoint that belongs to the same run; raises TrainingError naming the first thing that differs."""
+    path = run / _FILE
+    if not path.exists():
+        raise TrainingError(f"'{path}' does not exist, so there is nothing to resume; train without --resume.")
+    try:
+        found = Checkpoint(**torch.load(path, weights_only=True, map_location="cpu"))
+    except (RuntimeError, TypeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise TrainingError(f"'{path}' cannot be read ({type(error).__name__}); delete '{run}' and train again.") from error
+    for key, value in binding.items():
+        if found.binding.get(key) != value:
+            raise TrainingError(
+                f"the checkpoint in '{run}' was made with another {key} ({found.binding.get(key)!r}, now {value!r}); repeat the options of that run, or train without --resume."
+            )
+    return found

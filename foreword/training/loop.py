@@ -1,0 +1,279 @@
+"""The training loop, in the open: batches, loss, gradient of the prompt alone, steps, evaluations, checkpoints."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from foreword.adapters.adapter import Adapter
+from foreword.adapters.peft import read_numbers
+from foreword.backbone.batch import collate
+from foreword.backbone.families import check_site
+from foreword.backbone.frozen import FrozenModel
+from foreword.errors import DivergedError, TrainingError
+from foreword.prompts import init
+from foreword.prompts.soft_prompt import SoftPrompt, as_tokens
+from foreword.specs import PromptSpec
+from foreword.tasks import data
+from foreword.tasks.base import Example, Reading, Task, for_site, reading, token_losses
+from foreword.tasks.classify import Classify
+from foreword.tasks.judge import Exam, judge
+from foreword.tasks.metrics import Score
+from foreword.training import calibrate, checkpoint
+from foreword.training.checkpoint import Checkpoint
+from foreword.training.interrupt import Interrupt
+from foreword.training.plan import TrainPlan
+from foreword.training.record import Listener, RunRecord, peak_memory, trackers, versions
+from foreword.training.sampler import BucketSampler
+from foreword.training.watch import LossWatch
+
+
+class TrainingInterrupted(TrainingError):
+    """The user stopped the run; its checkpoint is kept."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a run gave: the adapter (saved when `out` was given) with its validation scores, and how it went."""
+
+    adapter: Adapter
+    scores: dict[str, Score]
+    steps: int
+    seconds: float
+    peak_memory: int
+    cut: int
+    notices: list[str] = field(default_factory=list)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def fit(
+    model: FrozenModel,
+    spec: PromptSpec,
+    task: Task,
+    train: Sequence[Example],
+    valid: Sequence[Example],
+    plan: TrainPlan | None = None,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    listener: Listener | None = None,
+) -> FitResult:
+    """Train a soft prompt; the base model is never changed.
+
+    With `out` the adapter is saved there and checkpoints go to `out` + ".run"; `resume` goes on from them, bit for bit on a CPU.
+    Raises ModelError, UsageError or DataError before the first step, DivergedError for a loss that is no number,
+    TrainingInterrupted after Ctrl-C.
+    """
+    run = Run(model, spec, task, train, valid, plan or TrainPlan(), None if out is None else Path(out), listener)
+    if resume:
+        run.restore()
+    with Interrupt() as interrupt:
+        run.train(interrupt)
+    return run.finish(overwrite)
+
+
+class Run:
+    """One training run under way."""
+
+    def __init__(
+        self,
+        model: FrozenModel,
+        spec: PromptSpec,
+        task: Task,
+        train: Sequence[Example],
+        valid: Sequence[Example],
+        plan: TrainPlan,
+        out: Path | None,
+        listener: Listener | None,
+    ) -> None:
+        check_site(spec, model.shape)
+        self.model, self.spec, self.plan, self.out = model, spec, plan, out
+        self.task = for_site(task, spec)
+        self.how: Reading = reading(spec, model, plan.max_length)
+        self.begun = time.monotonic()
+        self.folder = None if out is None else checkpoint.folder(out)
+        self.record = RunRecord(self.folder, listener)
+        taught = [self.task.lesson(example, model, self.how, plan.dampening) for example in train]
+        self.rows = [row for row, _ in taught]
+        self.exam = Exam.prepare(self.task, model, self.how, valid[: plan.eval_examples], truncate=True)
+        self.cut = sum(cut for _, cut in taught) + self.exam.cut
+        self.binding = self._binding(train, valid)
+        self._build(train)
+        self.step, self.best_value, self.stale = 0, -math.inf, 0
+        self.best: Tensor = self.prompt.bake()
+        self.history: list[dict[str, float]] = []
+        self.notices: list[str] = []
+
+    def _binding(self, train: Sequence[Example], valid: Sequence[Example]) -> dict[str, Any]:
+        """What a checkpoint must share with the run that resumes it."""
+        return {
+            "plan": self.plan.to_dict(),
+            "method": self.spec.to_dict(),
+            "task": self.task.to_dict(),
+            "data": f"{data.digest(train)} {data.digest(valid)}",
+            "base model": self.model.fingerprint,
+        }
+
+    def _build(self, train: Sequence[Example]) -> None:
+        model, spec, plan = self.model, self.spec, self.plan
+        given = read_numbers(Path(spec.init.path)) if spec.init.path else None
+        first = init.start(spec, model, self.task.material(train), seed=plan.seed, given=given)
+        prompt = SoftPrompt(spec, model.shape, first.origin, first.scale, seed=plan.seed).to(model.device)
+        relative = calibrate.default_rate(spec) if plan.learning_rate is None else plan.learning_rate
+        self.rate = calibrate.absolute_rate(prompt, relative)
+        self.watch = LossWatch(plan.steps, relative)
+        self.accelerator = Accelerator(log_with=trackers(plan.tracker) if self.folder else None, project_dir=self.folder)
+        optimizer = torch.optim.AdamW(prompt.reparam.parameters(), lr=self.rate, weight_decay=plan.weight_decay)
+        self.module, self.optimizer = self.accelerator.prepare(prompt, optimizer)
+        self.prompt: SoftPrompt = self.accelerator.unwrap_model(self.module)
+        self.sampler = BucketSampler([row.num_tokens for row in self.rows], plan.batch_size, plan.seed)
+        model.gradient_checkpointing(plan.gradient_checkpointing)
+        torch.manual_seed(plan.seed)
+        if self.folder:
+            self.accelerator.init_trackers("foreword", config={"learning_rate": relative, "steps": plan.steps})
+
+    def train(self, interrupt: Interrupt) -> None:
+        """Step until the plan ends, the score stops improving or the user asks to stop."""
+        self.record.add("start", step=self.step, steps=self.plan.steps, rows=len(self.rows), cut=self.cut, rate=self.rate)
+        try:
+            while self.step < self.plan.steps and self.stale < self.plan.patience:
+                self._one_step()
+                if self.step % self.plan.eval_every == 0 or self.step == self.plan.steps:
+                    self._evaluate()
+                if interrupt.asked:
+                    self._interrupted()
+                if self.step % self.plan.checkpoint_every == 0:
+                    self._save_checkpoint()
+        except DivergedError:
+            self._keep_best()
+            raise
+        finally:
+            self.model.gradient_checkpointing(False)
+            if self.folder:
+                self.accelerator.end_training()
+
+    def _one_step(self) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate * schedule(self.step, self.plan)
+        loss = self._loss(self.sampler.batch(self.step))
+        value = float(loss.detach())
+        notice = self.watch.see(value, self.step + 1)
+        self.accelerator.backward(loss)
+        norm = self.accelerator.clip_grad_norm_(self.module.parameters(), self.plan.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        self.record.add("step", step=self.step, loss=value, gradient=float(norm))  # type: ignore[arg-type]
+        if self.folder:
+            self.accelerator.log({"loss": value}, step=self.step)
+        if notice:
+            self.notices.append(notice)
+            self.record.add("notice", step=self.step, text=notice)
+
+    def _loss(self, indices: list[int]) -> Tensor:
+        """Mean cross-entropy over the batch's labelled tokens, weighted; each process takes its share of the batch."""
+        rows = [self.rows[i] for i in indices]
+        total = sum(weight for row in rows for weight in row.weights)
+        world = self.accelerator.num_processes
+        mine = rows[self.accelerator.process_index :: world] or rows[:1]
+        batch = collate(mine, pad=self.model.tokenizer.pad).to(self.model.device)
+        losses = token_losses(self.model, batch, self.module())
+        return (losses * batch.weights[batch.labels >= 0]).sum() * world / total
+
+    def _evaluate(self) -> dict[str, Score]:
+        self.prompt.eval()
+        tokens = as_tokens(self.prompt.bake(), self.spec, self.model.shape)
+        scores = judge(self.task, self.model, tokens, self.exam, batch_size=self.plan.batch_size)
+        self.prompt.train()
+        value = self.task.monitor(scores)
+        self.history.append({"step": self.step, **{name: score.value for name, score in scores.items()}})
+        self.record.add("eval", step=self.step, scores={name: score.to_dict() for name, score in scores.items()})
+        if self.folder:
+            self.accelerator.log({f"valid_{name}": score.value for name, score in scores.items()}, step=self.step)
+        if value > self.best_value:
+            self.best, self.best_value, self.stale = self.prompt.bake(), value, 0
+        else:
+            self.stale += 1
+        return scores
+
+    def _save_checkpoint(self) -> None:
+        if self.folder is None or not self.accelerator.is_main_process:
+            return
+        state = (self.prompt.state_dict(), self.optimizer.state_dict(), torch.get_rng_state())
+        checkpoint.save(Checkpoint(self.step, *state, self.best, self.best_value, self.stale, self.history, self.binding), self.folder)
+
+    def restore(self) -> None:
+        """Go on from the last checkpoint of the same run."""
+        if self.folder is None:
+            raise TrainingError("resume was asked for, but no output folder was given; give the one of the run to resume.")
+        found = checkpoint.load(self.folder, self.binding)
+        self.prompt.load_state_dict(found.prompt)
+        self.optimizer.load_state_dict(found.optimizer)
+        torch.set_rng_state(found.rng)
+        self.step, self.best, self.best_value, self.stale = found.step, found.best, found.best_value, found.stale
+        self.history = found.history
+
+    def _interrupted(self) -> None:
+        self._save_checkpoint()
+        kept = (
+            f"its checkpoint is in '{self.folder}': go on with --resume"
+            if self.folder
+            else "nothing was kept, as no output folder was given"
+        )
+        raise TrainingInterrupted(f"stopped after step {self.step} of {self.plan.steps}; {kept}.")
+
+    def _keep_best(self) -> None:
+        """After a divergence: the best prompt so far is saved as the adapter."""
+        if self.out is not None and math.isfinite(self.best_value):
+            self._adapter({}).save(self.out.with_name(self.out.name + ".best"), overwrite=True)
+
+    def _adapter(self, scores: dict[str, Score]) -> Adapter:
+        task = self.task
+        if self.plan.calibrate_prior and isinstance(task, Classify):
+            task = task.calibrated(self.model, as_tokens(self.best, self.spec, self.model.shape), self.how.soft)
+        facts = {
+            "seed": self.plan.seed,
+            "steps": self.step,
+            "plan": self.plan.to_dict(),
+            "data": self.binding["data"],
+            "versions": versions(),
+        }
+        return Adapter(
+            spec=self.spec,
+            shape=self.model.shape,
+            flat=self.best.detach().float().cpu(),
+            task=task.to_dict(),
+            base=self.model.name,
+            base_fingerprint=self.model.fingerprint,
+            tokenizer_fingerprint=self.model.tokenizer_fingerprint,
+            scores={name: score.to_dict() for name, score in scores.items()},
+            provenance=facts,
+        )
+
+    def finish(self, overwrite: bool) -> FitResult:
+        """Judge the best prompt, save the adapter and say how it went."""
+        tokens = as_tokens(self.best, self.spec, self.model.shape)
+        scores = judge(self.task, self.model, tokens, self.exam, batch_size=self.plan.batch_size)
+        adapter = self._adapter(scores)
+        if self.out is not None and self.accelerator.is_main_process:
+            adapter.save(self.out, overwrite=overwrite)
+        seconds = time.monotonic() - self.begun
+        self.record.add("end", step=self.step, scores=adapter.scores, seconds=round(seconds, 3))
+        return FitResult(adapter, scores, self.step, seconds, peak_memory(), self.cut, self.notices, self.history)
+
+
+def schedule(step: int, plan: TrainPlan) -> float:
+    """Linear warm-up over a share of the steps, then cosine to zero; a function of the step alone."""
+    warm = max(1, round(plan.warmup * plan.steps))
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, plan.steps - warm)))
