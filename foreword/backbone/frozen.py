@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, final
@@ -15,6 +16,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from foreword.backbone import attention, combine
 from foreword.backbone.batch import Batch
 from foreword.backbone.fingerprint import fingerprint_model, fingerprint_tokenizer
+from foreword.backbone.recompute import recomputing
 from foreword.backbone.tokenizer import TextTokenizer
 from foreword.errors import DataError
 from foreword.prompts.tokens import EmbeddingPrefix, KVPrefix, VirtualTokens
@@ -67,11 +69,16 @@ class FrozenModel:
     def predicting(self, batch: Batch, tokens: Tokens, select: Bool[Tensor, "B T"]) -> Float[Tensor, "M V"]:
         """Logits that predict the M selected tokens, row by row: those after whatever stands before each, a soft token perhaps.
 
-        Only columns that predict something reach the output matrix, which at V = 262,144 is most of the work.
+        Only columns that predict something reach the output matrix, which at V = 262,144 is most of the work. Raises DataError for a
+        selected token that nothing stands before.
         """
         ready = self.prepare(batch, tokens)
         rows, columns = select.nonzero(as_tuple=True)
         before = ready.text[rows, columns] - 1
+        if bool(((before < 0) | ~ready.mask[rows, before]).any()):
+            raise DataError(
+                "a label stands first in its row, where nothing predicts it; begin the template with {bos}, words, a field or a soft token."
+            )
         keep, where = before.unique(return_inverse=True)
         logits = self.network(**ready.inputs, use_cache=False, logits_to_keep=keep).logits
         return logits[rows, where]
@@ -103,7 +110,9 @@ class FrozenModel:
         given = [t.length if isinstance(t, EmbeddingPrefix) else 0 for t in rows]
         for need, have in zip(wanted, given, strict=True):
             if need != have:
-                raise DataError(f"a row has places for {need} soft tokens, but its prompt has {have}; render the row with the same prompt it is read with.")
+                raise DataError(
+                    f"a row has places for {need} soft tokens, but its prompt has {have}; render the row with the same prompt it is read with."
+                )
         width = batch.at.shape[1]
         if width == 0:
             return None
@@ -111,7 +120,8 @@ class FrozenModel:
             return tokens.vectors.to(self.device)[None].expand(len(rows), -1, -1)
         blank = torch.zeros(width, self.shape.embedding, device=self.device)
         stacked = [
-            torch.cat([blank[: width - t.length], t.vectors.to(self.device).float()]) if isinstance(t, EmbeddingPrefix) else blank for t in rows
+            torch.cat([blank[: width - t.length], t.vectors.to(self.device).float()]) if isinstance(t, EmbeddingPrefix) else blank
+            for t in rows
         ]
         return torch.stack(stacked)
 
@@ -140,6 +150,13 @@ class FrozenModel:
             positions=position_ids,
             windows=tuple(kv.window for kv in self.shape.kv),
         )
+
+    def gradient_checkpointing(self, on: bool = True) -> AbstractContextManager[None]:
+        """`with model.gradient_checkpointing():` forward passes inside keep one activation per layer and compute the rest again.
+
+        Costs about a third more time. Do not generate inside the block, nor in another thread meanwhile..
+        """
+        return recomputing(self.network, self.name) if on else nullcontext()
 
     def embed(self, ids: Sequence[int]) -> Float[Tensor, "N E"]:
         """Input embeddings as the first layer gets them (Gemma's are scaled inside)."""

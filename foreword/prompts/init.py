@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -22,6 +22,7 @@ from foreword.specs import PromptSpec
 NUM_FREQUENT = 5000
 
 
+@runtime_checkable
 class Source(Protocol):
     """What an initialiser asks of a frozen model."""
 
@@ -120,7 +121,9 @@ def _text(context: _Context) -> Tensor:
     text = context.spec.init.text or context.material.text
     ids = context.source.tokenizer.encode(text) if text else []
     if not ids:
-        raise UsageError("initialiser 'text' needs a text, none came; give one, for example --init-text 'Is this review positive or negative?'.")
+        raise UsageError(
+            "initialiser 'text' needs a text, none came; give one, for example --init-text 'Is this review positive or negative?'."
+        )
     ids = (ids * (1 + context.spec.length // len(ids)))[: context.spec.length]
     return context.source.embed(ids).float()
 
@@ -179,7 +182,9 @@ def _kv_rms(source: Source, probe: Tensor, columns: Tensor, spec: PromptSpec) ->
     """RMS of real keys and of real values, per layer, spread over their columns [W]."""
     flat = source.keys_values(probe).float()[:, columns]
     parts = []
-    for part, layer in zip(flat.split([shape.width for shape in spec.kv_shapes(source.shape)], dim=1), spec.kv_shapes(source.shape), strict=True):
+    for part, layer in zip(
+        flat.split([shape.width for shape in spec.kv_shapes(source.shape)], dim=1), spec.kv_shapes(source.shape), strict=True
+    ):
         half = layer.width // 2
         parts.extend(_rms(side).clamp_min(1e-8).expand(half) for side in part.split(half, dim=1))
     return torch.cat(parts)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from foreword.errors import DataError, TemplateError
 
@@ -23,6 +23,7 @@ _MARKER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """What a template asks of a tokenizer."""
 
@@ -91,7 +92,9 @@ class Template:
         parts = list(_scan(source))
         fields = [i for i, part in enumerate(parts) if part == Field(ANSWER)]
         if fields != [len(parts) - 1]:
-            raise TemplateError(f"template '{source}' has {{answer}} {len(fields)} times or not last, but it must end with one {{answer}}; move it.")
+            raise TemplateError(
+                f"template '{source}' has {{answer}} {len(fields)} times or not last, but it must end with one {{answer}}; move it."
+            )
         parts.pop()
         space = ""
         if parts and isinstance(parts[-1], Words):
@@ -99,7 +102,9 @@ class Template:
             space = parts[-1].text[len(stripped) :]
             parts[-1:] = [Words(stripped)] if stripped else []
         if sum(part == Soft(None) for part in parts) > 1 or sum(part == Bos() for part in parts) > 1:
-            raise TemplateError(f"template '{source}' has more than one bare {{soft}} or {{bos}}; give numbers as in {{soft:3}}, and one {{bos}} at most.")
+            raise TemplateError(
+                f"template '{source}' has more than one bare {{soft}} or {{bos}}; give numbers as in {{soft:3}}, and one {{bos}} at most."
+            )
         if bos and Bos() not in parts:
             parts.insert(0, Bos())
         return cls(source, tuple(parts), space, bos)
@@ -163,7 +168,9 @@ class Template:
 
     def _value(self, values: Mapping[str, str], name: str) -> str:
         if name not in values:
-            raise DataError(f"the template needs the column '{name}', but the example has {', '.join(values) or 'none'}; rename a column or change the template.")
+            raise DataError(
+                f"the template needs the column '{name}', but the example has {', '.join(values) or 'none'}; rename a column or change the template."
+            )
         return values[name]
 
     def fit(self, values: Mapping[str, str], tokenizer: Tokenizer, length: int, answer: Sequence[int], budget: int) -> tuple[Row, bool]:
@@ -214,8 +221,12 @@ def _marker(name: str, source: str) -> Part:
         return Soft(None)
     if name.startswith("soft:"):
         if not name[5:].isdigit() or int(name[5:]) < 1:
-            raise TemplateError(f"template '{source}' has '{{{name}}}', but soft: must be followed by a whole number of at least 1, as in {{soft:3}}.")
+            raise TemplateError(
+                f"template '{source}' has '{{{name}}}', but soft: must be followed by a whole number of at least 1, as in {{soft:3}}."
+            )
         return Soft(int(name[5:]))
     if not _NAME.fullmatch(name):
-        raise TemplateError(f"template '{source}' has '{{{name}}}', which names no field; use a column name, {{soft:N}}, {{bos}} or {{answer}}.")
+        raise TemplateError(
+            f"template '{source}' has '{{{name}}}', which names no field; use a column name, {{soft:N}}, {{bos}} or {{answer}}."
+        )
     return Field(name)
