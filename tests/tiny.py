@@ -1,4 +1,4 @@
-"""Tiny random models, at least one for every supported family, and a tokenizer made in code. Nothing is downloaded; seeds fix every number."""
+"""Tiny random models, one or more for each supported family, and a tokenizer made in code. Nothing is downloaded, seeds fix all numbers."""
 
 from __future__ import annotations
 
