@@ -22,7 +22,8 @@ CORPUS = (
     "The capital of France is Paris. The answer: yes or no, maybe good, bad.",
 )
 
-_VOCABULARY = {"vocab_size": 320, "pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}
+# Untied, because random tied embeddings make a model repeat its last token.
+_VOCABULARY = {"vocab_size": 320, "pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS, "tie_word_embeddings": False}
 _BASE = {
     **_VOCABULARY,
     "hidden_size": 32,
@@ -54,7 +55,7 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("gpt2", _GPT),
     "gpt_bigcode": ("gpt_bigcode", {**_GPT, "multi_query": True}),
     "gpt_neox": ("gpt_neox", _BASE),
-    "opt": ("opt", {**_BASE, "ffn_dim": 64, "word_embed_proj_dim": 16, "init_std": 0.2}),
+    "opt": ("opt", {**_BASE, "dropout": 0.0, "ffn_dim": 64, "word_embed_proj_dim": 16, "init_std": 0.2}),
     "phi3": ("phi3", {**_GROUPED, "sliding_window": WINDOW}),
     "olmo2": ("olmo2", _GROUPED),
     "granite": ("granite", {**_GROUPED, **_MULTIPLIED}),
