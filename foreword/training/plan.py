@@ -3,36 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from foreword.errors import UsageError
 
 
+def _option(default: Any, help: str) -> Any:
+    """A field with its help: the one source for the command line's pages too."""
+    return field(default=default, metadata={"help": help})
+
+
 @dataclass(frozen=True)
 class TrainPlan:
-    """One run. `learning_rate` 0.03 moves a virtual token by about 3 % of its target's RMS a step, whatever the model, site or re-parameterisation.
+    """One run; every field is an option of `foreword train`, with this help. A learning rate means the same for any model and method."""
 
-    `warmup` is a share of `steps`; then cosine to zero. `patience` counts evaluations without a better score before stopping early.
-    `dampening` λ adds λ × the loss of the text's own tokens. `max_length` bounds text and answer (default: what the model can hold).
-    """
-
-    steps: int = 300
-    batch_size: int = 16
-    learning_rate: float | None = None
-    warmup: float = 0.06
-    clip: float = 1.0
-    weight_decay: float = 0.0
-    dampening: float = 0.0
-    seed: int = 0
-    max_length: int | None = None
-    eval_every: int = 50
-    eval_examples: int = 200
-    patience: int = 6
-    checkpoint_every: int = 50
-    gradient_checkpointing: bool = False
-    calibrate_prior: bool = False
-    tracker: str = "auto"
+    steps: int = _option(300, "Steps at most.")
+    batch_size: int = _option(16, "Examples a step.")
+    learning_rate: float | None = _option(
+        None, "How far one step moves a virtual token, as a share of its target's RMS; by default one that fits the method."
+    )
+    warmup: float = _option(0.06, "Share of the steps in which the rate rises; then it falls to zero, a cosine.")
+    clip: float = _option(1.0, "Gradient norm that is clipped.")
+    weight_decay: float = _option(0.0, "Pull towards the initial values.")
+    dampening: float = _option(0.0, "Weight of the loss of the text's own tokens, 0.1 to 0.3 is typical.")
+    seed: int = _option(0, "Seed of the initial values and the order of examples.")
+    max_length: int | None = _option(None, "Tokens of text and answer at most; by default what the model can hold.")
+    eval_every: int = _option(50, "Steps between evaluations.")
+    eval_examples: int = _option(200, "Validation examples used while training, at most.")
+    patience: int = _option(6, "Evaluations without a better score before stopping early.")
+    checkpoint_every: int = _option(50, "Steps between checkpoints.")
+    gradient_checkpointing: bool = _option(False, "Less memory for about a third more time.")
+    calibrate_prior: bool = _option(False, "Subtract what the model answers to empty texts (classification).")
+    tracker: str = _option("auto", "auto (TensorBoard if installed), none, tensorboard, wandb, mlflow or trackio.")
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "eval_every", "eval_examples", "patience", "checkpoint_every"):
