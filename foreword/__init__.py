@@ -9,23 +9,31 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from foreword.adapters.adapter import Adapter
-    from foreword.adapters.peft import export_peft, import_peft
-    from foreword.adapters.store import AdapterStore
-    from foreword.backbone.frozen import FrozenModel
-    from foreword.backbone.load import load, wrap
-    from foreword.errors import ForewordError
-    from foreword.evaluation.evaluate import Reader
-    from foreword.methods import p_tuning, p_tuning_v2, prefix_tuning, prompt_tuning
-    from foreword.prompts.template import Template
-    from foreword.specs import Init, PromptSpec, Reparam
-    from foreword.tasks.classify import Classify
+    from foreword.adapters.adapter import Adapter as Adapter
+    from foreword.adapters.peft import export_peft as export_peft
+    from foreword.adapters.peft import import_peft as import_peft
+    from foreword.adapters.store import AdapterStore as AdapterStore
+    from foreword.backbone.frozen import FrozenModel as FrozenModel
+    from foreword.backbone.load import load as load
+    from foreword.backbone.load import wrap as wrap
+    from foreword.errors import ForewordError as ForewordError
+    from foreword.evaluation.evaluate import Reader as Reader
+    from foreword.methods import p_tuning as p_tuning
+    from foreword.methods import p_tuning_v2 as p_tuning_v2
+    from foreword.methods import prefix_tuning as prefix_tuning
+    from foreword.methods import prompt_tuning as prompt_tuning
+    from foreword.prompts.template import Template as Template
+    from foreword.specs import Init as Init
+    from foreword.specs import PromptSpec as PromptSpec
+    from foreword.specs import Reparam as Reparam
+    from foreword.tasks.classify import Classify as Classify
     from foreword.tasks.data import read as read_data
     from foreword.tasks.data import split as split_data
-    from foreword.tasks.generate import Generate
-    from foreword.tasks.metrics import Score
-    from foreword.training.loop import FitResult, fit
-    from foreword.training.plan import TrainPlan
+    from foreword.tasks.generate import Generate as Generate
+    from foreword.tasks.metrics import Score as Score
+    from foreword.training.loop import FitResult as FitResult
+    from foreword.training.loop import fit as fit
+    from foreword.training.plan import TrainPlan as TrainPlan
 
 _HOMES = {
     "Adapter": "adapters.adapter",

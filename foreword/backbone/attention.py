@@ -16,6 +16,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
+from foreword.backbone import packed
+
 SDPA, EAGER = "foreword", "foreword_eager"
 
 
@@ -69,6 +71,8 @@ def attend(
         key, value, attention_mask = foreword.extend(module.layer_idx, key, value, attention_mask)  # type: ignore[arg-type]
     if module.config._attn_implementation == EAGER:  # type: ignore[union-attr]
         return sys.modules[type(module).__module__].eager_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    if packed.suits(query, key):
+        return packed.attention(query, key, value, attention_mask, kwargs.get("scaling")), None
     return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
 

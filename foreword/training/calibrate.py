@@ -28,6 +28,7 @@ def gain(prompt: SoftPrompt, *, step: float = 1e-4, seed: int = 0) -> float:
     pull = torch.randn(before.shape, generator=generator).to(before.device)
     gradients = torch.autograd.grad((before * pull).sum(), parameters, allow_unused=True)
     with torch.no_grad():
+        before = before.clone()  # a direct table is its own parameter
         saved = [p.clone() for p in parameters]
         _move(parameters, gradients, step)
         moved = (prompt.reparam() - before).square().mean().sqrt().item() / step

@@ -1,0 +1,30 @@
+"""Attention for training on a CPU: SDPA's backward there is about four times slower than two plain matrix products (see LOG.md)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+_LARGEST = 1 << 20  # queries × keys above which the scores would cost more memory than the time is worth
+
+
+def suits(query: Tensor, key: Tensor) -> bool:
+    """Whether this call is better done here: on a CPU, under gradients, not too long."""
+    return query.device.type == "cpu" and torch.is_grad_enabled() and query.shape[2] * key.shape[2] <= _LARGEST
+
+
+def attention(
+    query: Float[Tensor, "B A T D"],
+    key: Float[Tensor, "B K S D"],
+    value: Float[Tensor, "B K S D"],
+    mask: Bool[Tensor, "B 1 T S"] | Bool[Tensor, "1 1 T S"],
+    scaling: float | None,
+) -> Float[Tensor, "B T A D"]:
+    """softmax(q·kᵀ·scaling)·v with the A query heads of a key/value head packed into its rows, so keys are never repeated; softmax in fp32."""
+    batch, heads, length, dim = query.shape
+    packed = query.reshape(batch, key.shape[1], -1, dim)
+    scores = torch.matmul(packed, key.transpose(2, 3)).float() * (dim**-0.5 if scaling is None else scaling)
+    scores = scores.view(batch, heads, length, -1).masked_fill(~mask, torch.finfo(torch.float32).min)
+    weights = scores.softmax(-1).to(query.dtype).view(batch, key.shape[1], -1, key.shape[2])
+    return torch.matmul(weights, value).view(batch, heads, length, -1).transpose(1, 2)
