@@ -1,0 +1,227 @@
+"""An adapter's folder on disk: read as one thing, replaced as one thing.
+
+A rename cannot replace a folder that is not empty, so a replacement takes two: NAME → .NAME.old, then .NAME.new → NAME. A kill at
+any moment leaves the old folder whole under one of its two names; what reads or writes here looks for both. Standard library only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from foreword.errors import AdapterError
+
+MANIFEST, TENSORS, CONFIG = "foreword.json", "adapter_model.safetensors", "adapter_config.json"
+FILES = (MANIFEST, TENSORS, CONFIG)
+RUN_SUFFIX = ".run"  # a training's own folder stands beside the adapter under this ending
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))}
+_ATTEMPTS = 5
+
+Result = TypeVar("Result")
+
+
+def check_name(name: str) -> str:
+    """The name if an adapter may have it (one plain folder name, on every system); raises AdapterError otherwise."""
+    device = name.split(".")[0].lower() in _DEVICES
+    if not _NAME.fullmatch(name) or name.endswith((".", RUN_SUFFIX)) or device:
+        raise AdapterError(
+            f"adapter name {name!r} cannot be used; give at most 100 letters (a to z), digits, '.', '_' or '-', "
+            "beginning with a letter or digit, not ending in '.' or '.run', and no device name such as 'con'."
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Files of one adapter, wherever they are: `where` is for messages, `names` are its files and `read` gives the bytes of one."""
+
+    where: str
+    names: frozenset[str]
+    read: Callable[[str], bytes]
+
+
+def read_whole(path: str | Path, read: Callable[[Folder], Result]) -> Result:
+    """`read` applied to the folder at `path`, again if the folder was replaced meanwhile, so that old and new files never mix."""
+    path = Path(path)
+    for _ in range(_ATTEMPTS):
+        place = _standing(path)
+        before = _identity(place)
+        try:
+            return read(_opened(place, str(path)))
+        except AdapterError:
+            if _identity(place) == before:
+                raise
+    raise AdapterError(f"adapter '{path}' was replaced {_ATTEMPTS} times while it was being read; try again.")
+
+
+def local_names(root: Path) -> list[str]:
+    """Names of the folders under `root` with a file of an adapter, and of those that stand under their second name after a kill."""
+    found = {entry.name for entry in os.scandir(root) if entry.is_dir() and any(os.path.isfile(f"{entry.path}/{name}") for name in FILES)}
+    rescued = {name[1:-4] for name in found if name.startswith(".") and name.endswith(".old") and (root / name / MANIFEST).is_file()}
+    return sorted({name for name in found if not name.startswith(".")} | rescued)
+
+
+def write_folder(path: str | Path, files: Mapping[str, bytes], *, overwrite: bool = False) -> Path:
+    """Write a folder whole or not at all; the last of `files` makes it complete.
+
+    Raises AdapterError if something is there already (unless `overwrite` is set and it is a folder of this kind), or if the system refuses.
+    """
+    target = _target(path)
+    new, old = _beside(target, "new"), _beside(target, "old")
+    mark = list(files)[-1]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(target.parent) as parent:
+            _recover(target, old, mark)
+            _refuse(target, path, mark, overwrite)
+            try:
+                _fill(new, files)
+                _swap(new, target, old)
+            finally:
+                shutil.rmtree(new, ignore_errors=True)
+            _sync(parent)
+            _discard(old, mark)
+    except OSError as error:
+        raise AdapterError(
+            f"adapter '{path}' could not be written ({error.strerror or error}); what stood there is untouched, "
+            "so free some space or choose another folder."
+        ) from error
+    return target
+
+
+def check_target(path: str | Path, *, overwrite: bool = False) -> None:
+    """Raise AdapterError now if `write_folder` would refuse an adapter there later: nobody trains for nothing."""
+    _refuse(_target(path), path, MANIFEST, overwrite)
+
+
+def _target(path: str | Path) -> Path:
+    """The folder a path means; raises AdapterError for a name that no adapter may have."""
+    check_name(Path(path).name)
+    if "\0" in str(path):
+        raise AdapterError(f"path {str(path)!r} has a NUL character, which no file system takes; remove it.")
+    return Path(os.path.realpath(path))
+
+
+def _beside(target: Path, kind: str) -> Path:
+    return target.with_name(f".{target.name}.{kind}")
+
+
+def _standing(path: Path) -> Path:
+    """The folder, or its second name if a kill left it there; raises AdapterError if there is neither."""
+    if path.is_dir():
+        return path
+    second = _beside(Path(os.path.realpath(path)), "old")
+    if (second / MANIFEST).is_file():
+        return second
+    kind = "is a file, but an adapter is a folder" if path.exists() else "does not exist"
+    raise AdapterError(f"adapter '{path}' {kind}; give the folder that holds its {MANIFEST}.")
+
+
+def _opened(place: Path, where: str) -> Folder:
+    def read(name: str) -> bytes:
+        try:
+            return (place / name).read_bytes()
+        except OSError as error:
+            raise AdapterError(f"adapter '{where}' has a {name} that cannot be read ({error.strerror}); check the folder.") from error
+
+    try:
+        return Folder(where, frozenset(os.listdir(place)), read)
+    except OSError as error:
+        raise AdapterError(f"adapter '{where}' cannot be read ({error.strerror}); check the folder.") from error
+
+
+def _identity(place: Path) -> tuple[int, int] | None:
+    try:
+        found = place.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_ctime_ns
+
+
+@contextmanager
+def _locked(parent: Path) -> Iterator[int]:
+    """The parent folder, opened; writers into one parent take turns, and a killed one lets go."""
+    handle = os.open(parent, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks, as some clusters have: two writers of one adapter must then not meet
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _recover(target: Path, old: Path, mark: str) -> None:
+    """After a kill between the two renames, give the old folder its name back."""
+    if not target.exists() and (old / mark).is_file():
+        os.rename(old, target)
+
+
+def _refuse(target: Path, path: str | Path, mark: str, overwrite: bool) -> None:
+    """Raise unless there is nothing at the target, or something that may be replaced."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not target.is_dir():
+        raise AdapterError(f"'{path}' is a file, so no adapter can be written there; choose another name.")
+    if mark != MANIFEST and (target / MANIFEST).is_file():
+        raise AdapterError(f"'{path}' holds a Foreword adapter, which would be lost; choose another folder.")
+    inside = sorted(entry.name + "/" for entry in target.iterdir() if entry.is_dir())
+    if inside or not (target / mark).is_file():
+        holds = inside[0] if inside else f"files, but no {mark}"
+        raise AdapterError(f"'{path}' is a folder that holds {holds}, so it is not replaced; choose another name.")
+    if not overwrite:
+        raise AdapterError(f"'{path}' already holds an adapter; choose another name, or give --force (overwrite=True) to replace it.")
+
+
+def _fill(new: Path, files: Mapping[str, bytes]) -> None:
+    if new.exists():
+        shutil.rmtree(new)
+    new.mkdir()
+    for name, data in files.items():
+        with (new / name).open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    handle = os.open(new, os.O_RDONLY)
+    try:
+        _sync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sync(folder: int) -> None:
+    """Make the names in a folder last; their files are synced already, and not every file system can do this."""
+    with suppress(OSError):
+        os.fsync(folder)
+
+
+def _swap(new: Path, target: Path, old: Path) -> None:
+    """Two renames; the first is undone if the second fails."""
+    if old.exists():
+        shutil.rmtree(old)  # litter of a kill after an earlier swap; `_recover` has seen that it is not needed
+    replaced = target.exists()
+    if replaced:
+        os.rename(target, old)
+    try:
+        os.rename(new, target)
+    except BaseException:
+        if replaced:
+            os.rename(old, target)
+        raise
+
+
+def _discard(old: Path, mark: str) -> None:
+    """Remove what was replaced, its mark first, so that half of it is never taken for an adapter; the next write does what fails here."""
+    try:
+        (old / mark).unlink(missing_ok=True)
+    except OSError:
+        return
+    shutil.rmtree(old, ignore_errors=True)

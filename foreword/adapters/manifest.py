@@ -1,0 +1,227 @@
+"""`foreword.json`: what an adapter is, bound to its tensors by a digest. Strict both ways; standard library only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, NoReturn
+
+from foreword.adapters.folder import CONFIG, MANIFEST, TENSORS, Folder
+from foreword.adapters.tensors import read_prompt
+from foreword.errors import AdapterError, UsageError
+from foreword.shape import KVShape, ModelShape
+from foreword.specs import PromptSpec
+
+FORMAT_VERSION = 1
+PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "adapter_model.pkl")
+
+Scores = dict[str, dict[str, float | int]]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything about an adapter but its numbers. `task` is a task's `to_dict`; `scores` maps a metric to value, stderr and n."""
+
+    spec: PromptSpec
+    shape: ModelShape
+    task: dict[str, Any]
+    base: str
+    base_fingerprint: str
+    tokenizer_fingerprint: str
+    scores: Scores
+    provenance: dict[str, Any]
+    sha256: str
+    size: int
+
+    @property
+    def tensor_shape(self) -> tuple[int, int]:
+        """[P, W] of the prompt."""
+        return self.spec.length, self.spec.width(self.shape)
+
+    def to_json(self) -> bytes:
+        """The file's bytes. A score that is no finite number is written as null. Raises AdapterError for what JSON cannot hold."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain |= {"spec": self.spec.to_dict(), "shape": self.shape.to_dict(), "scores": _nulls(self.scores)}
+        try:
+            text = json.dumps({"format_version": FORMAT_VERSION, **plain}, indent=2, ensure_ascii=False, allow_nan=False)
+            return (text + "\n").encode()
+        except (TypeError, ValueError) as error:
+            raise AdapterError(
+                f"an adapter's task or provenance holds what JSON cannot ({error}); give plain text, numbers, lists and mappings."
+            ) from error
+
+    @classmethod
+    def from_json(cls, data: bytes, where: str) -> Manifest:
+        """Read what `to_json` wrote; raises AdapterError naming the key that is missing, unknown or unreadable."""
+        try:
+            found = json.loads(data, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            raise AdapterError(
+                f"adapter '{where}' has a {MANIFEST} that is no JSON, perhaps cut short; copy the adapter again or retrain."
+            ) from error
+        if not isinstance(found, dict):
+            raise AdapterError(f"adapter '{where}' has a {MANIFEST} that is no mapping; copy the adapter again or retrain.")
+        version = found.pop("format_version", None)
+        if type(version) is not int or version != FORMAT_VERSION:
+            raise AdapterError(
+                f"adapter '{where}' has format_version {version!r}, but this Foreword reads {FORMAT_VERSION}; "
+                "update Foreword, or save the adapter again."
+            )
+        _check_keys(found, {f.name for f in fields(cls)}, where)
+        manifest = cls(**{key: _checked(key, lambda key=key: _READERS[key](found[key]), where) for key in found})
+        _checked("spec", lambda: manifest.tensor_shape, where)
+        return manifest
+
+
+def read_manifest(folder: Folder) -> Manifest:
+    """The manifest of a folder; raises AdapterError that says what the folder is instead."""
+    if MANIFEST in folder.names:
+        return Manifest.from_json(folder.read(MANIFEST), folder.where)
+    if CONFIG in folder.names:
+        raise AdapterError(f"adapter '{folder.where}' is PEFT's, it has no {MANIFEST}; bring it in with `foreword import`.")
+    raise AdapterError(f"'{folder.where}' is no adapter, it has no {MANIFEST}; give a folder that Foreword saved.")
+
+
+def check_present(folder: Folder) -> None:
+    """Raise AdapterError unless the folder has its tensors as safetensors."""
+    if TENSORS in folder.names:
+        return
+    pickled = sorted(folder.names.intersection(PICKLES))
+    if pickled:
+        raise AdapterError(
+            f"adapter '{folder.where}' has {pickled[0]}, a pickle, which can run code when it is read, "
+            "and is never opened; save it as safetensors."
+        )
+    raise AdapterError(f"adapter '{folder.where}' has no {TENSORS}; copy it again or retrain.")
+
+
+def read_tensors(folder: Folder, manifest: Manifest) -> memoryview:
+    """The prompt's bytes [P, W], little-endian fp32, once they have passed every check; raises AdapterError for the first that fails."""
+    check_present(folder)
+    data = folder.read(TENSORS)
+    if len(data) != manifest.size:
+        raise AdapterError(
+            f"adapter '{folder.where}' has {len(data)} bytes in {TENSORS}, but {manifest.size} were saved; copy it again or retrain."
+        )
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != manifest.sha256:
+        raise AdapterError(
+            f"adapter '{folder.where}' has {TENSORS} with sha256 {digest[:16]}…, but {manifest.sha256[:16]}… was saved; "
+            "copy it again or retrain."
+        )
+    return read_prompt(data, manifest.tensor_shape, folder.where)
+
+
+def problems(folder: Folder) -> list[str]:
+    """What is wrong with an adapter, one sentence each; an empty list for a whole one."""
+    found = [] if CONFIG in folder.names else [f"adapter '{folder.where}' has no {CONFIG}, so PEFT cannot read it; save it again."]
+    try:
+        manifest = read_manifest(folder)
+        read_tensors(folder, manifest)
+    except AdapterError as error:
+        return [str(error), *found]
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _nulls(scores: Scores) -> dict[str, dict[str, float | int | None]]:
+    return {name: {key: value if math.isfinite(value) else None for key, value in score.items()} for name, score in scores.items()}
+
+
+def _check_keys(found: Mapping[str, Any], expected: set[str], where: str) -> None:
+    for kind, names in (("lacks", sorted(expected - set(found))), ("has the unknown", sorted(set(found) - expected))):
+        if names:
+            raise AdapterError(
+                f"adapter '{where}' has a {MANIFEST} that {kind} key '{names[0]}'; copy the adapter again, or update Foreword."
+            )
+
+
+def _checked(key: str, read: Callable[[], Any], where: str) -> Any:
+    """One value of the manifest, typed."""
+    try:
+        return read()
+    except (TypeError, ValueError, KeyError, AttributeError, UsageError) as error:
+        why = str(error).rstrip(".") if isinstance(error, UsageError) else "it has the wrong form"
+        raise AdapterError(
+            f"adapter '{where}' has a {MANIFEST} whose '{key}' cannot be read ({why}); copy the adapter again or retrain."
+        ) from error
+
+
+def _spec(value: Any) -> PromptSpec:
+    spec = PromptSpec.from_dict(value)
+    _text(spec.method)
+    return spec
+
+
+def _shape(value: Any) -> ModelShape:
+    shape = ModelShape.from_dict(value)
+    numbers = [
+        shape.hidden,
+        shape.embedding,
+        shape.vocabulary,
+        shape.positions,
+        *(n for kv in shape.kv for n in (kv.heads, kv.dim, kv.window or 1)),
+    ]
+    if not all(type(n) is int and n > 0 for n in numbers) or not all(isinstance(kv, KVShape) for kv in shape.kv):
+        raise TypeError(value)
+    _text(shape.family)
+    return shape
+
+
+def _task(value: Any) -> dict[str, Any]:
+    _text(value["kind"])
+    _text(value["template"])
+    if not isinstance(value["bos"], bool):
+        raise TypeError(value)
+    return dict(value)
+
+
+def _scores(value: Any) -> Scores:
+    return {
+        _text(name): {_text(key): math.nan if number is None else _number(number) for key, number in score.items()}
+        for name, score in value.items()
+    }
+
+
+def _number(value: Any) -> float | int:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(value)
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
+
+
+def _sha256(value: Any) -> str:
+    if len(bytes.fromhex(_text(value))) != 32:
+        raise ValueError(value)
+    return value
+
+
+def _size(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise TypeError(value)
+    return value
+
+
+_READERS: dict[str, Any] = {
+    "spec": _spec,
+    "shape": _shape,
+    "task": _task,
+    "base": _text,
+    "base_fingerprint": _text,
+    "tokenizer_fingerprint": _text,
+    "scores": _scores,
+    "provenance": lambda value: dict(value.items()),
+    "sha256": _sha256,
+    "size": _size,
+}

@@ -1,0 +1,292 @@
+"""PEFT's folders, read and written (format measured on 0.21.2). The only place that knows PEFT's names; PEFT itself is not imported."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from foreword import methods
+from foreword.adapters.adapter import Adapter
+from foreword.adapters.folder import CONFIG, MANIFEST, TENSORS, write_folder
+from foreword.adapters.manifest import PICKLES
+from foreword.adapters.numbers import as_matrix, read_file, read_tensors_file
+from foreword.adapters.tensors import KEY, write_prompt
+from foreword.backbone.compile import compile_prompt
+from foreword.backbone.families import check_site
+from foreword.backbone.frozen import FrozenModel
+from foreword.errors import AdapterError
+from foreword.prompts.template import Bos, Soft, Template
+from foreword.prompts.tokens import EmbeddingPrefix, flatten_kv
+from foreword.shape import ModelShape
+from foreword.specs import PromptSpec
+from foreword.tasks.generate import Generate
+
+PROMPT, ENCODER, PREFIX, CARTRIDGE = "PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CARTRIDGE"
+FOREIGN = "FOREWORD"  # a type PEFT does not know: it stops, where any type of its own would give other answers
+
+_LEADING = re.compile(r"(\{bos\}|\{soft(:\d+)?\})*")
+_SOFT = re.compile(r"(?<!\{)\{soft(:\d+)?\}")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export made: `note` says how PEFT must be fed to give the same answers."""
+
+    path: Path
+    peft_type: str
+    note: str
+
+
+@dataclass(frozen=True)
+class PeftPrompt:
+    """A PEFT folder: its config and its prompt [P, W]."""
+
+    where: str
+    config: dict[str, Any]
+    flat: Float[Tensor, "P W"]
+
+    @property
+    def peft_type(self) -> str:
+        return self.config["peft_type"]
+
+
+def config_of(spec: PromptSpec, shape: ModelShape, task: Mapping[str, Any], base: str) -> dict[str, Any]:
+    """`adapter_config.json` of an adapter folder: PEFT's own type where PEFT would give the same answers, else one that makes it stop."""
+    template = Template.parse(task["template"], bos=task["bos"])
+    exact = _why_not(spec, shape, template) is None and (spec.site == "kv" or _stands_first(template, emits_bos=True))
+    return _config(_type_of(spec) if exact else FOREIGN, spec, shape, base)
+
+
+def import_peft(folder: str | Path, model: FrozenModel, *, task: Mapping[str, Any] | None = None) -> Adapter:
+    """Read a PEFT folder as an adapter for `model`, which cannot be checked further than by shape: PEFT records no fingerprint.
+
+    PEFT's order is kept (an input-level prompt stands before BOS) and the model's window (a prefix fades with it). `task` is a task's
+    `to_dict`; without one the adapter generates from the bare column `input`. Raises AdapterError for what is no soft prompt of PEFT.
+    """
+    found = read_peft(Path(folder))
+    spec = _spec_of(found)
+    check_site(spec, model.shape)
+    width = spec.width(model.shape)
+    if found.flat.shape[1] != width:
+        raise AdapterError(
+            f"'{found.where}' has virtual tokens of width {found.flat.shape[1]}, but '{model.name}' needs {width}; "
+            f"use its own base model, '{found.config.get('base_model_name_or_path')}'."
+        )
+    kept = ("peft_type", "base_model_name_or_path", "revision", "task_type", "peft_version", "num_frozen_tokens")
+    return Adapter(
+        spec=spec,
+        shape=model.shape,
+        flat=found.flat,
+        task=_imported_task(task, spec),
+        base=model.name,
+        base_fingerprint=model.fingerprint,
+        tokenizer_fingerprint=model.tokenizer_fingerprint,
+        provenance={"imported": {key: found.config[key] for key in kept if key in found.config}},
+    )
+
+
+def export_peft(
+    adapter: Adapter, target: str | Path, model: FrozenModel | None = None, *, peft_type: str | None = None, overwrite: bool = False
+) -> Exported:
+    """Write a folder that PEFT reads with the same answers; raises AdapterError where PEFT cannot give them.
+
+    A prompt that stands behind BOS is compiled to keys and values, BOS included, which needs the model. `peft_type` may ask for CARTRIDGE
+    in place of PREFIX_TUNING.
+    """
+    template = Template.parse(adapter.task["template"], bos=adapter.task["bos"])
+    why = _why_not(adapter.spec, adapter.shape, template)
+    if why is not None:
+        raise AdapterError(f"the adapter cannot be exported to PEFT, because {why}.")
+    if model is not None:
+        adapter.check(model)
+    emits_bos = model is None or model.tokenizer.bos is not None
+    spec, flat = adapter.spec, adapter.flat
+    if spec.site == "input" and not _stands_first(template, emits_bos):
+        spec, flat = _compiled(adapter, template, model)
+    kind = _type_of(spec)
+    if peft_type not in (None, kind, CARTRIDGE if kind == PREFIX else kind):
+        raise AdapterError(f"the adapter cannot be exported as {peft_type}, because it is a {kind}; leave the type out.")
+    config = _config(peft_type or kind, spec, adapter.shape, adapter.base)
+    tensors = write_prompt(flat.numpy().astype("<f4", copy=False).tobytes(), (flat.shape[0], flat.shape[1]))
+    path = write_folder(target, {TENSORS: tensors, CONFIG: json.dumps(config, indent=2, sort_keys=True).encode()}, overwrite=overwrite)
+    return Exported(path, peft_type or kind, _note(template, adapter.spec.site))
+
+
+def read_peft(folder: Path) -> PeftPrompt:
+    """The soft prompt in a folder that PEFT saved; raises AdapterError for other methods, heads, pickles and broken files."""
+    folder = _saved_under(folder)
+    where = str(folder)
+    try:
+        config = json.loads((folder / CONFIG).read_bytes())
+        kind = config["peft_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AdapterError(f"'{where}' has an {CONFIG} that is no config of PEFT; copy the folder again.") from error
+    if kind not in (PROMPT, ENCODER, PREFIX, CARTRIDGE):
+        raise AdapterError(
+            f"'{where}' is a {kind} adapter, but {PROMPT}, {ENCODER}, {PREFIX} and {CARTRIDGE} can be imported; load it with PEFT."
+        )
+    only = {"task_type": "CAUSAL_LM", "num_transformer_submodules": 1}
+    for key, value in only.items():
+        if config.get(key) not in (None, value):
+            raise AdapterError(f"'{where}' has {key} {config[key]}, but prompts with {value} can be imported; load it with PEFT.")
+    tensors = _tensors(folder)
+    heads = sorted(name for name in tensors if name.startswith("base_model."))
+    if heads:
+        raise AdapterError(
+            f"'{where}' has trained weights of the model itself, {heads[0]}, which a soft prompt cannot hold; load it with PEFT."
+        )
+    if set(tensors) != {KEY}:
+        raise AdapterError(
+            f"'{where}' has tensors {', '.join(sorted(tensors)) or 'none'}, but a soft prompt is one, '{KEY}'; save it again with PEFT."
+        )
+    flat = as_matrix(tensors[KEY], where)
+    if config.get("num_virtual_tokens") != len(flat):
+        raise AdapterError(
+            f"'{where}' has {len(flat)} virtual tokens, but its config says {config.get('num_virtual_tokens')}; save it again with PEFT."
+        )
+    return PeftPrompt(where, config, flat)
+
+
+def read_numbers(path: str | Path, model: FrozenModel | None = None) -> Float[Tensor, "P W"]:
+    """Numbers to start from: an adapter folder (checked against `model` if given), a PEFT folder, a .npy or .safetensors file."""
+    path = Path(path)
+    if (path / MANIFEST).is_file():
+        adapter = Adapter.load(path)
+        if model is not None:
+            adapter.check(model)
+        return adapter.flat
+    return read_peft(path).flat if path.is_dir() else read_file(path)
+
+
+def _type_of(spec: PromptSpec) -> str:
+    if spec.site == "kv":
+        return PREFIX
+    return PROMPT if spec.reparam.kind == "direct" else ENCODER
+
+
+def _why_not(spec: PromptSpec, shape: ModelShape, template: Template) -> str | None:
+    """Why no type of PEFT can hold this prompt, or None; ends with what to do."""
+    if spec.site == "input":
+        if template.has_soft and template.leading:
+            return None
+        return f"its template '{template.source}' has soft tokens inside the text, where PEFT cannot put them; train with {{soft}} first"
+    layers = spec.chosen_layers(shape)
+    if len(layers) != shape.num_layers:
+        return f"it prefixes layers {list(layers)} of {shape.num_layers}, but PEFT prefixes all; train with layers 'all'"
+    if len({(kv.heads, kv.dim) for kv in shape.kv}) != 1:
+        return "the layers of its base model have keys and values of different shapes, but PEFT has one shape; use it with Foreword"
+    if spec.window == "pinned" and shape.windowed:
+        return f"its prefix is pinned inside the sliding windows of {shape.family}, but PEFT's fades there; train with window 'model'"
+    return None
+
+
+def _stands_first(template: Template, emits_bos: bool) -> bool:
+    """Whether the soft tokens stand together before everything else, where PEFT puts them."""
+    parts = [part for part in template.parts if emits_bos or not isinstance(part, Bos)]
+    count = sum(isinstance(part, Soft) for part in parts)
+    return count > 0 and all(isinstance(part, Soft) for part in parts[:count])
+
+
+def _compiled(adapter: Adapter, template: Template, model: FrozenModel | None) -> tuple[PromptSpec, Tensor]:
+    """A leading prompt and the constants around it as keys and values."""
+    if model is None:
+        raise AdapterError(
+            "the adapter's prompt stands behind the beginning-of-sequence token or other words, "
+            "so its export to PEFT is a run of the base model; give --model."
+        )
+    row = template.render(dict.fromkeys(template.fields, ""), model.tokenizer, adapter.spec.length)
+    prefix, swallowed = compile_prompt(model, EmbeddingPrefix(adapter.flat), row)
+    spec = methods.prefix_tuning(adapter.spec.length + swallowed, prefix_projection=False)
+    return replace(spec, window="model"), flatten_kv(prefix).float().cpu()
+
+
+def _config(kind: str, spec: PromptSpec, shape: ModelShape, base: str) -> dict[str, Any]:
+    """PEFT's keys; those it fills in by itself are left out."""
+    common = {
+        "peft_type": kind,
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "inference_mode": True,
+        "num_virtual_tokens": spec.length,
+        "num_transformer_submodules": 1,
+        "num_layers": shape.num_layers,
+    }
+    if kind == FOREIGN:
+        return common
+    if spec.site == "input":
+        encoder = {"encoder_reparameterization_type": spec.reparam.kind.upper(), "encoder_hidden_size": spec.reparam.hidden}
+        return {**common, "token_dim": shape.embedding, **(encoder if kind == ENCODER else {})}
+    heads, dim = shape.kv[0].heads, shape.kv[0].dim
+    extra = {"num_frozen_tokens": 0} if kind == CARTRIDGE else {"prefix_projection": False, "encoder_hidden_size": heads * dim}
+    return {**common, "token_dim": heads * dim, "num_attention_heads": heads, **extra}
+
+
+def _note(template: Template, site: str) -> str:
+    """What of the template is left to the user, who feeds PEFT."""
+    softs = [i for i, part in enumerate(template.parts) if isinstance(part, Soft)] if site == "input" else []
+    marks = list(_SOFT.finditer(template.source)) if softs else []
+    rest = template.source[marks[-1].end() if marks else 0 :].removesuffix("{answer}").rstrip(" ").replace("{bos}", "")
+    special = Bos() in template.parts[softs[-1] + 1 if softs else 0 :]
+    return f"Give PEFT the text {rest!r}, tokenised with add_special_tokens={special}."
+
+
+def _saved_under(folder: Path) -> Path:
+    """The folder of the config: PEFT puts an adapter that is not named "default" into a folder of its name."""
+    if (folder / MANIFEST).is_file():
+        raise AdapterError(f"'{folder}' is an adapter of Foreword already; use it as it is.")
+    if (folder / CONFIG).is_file():
+        return folder
+    inside = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
+    if len(inside) == 1:
+        return folder / inside[0]
+    if inside:
+        raise AdapterError(f"'{folder}' holds several adapters, {', '.join(inside)}; give the folder of one.")
+    raise AdapterError(f"'{folder}' has no {CONFIG}; give a folder that PEFT saved.")
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    if (folder / TENSORS).is_file():
+        return read_tensors_file(folder / TENSORS)
+    pickled = [name for name in PICKLES if (folder / name).exists()]
+    if pickled:
+        raise AdapterError(
+            f"'{folder / pickled[0]}' is a pickle, which can run code when it is read, and is never opened; "
+            "save it with PEFT's safe_serialization=True."
+        )
+    raise AdapterError(f"'{folder}' has no {TENSORS}; copy the folder again.")
+
+
+def _spec_of(found: PeftPrompt) -> PromptSpec:
+    """The recipe a type of PEFT belongs to; its encoder, if any, is already baked into the numbers."""
+    length, config = len(found.flat), found.config
+    if found.peft_type == PROMPT:
+        spec = methods.prompt_tuning(length)
+    elif found.peft_type == ENCODER:
+        encoder = config.get("encoder_reparameterization_type", "MLP")
+        if encoder not in ("MLP", "LSTM"):
+            raise AdapterError(
+                f"'{found.where}' has encoder_reparameterization_type {encoder}, but PEFT knows MLP and LSTM; save it again with PEFT."
+            )
+        spec = methods.p_tuning(length, encoder=encoder.lower())
+    else:
+        spec = methods.prefix_tuning(length, prefix_projection=bool(config.get("prefix_projection", False)))
+    return replace(spec, window="model")
+
+
+def _imported_task(task: Mapping[str, Any] | None, spec: PromptSpec) -> dict[str, Any]:
+    """A task whose template keeps PEFT's order: soft tokens, BOS, text."""
+    task = dict(Generate(template=Template.parse("{input}{answer}")).to_dict() if task is None else task)
+    rest = _LEADING.sub("", task["template"], count=1)
+    if Template.parse(rest, bos=task["bos"]).has_soft:
+        raise AdapterError(
+            f"template '{task['template']}' has soft tokens inside the text, but PEFT's prompts stand first; remove {{soft}} from it."
+        )
+    first = "{soft}" if spec.site == "input" else ""
+    return {**task, "template": first + ("{bos}" if task["bos"] else "") + rest}
