@@ -18,9 +18,7 @@ class Merged:
     text: Int[Tensor, "B T"]
 
 
-def merge(
-    text: Float[Tensor, "B T E"], mask: Bool[Tensor, "B T"], soft: Float[Tensor, "B P E"], at: Int[Tensor, "B P"]
-) -> Merged:
+def merge(text: Float[Tensor, "B T E"], mask: Bool[Tensor, "B T"], soft: Float[Tensor, "B P E"], at: Int[Tensor, "B P"]) -> Merged:
     """Put soft token j before text column at[j]; a place of -1 is an absent soft token and becomes a pad in front."""
     present = at >= 0
     place = at.clamp_min(0)

@@ -66,4 +66,6 @@ def check_site(spec: PromptSpec, shape: ModelShape) -> None:
     """Raise ModelError when a family does not keep the laws at a spec's site."""
     family = family_of(shape.family)
     if spec.site not in family.sites:
-        raise ModelError(f"method '{spec.method}' puts keys and values before every layer, but {family.title} is refused there: {family.why_not}; {_INSTEAD}.")
+        raise ModelError(
+            f"method '{spec.method}' puts keys and values before every layer, but {family.title} is refused there: {family.why_not}; {_INSTEAD}."
+        )

@@ -86,8 +86,8 @@ class FrozenModel:
     def prepare(self, batch: Batch, tokens: Tokens) -> Prepared:
         """Merge virtual tokens with a batch into the network's keyword arguments."""
         batch = batch.to(self.device)
-        per_row = list(tokens) if isinstance(tokens, Sequence) else None
-        soft = self._soft(batch, tokens if per_row is None else per_row)
+        tokens = list(tokens) if isinstance(tokens, Sequence) else tokens
+        soft = self._soft(batch, tokens)
         if soft is None:
             mask = batch.mask
             text = torch.arange(batch.ids.shape[1], device=self.device).expand(len(batch.ids), -1)
@@ -95,7 +95,7 @@ class FrozenModel:
         else:
             merged = combine.merge(self.network.get_input_embeddings()(batch.ids), batch.mask, soft, batch.at)
             mask, text, inputs = merged.mask, merged.text, {"inputs_embeds": merged.embeds}
-        prefixes = [t if isinstance(t, KVPrefix) else None for t in (per_row if per_row is not None else [tokens])]
+        prefixes = [t if isinstance(t, KVPrefix) else None for t in (tokens if isinstance(tokens, list) else [tokens])]
         lengths = torch.tensor([p.length if p else 0 for p in prefixes], device=self.device)
         inputs["attention_mask"] = mask.long()
         inputs["position_ids"] = combine.positions(mask, lengths.expand(len(mask)))

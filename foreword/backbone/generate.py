@@ -11,12 +11,20 @@ from transformers import DynamicCache
 from foreword.backbone.attention import Attachment
 from foreword.backbone.batch import Batch
 from foreword.backbone.frozen import FrozenModel, Tokens
+from foreword.errors import DataError
 
 
-@torch.inference_mode()
 def steps(model: FrozenModel, batch: Batch, tokens: Tokens, *, max_new_tokens: int, stop: Collection[int]) -> Iterator[list[int | None]]:
-    """Yield the next token of each row, None for rows that have stopped (the stop token itself is not yielded)."""
-    ready = model.prepare(batch, tokens)
+    """Yield the next token of each row, None for rows that have stopped (the stop token itself is not yielded).
+
+    Raises DataError for a row without any token.
+    """
+    with torch.inference_mode():  # around the work only: a generator's caller keeps its own mode
+        ready = model.prepare(batch, tokens)
+    if not bool(ready.mask.any(1).all()):
+        raise DataError(
+            "a row holds no token, so there is nothing to go on from; put {bos} or words into the template, or drop empty texts."
+        )
     assert bool(ready.mask[:, -1].all()), "rows must end in their last column: collate them on the left"
     inputs, mask = ready.inputs, ready.mask
     positions = inputs["position_ids"][:, -1:]
@@ -25,7 +33,8 @@ def steps(model: FrozenModel, batch: Batch, tokens: Tokens, *, max_new_tokens: i
     alive = torch.ones(len(mask), dtype=torch.bool)
     stops = torch.tensor(sorted(stop), dtype=torch.long)
     for _ in range(max_new_tokens):
-        chosen = model.network(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1].argmax(-1)
+        with torch.inference_mode():
+            chosen = model.network(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1].argmax(-1)
         alive &= ~torch.isin(chosen.cpu(), stops)
         if not bool(alive.any()):
             return

@@ -17,10 +17,10 @@ def suits(query: Tensor, key: Tensor) -> bool:
 def attention(
     query: Float[Tensor, "B A T D"],
     key: Float[Tensor, "B K S D"],
-    value: Float[Tensor, "B K S D"],
+    value: Float[Tensor, "B K S O"],
     mask: Bool[Tensor, "B 1 T S"] | Bool[Tensor, "1 1 T S"],
     scaling: float | None,
-) -> Float[Tensor, "B T A D"]:
+) -> Float[Tensor, "B T A O"]:
     """softmax(q·kᵀ·scaling)·v with the A query heads of a key/value head packed into its rows, so keys are never repeated; softmax in fp32."""
     batch, heads, length, dim = query.shape
     packed = query.reshape(batch, key.shape[1], -1, dim)

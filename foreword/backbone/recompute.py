@@ -30,7 +30,7 @@ def recomputing(network: PreTrainedModel, name: str) -> Iterator[None]:
         )
     try:
         for layer in layers:
-            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)  # type: ignore[assignment]
             layer.gradient_checkpointing = layer.training = True
         yield
     finally:

@@ -130,22 +130,21 @@ def _text(context: _Context) -> Tensor:
 
 def _labels(context: _Context) -> Tensor:
     """Lester et al. 2021, §3.2: one slot per label, the mean of its pieces; the other slots are sampled vocabulary."""
-    if not context.material.labels:
+    pieces = [ids for label in context.material.labels if (ids := context.source.tokenizer.encode(label))]
+    if not pieces:
         raise UsageError("initialiser 'labels' needs class labels, but this task has none; use 'text' or 'vocabulary'.")
-    pieces = [context.source.embed(context.source.tokenizer.encode(label)).float().mean(0) for label in context.material.labels]
-    rows = torch.stack(pieces)[: context.spec.length]
+    rows = torch.stack([context.source.embed(ids).float().mean(0) for ids in pieces])[: context.spec.length]
     return torch.cat([rows, _sample(context, context.spec.length - len(rows))])
 
 
 def _mean(context: _Context) -> Tensor:
     """Mean embedding of the training texts: slot j averages texts j, j+P, …, so that slots differ."""
-    texts = context.material.texts
+    length, encode = context.spec.length, context.source.tokenizer.encode
+    texts = [ids for text in context.material.texts if (ids := encode(text)[:256])]
     if not texts:
         raise UsageError("initialiser 'mean' needs training texts, none came; use 'text' or 'vocabulary'.")
-    length = context.spec.length
     groups = [texts[j % len(texts) :: length] for j in range(length)]
-    encode = context.source.tokenizer.encode
-    return torch.stack([context.source.embed([i for text in group for i in encode(text)[:256]]).float().mean(0) for group in groups])
+    return torch.stack([context.source.embed([i for ids in group for i in ids]).float().mean(0) for group in groups])
 
 
 _MAKERS: dict[str, Callable[[_Context], Tensor]] = {

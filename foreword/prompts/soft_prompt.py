@@ -32,7 +32,9 @@ class SoftPrompt(nn.Module):
     origin: Tensor
     scale: Tensor
 
-    def __init__(self, spec: PromptSpec, shape: ModelShape, origin: Float[Tensor, "P W"], scale: Float[Tensor, " W"], *, seed: int = 0) -> None:
+    def __init__(
+        self, spec: PromptSpec, shape: ModelShape, origin: Float[Tensor, "P W"], scale: Float[Tensor, " W"], *, seed: int = 0
+    ) -> None:
         super().__init__()
         self.spec, self.shape = spec, shape
         self.register_buffer("origin", origin.detach().float().clone())

@@ -129,8 +129,9 @@ class Template:
         counts = [part.count for part in self.parts if isinstance(part, Soft)]
         rest = length - sum(count or 0 for count in counts)
         if (None in counts and rest < 1) or (None not in counts and rest != 0):
+            places = f"at least {length - rest + 1}" if None in counts else f"{length - rest}"
             raise TemplateError(
-                f"template '{self.source}' places {sum(count or 0 for count in counts)} soft tokens, but the prompt has {length}; make them agree or use a bare {{soft}}."
+                f"template '{self.source}' places {places} soft tokens, but the prompt has {length}; make them agree or use a bare {{soft}}."
             )
         return [rest if count is None else count for count in counts]
 
