@@ -40,7 +40,7 @@ _EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 16}
 _CAPPED = {"query_pre_attn_scalar": 8, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 4.0}
 _MULTIPLIED = {"embedding_multiplier": 2.0, "residual_multiplier": 0.5, "attention_multiplier": 0.3, "logits_scaling": 2.0}
 _ROPE = {"rope_type": "default", "rope_theta": 10000.0}
-_LATENT = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8}
+_LATENT = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 12}
 
 # Name -> model type and config. The name is the family's, except where a family has a second model.
 TINY: dict[str, tuple[str, dict[str, Any]]] = {
