@@ -19,7 +19,7 @@ from typing import TypeVar
 from foreword.errors import AdapterError
 
 MANIFEST, TENSORS, CONFIG = "foreword.json", "adapter_model.safetensors", "adapter_config.json"
-FILES = (MANIFEST, TENSORS, CONFIG)
+FILES = (TENSORS, CONFIG, MANIFEST)  # in the order of writing
 RUN_SUFFIX = ".run"  # a training's own folder stands beside the adapter under this ending
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

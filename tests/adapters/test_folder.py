@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,16 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from foreword.adapters.folder import Folder, check_name, local_names, read_whole, write_folder
+from foreword.adapters.folder import FILES, Folder, local_names, read_whole, write_folder
 from foreword.errors import AdapterError
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = ("adapter_model.safetensors", "adapter_config.json", "foreword.json")
 
 # A writer of "new" that is stopped at its n-th call to the file system: by kill -9, or by an error of the system.
 CHILD = """
 import errno, os, signal, sys
-from foreword.adapters.folder import write_folder
+from foreword.adapters.folder import FILES, write_folder
 path, how, stop, mark = sys.argv[1], sys.argv[2], int(sys.argv[3]), b"new" * 1000
 count, busy = 0, True
 WRITES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "open", "os.listdir", "os.scandir", "fcntl.flock"}
@@ -42,11 +40,11 @@ def fsync(handle):
 os.fsync = fsync
 sys.addaudithook(lambda event, _: step(event))
 try:
-    write_folder(path, {name: mark for name in %r}, overwrite=True)
+    write_folder(path, {name: mark for name in FILES}, overwrite=True)
 finally:
     busy = False
 print(count)
-""" % (FILES,)
+"""
 
 
 def run_child(path: Path, how: str, stop: int) -> subprocess.CompletedProcess[str]:
@@ -58,7 +56,7 @@ def contents(folder: Folder) -> set[bytes]:
 
 
 def old(path: Path) -> None:
-    write_folder(path, {name: b"old" for name in FILES})
+    write_folder(path, dict.fromkeys(FILES, b"old"))
 
 
 def stops(tmp_path: Path) -> int:
@@ -88,7 +86,7 @@ def test_stopped_at_any_call_the_old_or_the_new_folder_is_whole(how: str, tmp_pa
         elif how == "refuse":
             assert found == {b"new" * 1000}
         seen.add((done.returncode, *found))
-        write_folder(path, {name: b"newest" for name in FILES}, overwrite=True)
+        write_folder(path, dict.fromkeys(FILES, b"newest"), overwrite=True)
         assert read_whole(path, contents) == {b"newest"}
         assert [entry.name for entry in path.parent.iterdir()] == ["a"], stop
     stopped, ran = (-signal.SIGKILL, -signal.SIGKILL) if how == "kill" else (1, 0)
@@ -109,7 +107,9 @@ def test_a_first_write_that_is_killed_leaves_nothing_to_read(stop: int, tmp_path
 def test_a_full_disk_leaves_the_old_folder(tmp_path: Path) -> None:
     path = tmp_path / "a"
     old(path)
-    limited = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))\n"
+    limited = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))\n"
+    )
     done = subprocess.run([sys.executable, "-c", limited + CHILD, str(path), "refuse", "0"], cwd=ROOT, capture_output=True, text=True)
     assert done.stderr.splitlines()[-1] == (
         f"foreword.errors.AdapterError: adapter '{path}' could not be written (File too large); "
@@ -121,13 +121,13 @@ def test_a_full_disk_leaves_the_old_folder(tmp_path: Path) -> None:
 
 LOOP = """
 import sys
-from foreword.adapters.folder import write_folder
+from foreword.adapters.folder import FILES, write_folder
 number = 0
 while True:
     number += 1
-    write_folder(sys.argv[1], {name: b"%%d" %% number * 5000 for name in %r}, overwrite=True)
+    write_folder(sys.argv[1], {name: b"%d" % number * 5000 for name in FILES}, overwrite=True)
     print(number, flush=True)
-""" % (FILES,)
+"""
 
 
 def test_killed_again_and_again_a_reader_always_sees_one_version(tmp_path: Path) -> None:
