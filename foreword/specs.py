@@ -73,7 +73,9 @@ class PromptSpec:
         if isinstance(self.layers, list):
             object.__setattr__(self, "layers", tuple(self.layers))
         if self.site == "input" and self.layers != "all":
-            raise UsageError(f"layers '{self.layers}' came for the input site, which has no layers; drop it or use a method of the kv site.")
+            raise UsageError(
+                f"layers '{self.layers}' came for the input site, which has no layers; drop it or use a method of the kv site."
+            )
 
     def chosen_layers(self, shape: ModelShape) -> tuple[int, ...]:
         """Indices of the layers that get a prefix, ascending; raises UsageError for layers the model does not have."""
@@ -82,12 +84,16 @@ class PromptSpec:
             return tuple(range(n))
         if isinstance(self.layers, str):
             head, _, count = self.layers.partition(":")
-            if head != "last" or not count.isdigit() or not 1 <= int(count) <= n:
-                raise UsageError(f"layers '{self.layers}' cannot be read for a model of {n} layers; give 'all', 'last:N' or indices below {n}.")
+            if head != "last" or not count.isdecimal() or not 1 <= int(count) <= n:
+                raise UsageError(
+                    f"layers '{self.layers}' cannot be read for a model of {n} layers; give 'all', 'last:N' or indices below {n}."
+                )
             return tuple(range(n - int(count), n))
         bad = [i for i in self.layers if not 0 <= i < n]
         if bad or not self.layers or len(set(self.layers)) != len(self.layers):
-            raise UsageError(f"layers {list(self.layers)} cannot be read for a model of {n} layers; give distinct indices from 0 to {n - 1}.")
+            raise UsageError(
+                f"layers {list(self.layers)} cannot be read for a model of {n} layers; give distinct indices from 0 to {n - 1}."
+            )
         return tuple(sorted(self.layers))
 
     def kv_shapes(self, shape: ModelShape) -> tuple[KVShape, ...]:

@@ -207,7 +207,7 @@ def _scan(source: str) -> list[Part]:
         end = match.end()
         if match.group() in ("{{", "}}"):
             words(match.group()[0])
-        elif match.group() in "{}":
+        elif len(match.group()) == 1:
             raise TemplateError(f"template '{source}' has a lone '{match.group()}'; write it twice for a literal brace.")
         else:
             parts.append(_marker(match.group(1), source))
@@ -221,7 +221,7 @@ def _marker(name: str, source: str) -> Part:
     if name == "soft":
         return Soft(None)
     if name.startswith("soft:"):
-        if not name[5:].isdigit() or int(name[5:]) < 1:
+        if not name[5:].isdecimal() or int(name[5:]) < 1:
             raise TemplateError(
                 f"template '{source}' has '{{{name}}}', but soft: must be followed by a whole number of at least 1, as in {{soft:3}}."
             )
