@@ -100,7 +100,10 @@ def write_folder(path: str | Path, files: Mapping[str, bytes], *, overwrite: boo
 
 def check_target(path: str | Path, *, overwrite: bool = False) -> None:
     """Raise AdapterError now if `write_folder` would refuse an adapter there later: nobody trains for nothing."""
-    _refuse(_target(path), path, MANIFEST, overwrite)
+    try:
+        _refuse(_target(path), path, MANIFEST, overwrite)
+    except OSError as error:
+        raise AdapterError(f"'{path}' cannot be written to ({error.strerror or error}); choose another folder.") from error
 
 
 def _target(path: str | Path) -> Path:

@@ -53,12 +53,21 @@ def fed(model: FrozenModel, text: str, note: str) -> list[int]:
 
 @pytest.mark.parity
 @pytest.mark.parametrize("text", [SHORT, LONG])
+@pytest.mark.parametrize("name", ["deepseek_v3", *FAMILIES])
+@pytest.mark.parametrize(
+    ("method", "peft_type"),
+    [("prompt-tuning", "PROMPT_TUNING"), ("p-tuning", "P_TUNING")],
+)
+def test_peft_gives_our_logits_where_it_has_the_type(name: str, method: str, peft_type: str, text: str, tmp_path: Path) -> None:
+    check_export(name, adapter(name, method, template="{soft}{bos}{text}\nLabel: {answer}"), peft_type, text, tmp_path / "out")
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("text", [SHORT, LONG])
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize(
     ("method", "template", "peft_type"),
     [
-        ("prompt-tuning", "{soft}{bos}{text}\nLabel: {answer}", "PROMPT_TUNING"),
-        ("p-tuning", "{soft}{bos}{text}\nLabel: {answer}", "P_TUNING"),
         ("prompt-tuning", "{soft}{text}\nLabel: {answer}", "PREFIX_TUNING"),
         ("p-tuning", "Is it good? {soft:3} It is {soft}{text} or not {answer}", "PREFIX_TUNING"),
         ("prefix-tuning", "{text}\nLabel: {answer}", "PREFIX_TUNING"),
@@ -66,9 +75,13 @@ def fed(model: FrozenModel, text: str, note: str) -> list[int]:
     ],
 )
 def test_peft_gives_our_logits(name: str, method: str, template: str, peft_type: str, text: str, tmp_path: Path) -> None:
+    check_export(name, adapter(name, method, template=template, window="model"), peft_type, text, tmp_path / "out")
+
+
+def check_export(name: str, made: Adapter, peft_type: str, text: str, target: Path) -> None:
+    """Export, feed PEFT what the note says, compare."""
     model = tiny.frozen(name)
-    made = adapter(name, method, template=template, window="model")
-    exported = export_peft(made, tmp_path / "out", model)
+    exported = export_peft(made, target, model)
     assert exported.peft_type == peft_type
     ids = fed(model, text, exported.note)
     ours, row = our_logits(made, model, text)

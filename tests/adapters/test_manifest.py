@@ -13,7 +13,7 @@ import pytest
 from adapters.making import adapter
 
 from foreword.adapters.adapter import Adapter
-from foreword.adapters.folder import read_whole
+from foreword.adapters.folder import FILES, read_whole
 from foreword.adapters.manifest import Manifest, read_manifest
 from foreword.errors import AdapterError
 
@@ -141,7 +141,7 @@ def test_reading_a_manifest_needs_the_standard_library_only(tmp_path: Path) -> N
     code = f"""
 import sys
 before = set(sys.modules)
-from foreword.adapters.folder import read_whole
+from foreword.adapters.folder import FILES, read_whole
 from foreword.adapters.manifest import problems, read_manifest
 assert read_whole({str(folder)!r}, problems) == []
 print(read_whole({str(folder)!r}, read_manifest).base)
@@ -149,3 +149,13 @@ print(sorted(name for name in set(sys.modules) - before if "." not in name and n
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert done.stdout.splitlines() == ["tiny-llama", "['foreword']"]
+
+
+def test_an_adapter_of_version_1_is_read_for_ever() -> None:
+    golden = ROOT / "tests" / "formats" / "version-1"
+    read = Adapter.load(golden)
+    assert (read.flat * 8).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert (read.spec.site, read.spec.length, read.spec.layers, read.shape.kv[1].window) == ("kv", 2, "last:1", 8)
+    assert read.task["labels"] == ["good", "schön"]
+    assert read.scores == {"accuracy": {"value": 0.75, "stderr": 0.05, "n": 80}}
+    assert {name: (golden / name).read_bytes() for name in FILES} == read.files("here")
