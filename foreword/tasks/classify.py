@@ -22,7 +22,7 @@ from foreword.tasks.metrics import Score
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Classify(Task):
     """Score(label) = mean log p(word pieces | text); `words` gives labels other words; `prior` [labels] is subtracted (Zhao et al. 2021, arXiv:2102.09690)."""
 
@@ -35,9 +35,17 @@ class Classify(Task):
     metric: ClassVar[str] = "accuracy"
     target: ClassVar[str] = "label"
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "labels", tuple(self.labels))
-        object.__setattr__(self, "template", parsed(self.template))
+    def __init__(
+        self,
+        labels: Sequence[str],
+        template: Template | str = template,
+        words: Sequence[str] = (),
+        prior: Sequence[float] = (),
+        description: str = "",
+    ) -> None:
+        given = {"labels": tuple(labels), "template": parsed(template), "words": tuple(words), "prior": tuple(prior)}
+        for name, value in {**given, "description": description}.items():
+            object.__setattr__(self, name, value)
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
             raise DataError(
                 f"labels {', '.join(self.labels) or 'none'} came, but a classifier needs at least two different ones; check the label column."

@@ -19,7 +19,7 @@ from foreword.tasks.metrics import Score
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Generate(Task):
     """Greedy text after the input, ended by the end-of-sequence token that training puts behind every output."""
 
@@ -30,8 +30,9 @@ class Generate(Task):
     metric: ClassVar[str] = "loss"
     target: ClassVar[str] = "output"
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "template", parsed(self.template))
+    def __init__(self, template: Template | str = template, max_new_tokens: int = 64, description: str = "") -> None:
+        for name, value in {"template": parsed(template), "max_new_tokens": max_new_tokens, "description": description}.items():
+            object.__setattr__(self, name, value)
         if self.max_new_tokens < 1:
             raise UsageError(f"max_new_tokens is {self.max_new_tokens}, but it must be at least 1.")
 

@@ -1,0 +1,77 @@
+"""What the README and the pages tell a reader to type works, word for word, on a tiny model; and their links lead somewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "LOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#\s]+)")
+MODEL, STEPS = "google/gemma-3-270m", "steps=300"
+
+REVIEWS = [("a joy to watch", "positive"), ("a dull mess", "negative"), ("great film", "positive"), ("it was terrible", "negative")]
+CAPITALS = [("France", "Paris"), ("Italy", "Rome"), ("Spain", "Madrid"), ("Japan", "Tokyo")]
+
+
+def blocks(language: str) -> list[object]:
+    """Every block of a language, as pytest parameters named after page and place."""
+    return [
+        pytest.param(match.group(2), id=f"{page.relative_to(ROOT)}-{number}")
+        for page in PAGES
+        for number, match in enumerate(BLOCK.finditer(page.read_text("utf-8")), 1)
+        if match.group(1) == language
+    ]
+
+
+def commands(block: str) -> list[list[str]]:
+    """The `foreword` commands of a shell block, split into words."""
+    lines = block.replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.startswith("foreword ")]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that the pages name, as the working directory; "model" is a tiny Llama."""
+    import tiny
+
+    tiny.network("llama", num_hidden_layers=6).save_pretrained(tmp_path / "model")
+    tiny.tokenizer().save_pretrained(tmp_path / "model")
+    reviews = [json.dumps({"text": text, "label": label}) for text, label in REVIEWS * 4]
+    (tmp_path / "reviews.jsonl").write_text("\n".join(reviews), "utf-8")
+    (tmp_path / "test.jsonl").write_text("\n".join(reviews[:4]), "utf-8")
+    capitals = [json.dumps({"country": country, "output": output}) for country, output in CAPITALS * 4]
+    (tmp_path / "capitals.jsonl").write_text("\n".join(capitals), "utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_within_the_project_lead_somewhere(page: Path) -> None:
+    links = [link for link in LINK.findall(page.read_text("utf-8")) if not link.startswith(("http://", "https://"))]
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_python_examples_run(block: str, place: Path) -> None:
+    assert STEPS in block, f"an example says {STEPS}, so that this test can take fewer"
+    names: dict[str, object] = {}
+    exec(compile(block.replace(MODEL, str(place / "model")).replace(STEPS, "steps=4"), "example", "exec"), names)
+    assert names["result"].steps == 4  # type: ignore[attr-defined]
+    assert len(list((place / "prompts").glob("*/foreword.json"))) == 1
+
+
+@pytest.mark.parametrize("block", [block for block in blocks("sh") if commands(block.values[0])])  # type: ignore[attr-defined]
+def test_shell_examples_run(block: str, place: Path) -> None:
+    from foreword.cli.main import app
+
+    for words in commands(block):
+        arguments = [word.replace(MODEL, str(place / "model")) for word in words[1:]]
+        found = CliRunner().invoke(app, [*arguments, *(["--steps", "4"] if arguments[0] == "train" else [])])
+        assert found.exit_code == 0, f"{shlex.join(words)}: {found.output}"
