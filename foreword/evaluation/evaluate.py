@@ -26,18 +26,18 @@ class Reader:
         self.model, self.task, self.tokens, self.how = model, task, tokens, how
 
     @classmethod
-    def of(cls, model: FrozenModel, adapter: Adapter) -> Reader:
+    def of(cls, model: FrozenModel, adapter: Adapter, *, max_length: int | None = None) -> Reader:
         """Read an adapter; raises FingerprintError for another base or tokenizer."""
         adapter.check(model)
         check_site(adapter.spec, model.shape)
-        return cls(model, task_from_dict(adapter.task), adapter.tokens(), reading(adapter.spec, model))
+        return cls(model, task_from_dict(adapter.task), adapter.tokens(), reading(adapter.spec, model, max_length))
 
     @classmethod
-    def plain(cls, model: FrozenModel, task: Task) -> Reader:
+    def plain(cls, model: FrozenModel, task: Task, *, max_length: int | None = None) -> Reader:
         """The frozen model with the task's written template and no soft tokens: the zero-shot baseline."""
         if task.template.has_soft:
             raise UsageError("a written prompt cannot have {soft} tokens; give a template of words and fields only.")
-        return cls(model, task, None, Reading(0, model.shape.positions))
+        return cls(model, task, None, Reading(0, min(model.shape.positions, max_length or model.shape.positions)))
 
     def predict(
         self, examples: Sequence[Example], *, truncate: bool = False, batch_size: int = 16, tick: Tick | None = None

@@ -19,7 +19,7 @@ class Score:
     stderr: float
     n: int
 
-    def to_dict(self) -> dict[str, float]:
+    def to_dict(self) -> dict[str, float | int]:
         return asdict(self)
 
     def __str__(self) -> str:
@@ -70,7 +70,7 @@ def rouge_l(predicted: Sequence[str], targets: Sequence[str]) -> Score:
     from rouge_score.rouge_scorer import RougeScorer  # pulls in nltk; only generation needs it
 
     scorer = RougeScorer(["rougeL"], use_stemmer=True)
-    return mean([scorer.score(t, p)["rougeL"].fmeasure for p, t in zip(predicted, targets, strict=True)])
+    return mean([float(scorer.score(t, p)["rougeL"].fmeasure) for p, t in zip(predicted, targets, strict=True)])
 
 
 def exact_match(predicted: Sequence[str], targets: Sequence[str]) -> Score:

@@ -26,7 +26,7 @@ class Checkpoint:
     best: Tensor
     best_value: float
     stale: int
-    history: list[dict[str, float]]
+    history: list[dict[str, float | int]]
     binding: dict[str, Any]
 
 

@@ -51,7 +51,7 @@ class FitResult:
     peak_memory: int
     cut: int
     notices: list[str] = field(default_factory=list)
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, float | int]] = field(default_factory=list)
 
 
 def fit(
@@ -110,7 +110,7 @@ class Run:
         self._build(train)
         self.step, self.best_value, self.stale = 0, -math.inf, 0
         self.best: Tensor = self.prompt.bake()
-        self.history: list[dict[str, float]] = []
+        self.history: list[dict[str, float | int]] = []
         self.notices: list[str] = []
 
     def _binding(self, train: Sequence[Example], valid: Sequence[Example]) -> dict[str, Any]:
@@ -131,7 +131,7 @@ class Run:
         relative = calibrate.default_rate(spec) if plan.learning_rate is None else plan.learning_rate
         self.rate = calibrate.absolute_rate(prompt, relative)
         self.watch = LossWatch(plan.steps, relative)
-        self.accelerator = Accelerator(log_with=trackers(plan.tracker) if self.folder else None, project_dir=self.folder)
+        self.accelerator = Accelerator(log_with=(trackers(plan.tracker) if self.folder else None) or None, project_dir=self.folder)
         optimizer = torch.optim.AdamW(prompt.reparam.parameters(), lr=self.rate, weight_decay=plan.weight_decay)
         self.module, self.optimizer = self.accelerator.prepare(prompt, optimizer)
         self.prompt: SoftPrompt = self.accelerator.unwrap_model(self.module)

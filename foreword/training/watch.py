@@ -61,7 +61,8 @@ class LossWatch:
         )
 
     def _flat(self, step: int) -> str | None:
-        if len(self.means) < 4 or min(self.means[-3:]) < 0.98 * self.means[-4]:
+        last = self.means[-4:]
+        if len(last) < 4 or min(last) < 0.98 * last[0] or max(last) > 1.1 * min(last):
             return None
         if self.means[-1] < 0.5 * self.means[0]:
             return None  # flat near the floor is the end of training, not a fault
