@@ -33,7 +33,9 @@ class Law:
 LAWS: dict[str, Law] = {
     "aligned": Law("outputs stand at the caller's own tokens, and equal what transformers gives for the same numbers put in by hand"),
     "alone": Law("a row alone = padded left = padded right = mixed with other methods, lengths and placements in one batch"),
-    "windows": Law("beyond a sliding window a prefix fades as the model's own tokens do, or stays when it is pinned", ("kv",), sliding=True),
+    "windows": Law(
+        "beyond a sliding window a prefix fades as the model's own tokens do, or stays when it is pinned", ("kv",), sliding=True
+    ),
     "baked": Law("a prompt without its re-parameterisation = with it"),
     "compiled": Law("a leading prompt compiled to keys and values = the prompt itself", ("input",), needs_kv=True),
     "predicting": Law("logits for label positions only = the same positions of all logits"),

@@ -14,7 +14,13 @@ from foreword.prompts.template import Row
 from foreword.prompts.tokens import EmbeddingPrefix, VirtualTokens
 
 LENGTH = 10
-PLACEMENTS = {"leading": (0, 0, 0, 0), "behind BOS": (1, 1, 1, 1), "scattered": (1, 4, 4, 7), "both ends": (0, 0, 10, 10), "suffix": (10,) * 4}
+PLACEMENTS = {
+    "leading": (0, 0, 0, 0),
+    "behind BOS": (1, 1, 1, 1),
+    "scattered": (1, 4, 4, 7),
+    "both ends": (0, 0, 10, 10),
+    "suffix": (10,) * 4,
+}
 
 
 def places_for(read: VirtualTokens) -> list[tuple[int, ...]]:

@@ -70,7 +70,8 @@ def test_what_a_template_says_of_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "length", "counts"), [("{soft}{answer}", 4, [4]), ("{soft:1}{soft}{soft:2}{answer}", 7, [1, 4, 2]), ("{soft:3}{answer}", 3, [3])]
+    ("source", "length", "counts"),
+    [("{soft}{answer}", 4, [4]), ("{soft:1}{soft}{soft:2}{answer}", 7, [1, 4, 2]), ("{soft:3}{answer}", 3, [3])],
 )
 def test_soft_tokens_are_shared_out(source: str, length: int, counts: list[int]) -> None:
     assert Template.parse(source).soft_counts(length) == counts
@@ -78,7 +79,12 @@ def test_soft_tokens_are_shared_out(source: str, length: int, counts: list[int])
 
 @pytest.mark.parametrize(
     ("source", "length", "places"),
-    [("{soft:3}{answer}", 4, "3"), ("{soft:3}{soft}{answer}", 3, "at least 4"), ("{soft}{answer}", 0, "at least 1"), ("{text}{answer}", 2, "0")],
+    [
+        ("{soft:3}{answer}", 4, "3"),
+        ("{soft:3}{soft}{answer}", 3, "at least 4"),
+        ("{soft}{answer}", 0, "at least 1"),
+        ("{text}{answer}", 2, "0"),
+    ],
 )
 def test_soft_tokens_that_do_not_add_up(source: str, length: int, places: str) -> None:
     with pytest.raises(TemplateError) as caught:
@@ -147,7 +153,9 @@ def test_a_missing_column_is_named() -> None:
     for values, has in (({"a": "x", "b": "y"}, "a, b"), ({}, "none")):
         with pytest.raises(DataError) as caught:
             Template.parse("{text}{answer}").render(values, TEXT, 0)
-        assert str(caught.value) == f"the template needs the column 'text', but the example has {has}; rename a column or change the template."
+        assert (
+            str(caught.value) == f"the template needs the column 'text', but the example has {has}; rename a column or change the template."
+        )
 
 
 LONG = "a dull mess of a film that goes on and on, and on"
