@@ -1,0 +1,42 @@
+"""`foreword export`: an adapter as a folder that PEFT reads, with the same answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from foreword.cli import output
+from foreword.cli.opening import open_adapter, open_model
+from foreword.cli.options import AdapterPath, AsJson, Device, Dtype, Force
+
+
+def export(
+    adapter: AdapterPath,
+    out: Annotated[Path, typer.Option("--out", help="Folder for PEFT.")],
+    model: Annotated[
+        str | None, typer.Option("--model", help="Base model, where the export needs to run it.", rich_help_panel="Model")
+    ] = None,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    force: Force = False,
+    json: AsJson = False,
+) -> None:
+    """Write an adapter as a folder that PEFT reads.
+
+    A prompt that stands behind the beginning-of-sequence token becomes keys and values, for which --model is run once.
+
+    [bold]Example:[/bold] foreword export prompts/sentiment --out peft-folder --model google/gemma-3-270m
+    """
+    from foreword.adapters.peft import export_peft
+
+    found = open_adapter(adapter)
+    frozen = None if model is None else open_model(model, dtype=dtype, device=device)
+    made = export_peft(found, out, frozen, overwrite=force)
+    if json:
+        output.document({"adapter": adapter, "folder": str(made.path), "peft_type": made.peft_type, "note": made.note})
+        return
+    screen = output.screen()
+    screen.print(f"{made.path}: {made.peft_type}")
+    screen.print(made.note)

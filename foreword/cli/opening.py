@@ -1,0 +1,76 @@
+"""From an adapter's path and a model's name to loaded objects, with a word for the one who waits."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foreword.cli.output import screen
+from foreword.errors import ModelError
+
+if TYPE_CHECKING:
+    from foreword.adapters.adapter import Adapter
+    from foreword.backbone.frozen import FrozenModel
+
+
+def open_model(name: str, *, dtype: str = "auto", device: str | None = None) -> FrozenModel:
+    """Load a base model quietly, but for a download's bars on a terminal."""
+    with _loading(name):
+        from foreword.backbone.quiet import quiet
+
+        quiet(downloads=sys.stderr.isatty())
+        from foreword.backbone.load import load
+
+        return load(name, dtype=dtype, device=device)
+
+
+def warm_up() -> None:
+    """Import what takes seconds, with a word for the one who waits."""
+    with _spinner("starting"):
+        import foreword.evaluation.evaluate  # noqa: F401
+
+
+def open_adapter(where: str) -> Adapter:
+    """Read an adapter from its folder, or from a store's URL such as s3://bucket/prompts/name."""
+    from foreword.adapters.adapter import Adapter
+    from foreword.adapters.store import AdapterStore
+
+    if "://" not in where:
+        return Adapter.load(where)
+    root, _, name = where.rstrip("/").rpartition("/")
+    return AdapterStore(root).load(name)
+
+
+def open_base(adapter: Adapter, path: str, model: str | None, *, dtype: str = "auto", device: str | None = None) -> FrozenModel:
+    """Load the model asked for, else the base the adapter records; raises ModelError with the way out."""
+    if model is not None:
+        return open_model(model, dtype=dtype, device=device)
+    try:
+        return open_model(adapter.base, dtype=dtype, device=device)
+    except ModelError as error:
+        raise ModelError(f"{str(error).removesuffix('.')}, or say with --model where the base of adapter '{path}' is now.") from error
+
+
+@contextmanager
+def _loading(name: str) -> Iterator[None]:
+    """A spinner while a folder is loaded, a plain line for a hub id, since a download draws bars of its own."""
+    if Path(name).exists() or not sys.stderr.isatty():
+        with _spinner(f"loading {name}"):
+            yield
+        return
+    screen(stderr=True).print(f"loading {name}")
+    yield
+
+
+@contextmanager
+def _spinner(what: str) -> Iterator[None]:
+    """A word on a terminal, gone when the work is done."""
+    console = screen(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(what):
+        yield

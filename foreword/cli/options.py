@@ -1,0 +1,157 @@
+"""What commands can be asked: options shared by several of them, and those of a method and a task as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from foreword.cli.complete import adapter_names, choices
+from foreword.errors import DataError, UsageError
+from foreword.methods import METHODS, recipe
+from foreword.prompts.template import Template
+from foreword.specs import INIT_KINDS, Init, Layers, PromptSpec
+
+if TYPE_CHECKING:
+    from foreword.backbone.frozen import FrozenModel
+    from foreword.tasks.base import Task
+    from foreword.tasks.data import Rows
+
+KINDS = ("classify", "generate")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+MODEL = "Model"
+
+AdapterPath = Annotated[str, typer.Argument(metavar="ADAPTER", help="Folder of the adapter.", autocompletion=adapter_names)]
+BaseModel = Annotated[str | None, typer.Option("--model", help="Base model, if not the one recorded.", rich_help_panel=MODEL)]
+Dtype = Annotated[
+    str,
+    typer.Option("--dtype", help=f"Precision: {', '.join(DTYPES)}.", rich_help_panel=MODEL, autocompletion=choices(DTYPES)),
+]
+Device = Annotated[
+    str | None, typer.Option("--device", help="For example cpu or cuda:1; by default a GPU if there is one.", rich_help_panel=MODEL)
+]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        "--columns", metavar="A=B,…", help="Read column B of the data as A, for example text=sentence,label=y.", rich_help_panel="Data"
+    ),
+]
+Truncate = Annotated[bool, typer.Option("--truncate", help="Cut texts that are too long, instead of refusing them.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Texts computed together.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, all else on standard error.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an adapter that is there already.")]
+
+
+def _option(default: Any, help: str, complete: tuple[str, ...] = ()) -> Any:
+    return field(default=default, metadata={"help": help, "complete": choices(complete) if complete else None})
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """A method and what every method can be told."""
+
+    method: str = _option(next(iter(METHODS)), f"One of {', '.join(METHODS)}.", tuple(METHODS))
+    length: int | None = _option(None, f"Number of virtual tokens; by default {next(iter(METHODS.values()))().length}.")
+    init: str = _option("default", f"KIND or KIND:PATH, where the first values come from: {', '.join(INIT_KINDS)}.", INIT_KINDS)
+    init_text: str | None = _option(None, "Words to start from; by default the task's own.")
+    layers: str = _option("all", "Layers that get keys and values: all, last:N, or indices such as 0,2,5.")
+    dropout: float = _option(0.0, "Share of the prompt's numbers dropped while training.")
+
+    def spec(self) -> PromptSpec:
+        """The recipe; raises UsageError for anything that cannot be."""
+        return recipe(self.method, length=self.length, init=self._init(), layers=self._layers(), dropout=self.dropout)
+
+    def _init(self) -> Init:
+        kind, _, path = self.init.partition(":")
+        if self.init_text is not None and kind not in ("default", "text", "kv_of_text"):
+            raise UsageError(f"--init-text came with --init {kind}, which takes no words; leave one of them out, or use --init text.")
+        return Init(kind, text=self.init_text, path=path or None)
+
+    def _layers(self) -> Layers:
+        if self.layers == "all" or self.layers.startswith("last:"):
+            return self.layers
+        try:
+            return tuple(int(index) for index in self.layers.split(","))
+        except ValueError:
+            raise UsageError(f"--layers '{self.layers}' cannot be read; give all, last:N or indices such as 0,2,5.") from None
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """What the model is asked to do; whatever is left out is guessed from the data."""
+
+    task: str | None = _option(None, f"One of {', '.join(KINDS)}; by default guessed from the columns.", KINDS)
+    template: str | None = _option(None, r"Where fields and soft tokens stand, for example '{soft}{text}\nLabel: {answer}'.")
+    description: str | None = _option(None, "The task in words; the prompt starts from them.")
+    words: str | None = _option(None, "Words for the labels, comma-separated in the order of the sorted labels (classify).")
+    max_new_tokens: int | None = _option(None, "Longest answer in tokens (generate).")
+    chat: bool = _option(False, "Read the template as a user's message of the model's chat format.")
+
+    def build(self, kind: str, labels: tuple[str, ...] | None) -> Task:
+        """The task, with `labels` if it is to classify; raises UsageError for options of the other kind."""
+        from foreword.tasks.registry import task_from_dict
+
+        given: dict[str, Any] = {"kind": kind, **self._template(kind)}
+        if self.description is not None:
+            given["description"] = self.description
+        if kind == "classify":
+            self._refuse("--max-new-tokens", self.max_new_tokens, kind, "writes no text")
+            given |= {"labels": list(labels or ()), "words": self.words.split(",") if self.words else []}
+        else:
+            self._refuse("--words", self.words, kind, "has no labels")
+            given |= {} if self.max_new_tokens is None else {"max_new_tokens": self.max_new_tokens}
+        return task_from_dict(given)
+
+    def kind(self, columns: tuple[str, ...]) -> str:
+        """The task's kind: as asked, else by the answer's column where a template names the others, else by all columns."""
+        from foreword.tasks.registry import KINDS, kind_of
+
+        if self.task is not None and self.task not in KINDS:
+            raise UsageError(f"task '{self.task}' is not known; choose one of {', '.join(KINDS)}.")
+        if self.task is None and self.template is not None:
+            for kind, task in KINDS.items():
+                if task.target in columns:
+                    return kind
+        return self.task or kind_of(columns)
+
+    def _template(self, kind: str) -> dict[str, str]:
+        from foreword.tasks.registry import KINDS
+
+        source = KINDS[kind].template.source if self.template is None else self.template.replace("\\n", "\n").replace("\\t", "\t")
+        return {"template": source}
+
+    def _refuse(self, flag: str, value: object, kind: str, why: str) -> None:
+        if value is not None:
+            raise UsageError(f"{flag} came for a {kind} task, which {why}; leave it out.")
+
+
+def in_chat(task: Task, model: FrozenModel) -> Task:
+    """The task, read through the model's chat format."""
+    return task.with_template(Template.parse(model.tokenizer.chat(task.template.source)))
+
+
+def check_columns(rows: Rows, task: Task, source: str) -> None:
+    """Raise DataError unless every row has the task's columns."""
+    from foreword.tasks.data import need
+
+    need(rows, [*task.columns, task.target], source)
+
+
+def labels_of(rows: Rows, source: str) -> tuple[str, ...]:
+    """The sorted labels of the data; raises DataError for a missing or an empty one."""
+    from foreword.tasks.data import need
+
+    for number, row in enumerate(need(rows, ["label"], source), 1):
+        if not row["label"].strip():
+            raise DataError(f"row {number} of '{source}' has an empty label; fill it or remove the row.")
+    return tuple(sorted({row["label"] for row in rows}))
+
+
+def parse_columns(text: str | None) -> Mapping[str, str]:
+    """`--columns` as a mapping from our names to the data's; raises UsageError for what is no pair."""
+    pairs = [pair.partition("=") for pair in text.split(",")] if text else []
+    if any(not ours or not theirs for ours, _, theirs in pairs) or len({ours for ours, _, _ in pairs}) != len(pairs):
+        raise UsageError(f"--columns '{text}' cannot be read; give pairs such as text=sentence,label=y, each name once.")
+    return {ours: theirs for ours, _, theirs in pairs}
