@@ -1,0 +1,63 @@
+"""The demo's three tasks: real texts, a written prompt to beat, and how each soft prompt is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from foreword.demo.corpora import Split, bbc_headline, bbc_topic, rotten_tomatoes
+from foreword.prompts.template import Template
+from foreword.tasks.base import Task
+from foreword.tasks.classify import Classify
+from foreword.tasks.generate import Generate
+from foreword.training.plan import TrainPlan
+
+TOPICS = ("business", "entertainment", "politics", "sport", "tech")
+
+
+@dataclass(frozen=True)
+class DemoTask:
+    """One task: its data, what it is called, the written prompt (a template without soft tokens), the plan and the metric shown."""
+
+    name: str
+    what: str
+    split: Callable[[], Split]
+    task: Task
+    written: str
+    plan: TrainPlan
+    metric: str
+
+    def baseline(self) -> Task:
+        """The same task read through the written prompt."""
+        return self.task.with_template(Template.parse(self.written))
+
+
+TASKS = (
+    DemoTask(
+        name="sentiment",
+        what="Rotten Tomatoes sentence → negative or positive",
+        split=lambda: rotten_tomatoes(train=3200, valid=200, test=400),
+        task=Classify(("negative", "positive"), description="Is this review of a film negative or positive?"),
+        written="Review: {text}\nQuestion: Is this review of a film negative or positive?\nAnswer: {answer}",
+        plan=TrainPlan(steps=200, batch_size=16, eval_every=50, eval_examples=100),
+        metric="accuracy",
+    ),
+    DemoTask(
+        name="topic",
+        what="BBC article → one of five topics",
+        split=lambda: bbc_topic(train=800, valid=100, test=300),
+        task=Classify(TOPICS, description="Is this news article about business, entertainment, politics, sport or tech?"),
+        written="Article: {text}\nQuestion: Is this news article about business, entertainment, politics, sport or tech?\nAnswer: {answer}",
+        plan=TrainPlan(steps=60, batch_size=8, eval_every=20, eval_examples=60, max_length=128),
+        metric="accuracy",
+    ),
+    DemoTask(
+        name="headline",
+        what="BBC article → its headline",
+        split=lambda: bbc_headline(train=800, valid=60, test=100),
+        task=Generate(max_new_tokens=16, description="Write the headline of this news article in a few words."),
+        written="Article: {input}\nQuestion: What is the headline of this news article, in a few words?\nAnswer: {answer}",
+        plan=TrainPlan(steps=80, batch_size=8, eval_every=40, eval_examples=24, max_length=160),
+        metric="rouge_l",
+    ),
+)
