@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.metadata
 import io
 import re
 import subprocess
 import sys
 import tokenize
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,6 +76,21 @@ def method_names(source: str) -> Iterator[str]:
             yield f"{token.start[0]}: {token.line.strip()}"
 
 
+def imported(node: ast.AST) -> list[str]:
+    """Modules that a statement imports by their full name."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+
+
+def canonical(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def declared(requirements: list[str]) -> set[str]:
+    return {canonical(re.split(r"[<>=!~\[ ]", requirement)[0]) for requirement in requirements}
+
+
 def run_python(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
@@ -122,6 +139,19 @@ def test_type_checkers_see_the_public_names() -> None:
     block = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
     seen = [alias.asname or alias.name for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names]
     assert sorted(seen) == importlib.import_module("foreword").__all__
+
+
+def test_dependencies_are_those_imported() -> None:
+    """Every third-party module that the package imports is declared, and nothing else is; extras may be imported by what they are for."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    needed, extra = (declared(part) for part in (project["dependencies"], project["optional-dependencies"]["demo"]))
+    trees = [ast.parse(path.read_text("utf-8")) for path in python_files("foreword")]
+    modules = {name.split(".")[0] for tree in trees for node in ast.walk(tree) for name in imported(node)}
+    owners = importlib.metadata.packages_distributions()
+    third_party = modules - set(sys.stdlib_module_names) - {"foreword"}
+    found = {canonical(owners[module][0]) for module in third_party}
+    assert sorted(needed - found) == []
+    assert sorted(found - needed - extra) == []
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["list", "--help"], ["show", "--help"], ["list", "{empty}"]], ids=" ".join)
