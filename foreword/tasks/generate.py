@@ -51,7 +51,7 @@ class Generate(Task):
     def stream(self, model: FrozenModel, tokens: VirtualTokens | None, row: Row) -> Iterator[str]:
         """The growing answer to one row, in pieces that join to `predict`'s text (leading white space aside)."""
         ids: list[int] = []
-        shown = ""
+        text = shown = ""
         for step in generate.steps(
             model, collate([row], pad=model.tokenizer.pad), tokens, max_new_tokens=self.max_new_tokens, stop=self.stop(model)
         ):
@@ -60,6 +60,8 @@ class Generate(Task):
             if len(text) > len(shown) and not text.endswith("\ufffd"):  # a character may still lack bytes
                 yield text[len(shown) :]
                 shown = text
+        if len(text) > len(shown):
+            yield text[len(shown) :]  # the end came inside a character
 
     def stop(self, model: FrozenModel) -> set[int]:
         return {model.tokenizer.eos} if model.tokenizer.eos is not None else set()
