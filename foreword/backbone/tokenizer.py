@@ -24,12 +24,12 @@ class TextTokenizer:
                 f"tokenizer {type(inner).__name__} is a slow one, but offsets need a fast tokenizer; load the model with its tokenizer.json."
             )
         self.inner = inner
+        self._bos = self._id(inner.bos_token_id) if inner("a")["input_ids"][:1] == [inner.bos_token_id] else None
 
-    @cached_property
+    @property
     def bos(self) -> int | None:
         """The beginning-of-sequence token, if this tokenizer puts it before a text by default."""
-        ids = self.inner("a")["input_ids"]
-        return self._id(self.inner.bos_token_id) if ids[:1] == [self.inner.bos_token_id] else None
+        return self._bos
 
     @property
     def eos(self) -> int | None:

@@ -125,13 +125,13 @@ class Run:
 
     def _build(self, train: Sequence[Example]) -> None:
         model, spec, plan = self.model, self.spec, self.plan
-        given = read_numbers(Path(spec.init.path)) if spec.init.path else None
+        given = read_numbers(Path(spec.init.path), model) if spec.init.path else None
         first = init.start(spec, model, self.task.material(train), seed=plan.seed, given=given)
         prompt = SoftPrompt(spec, model.shape, first.origin, first.scale, seed=plan.seed).to(model.device)
         relative = calibrate.default_rate(spec) if plan.learning_rate is None else plan.learning_rate
         self.rate = calibrate.absolute_rate(prompt, relative)
         self.watch = LossWatch(plan.steps, relative)
-        self.accelerator = Accelerator(log_with=(trackers(plan.tracker) if self.folder else None) or None, project_dir=self.folder)
+        self.accelerator = Accelerator(log_with=(trackers(plan.tracker) if self.folder else []) or None, project_dir=self.folder)
         optimizer = torch.optim.AdamW(prompt.reparam.parameters(), lr=self.rate, weight_decay=plan.weight_decay)
         self.module, self.optimizer = self.accelerator.prepare(prompt, optimizer)
         self.prompt: SoftPrompt = self.accelerator.unwrap_model(self.module)

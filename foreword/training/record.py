@@ -34,7 +34,7 @@ class RunRecord:
             self.listener(event)
 
 
-def trackers(choice: str) -> list[str]:
+def trackers(choice: str) -> list[Any]:
     """Names for `accelerate`'s log_with: TensorBoard by default where it is installed."""
     if choice == "none" or (choice == "auto" and importlib.util.find_spec("tensorboard") is None):
         return []
