@@ -25,13 +25,13 @@ SDPA, EAGER = "foreword", "foreword_eager"
 class Attachment:
     """What one forward pass adds before every layer's keys: R is 1 (shared by all rows) or B.
 
-    `keys` and `values` hold [R, K, P, D] by layer; `mask` [R, P] marks real virtual tokens; rows of `fading` [R] lose them beyond a
-    sliding window, counted from the queries' `positions` [B, T]; `windows` is the window of each layer.
+    `keys` and `values` hold [R, K, P, D] by layer, `mask` [R, P] by layer marks real virtual tokens (rows differ in length and in layers);
+    rows of `fading` [R] lose them beyond a sliding window, counted from the queries' `positions` [B, T]; `windows` is each layer's window.
     """
 
     keys: dict[int, Tensor]
     values: dict[int, Tensor]
-    mask: Bool[Tensor, "R P"]
+    mask: dict[int, Bool[Tensor, "R P"]]
     fading: Bool[Tensor, " R"]
     positions: Int[Tensor, "B T"]
     windows: tuple[int | None, ...]
@@ -42,17 +42,17 @@ class Attachment:
             return key, value, mask
         rows = len(key)
         prefix = [side[layer].to(key.device).expand(rows, -1, -1, -1) for side in (self.keys, self.values)]
-        seen = self._visible(self.windows[layer]).to(mask.device).expand(rows, 1, mask.shape[2], -1)
+        seen = self._visible(layer).to(mask.device).expand(rows, 1, mask.shape[2], -1)
         if mask.dtype != torch.bool:
             seen = torch.zeros_like(seen, dtype=mask.dtype).masked_fill(~seen, torch.finfo(mask.dtype).min)
         mask = mask.expand(rows, -1, -1, -1)
         return torch.cat([prefix[0], key], 2), torch.cat([prefix[1], value], 2), torch.cat([seen, mask], 3)
 
-    def _visible(self, window: int | None) -> Bool[Tensor, "R 1 T P"]:
-        seen = self.mask[:, None, None, :]
+    def _visible(self, layer: int) -> Bool[Tensor, "R 1 T P"]:
+        seen, window = self.mask[layer][:, None, None, :], self.windows[layer]
         if window is None or not bool(self.fading.any()):
             return seen
-        slots = torch.arange(self.mask.shape[1], device=self.positions.device)
+        slots = torch.arange(seen.shape[3], device=self.positions.device)
         near = self.positions[:, None, :, None] - slots < window
         return seen & (near | ~self.fading[:, None, None, None])
 

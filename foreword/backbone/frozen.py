@@ -141,11 +141,17 @@ class FrozenModel:
                 rows.append(part if part.shape[1] == longest else torch.nn.functional.pad(part, (0, 0, 0, longest - part.shape[1])))
             return torch.stack(rows)
 
-        slots = torch.arange(longest, device=self.device)
+        real = torch.arange(longest, device=self.device) < lengths[:, None]
+
+        def present(layer: int) -> Tensor:
+            """A row whose prefix leaves this layer out sees nothing of it here."""
+            has = [prefix is not None and layer in prefix.keys for prefix in prefixes]
+            return real if all(has) else real & torch.tensor(has, device=self.device)[:, None]
+
         return attention.Attachment(
             keys={layer: stack("keys", layer) for layer in layers},
             values={layer: stack("values", layer) for layer in layers},
-            mask=slots < lengths[:, None],
+            mask={layer: present(layer) for layer in layers},
             fading=torch.tensor([prefix is not None and prefix.window == "model" for prefix in prefixes], device=self.device),
             positions=position_ids,
             windows=tuple(kv.window for kv in self.shape.kv),
@@ -154,7 +160,8 @@ class FrozenModel:
     def gradient_checkpointing(self, on: bool = True) -> AbstractContextManager[None]:
         """`with model.gradient_checkpointing():` forward passes inside keep one activation per layer and compute the rest again.
 
-        Costs about a third more time. Do not generate inside the block, nor in another thread meanwhile..
+        Costs about a third more time. Do not generate inside the block, nor in another thread meanwhile. Raises ModelError where
+        layers hold dropout of their own.
         """
         return recomputing(self.network, self.name) if on else nullcontext()
 
