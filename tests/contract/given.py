@@ -39,11 +39,11 @@ def prompt(model: FrozenModel, made: PromptSpec, seed: int = 0) -> SoftPrompt:
 
 
 @cache
-def tokens(name: str, method: str, length: int = 4, *, window: Window = "pinned", seed: int = 0) -> VirtualTokens:
+def tokens(name: str, method: str, length: int = 4, *, window: Window = "pinned", layers: Layers = "all", seed: int = 0) -> VirtualTokens:
     """Virtual tokens for a shared tiny model."""
     model = tiny.frozen(name)
     with torch.no_grad():
-        return prompt(model, spec(method, length, window=window), seed)()
+        return prompt(model, spec(method, length, window=window, layers=layers), seed)()
 
 
 def words(count: int, seed: int = 0) -> tuple[int, ...]:

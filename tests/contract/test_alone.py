@@ -15,25 +15,27 @@ from foreword.backbone.batch import collate
 from foreword.methods import METHODS
 from foreword.prompts.template import Row
 from foreword.prompts.tokens import EmbeddingPrefix, VirtualTokens
-from foreword.specs import Window
+from foreword.specs import Layers, Window
 
 MAX_WORDS = 16  # longer than the models' windows
 
 
 @dataclass(frozen=True)
 class Case:
-    """One row of a batch: the method of its prompt (None for none), the prompt's length and window, the row's words and soft places."""
+    """One row of a batch: the method of its prompt (None for none), the prompt's length, window and layers, the row's words and soft places."""
 
     method: str | None
     length: int
     window: Window
+    layers: Layers
     num_words: int
     places: tuple[float, ...]
 
     def tokens(self, name: str) -> VirtualTokens | None:
         if self.method is None or METHODS[self.method]().site not in family(name).sites:
             return None
-        return tokens(name, self.method, self.length, window=self.window)
+        layers = self.layers if METHODS[self.method]().site == "kv" else "all"
+        return tokens(name, self.method, self.length, window=self.window, layers=layers)
 
     def row(self, name: str, seed: int) -> Row:
         ids = (tiny.BOS, *words(self.num_words, seed))
@@ -44,7 +46,8 @@ class Case:
 
 def cases(methods: st.SearchStrategy[str | None]) -> st.SearchStrategy[Case]:
     places = st.lists(st.floats(0, 1), min_size=7, max_size=7).map(tuple)
-    return st.builds(Case, methods, st.sampled_from((1, 4, 7)), st.sampled_from(("pinned", "model")), st.integers(1, MAX_WORDS), places)
+    windows, layers = st.sampled_from(("pinned", "model")), st.sampled_from(("all", "last:1", (0,)))
+    return st.builds(Case, methods, st.sampled_from((1, 4, 7)), windows, layers, st.integers(1, MAX_WORDS), places)
 
 
 others = cases(st.sampled_from((None, *METHODS)))
