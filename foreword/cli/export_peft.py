@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from foreword.cli import output
-from foreword.cli.opening import open_adapter, open_model
+from foreword.cli.opening import open_adapter, open_model, warm_up
 from foreword.cli.options import AdapterPath, AsJson, Device, Dtype, Force
 
 
@@ -29,6 +29,7 @@ def export(
 
     [bold]Example:[/bold] foreword export prompts/sentiment --out peft-folder --model google/gemma-3-270m
     """
+    warm_up()
     from foreword.adapters.peft import export_peft
 
     found = open_adapter(adapter)

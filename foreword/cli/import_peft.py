@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from foreword.adapters.folder import TENSORS, check_target
 from foreword.cli import output
 from foreword.cli.expand import expand
-from foreword.cli.opening import open_model
+from foreword.cli.opening import open_model, warm_up
 from foreword.cli.options import AsJson, Device, Dtype, Force, TaskOptions, in_chat
 from foreword.errors import UsageError
+
+if TYPE_CHECKING:
+    from foreword.adapters.adapter import Adapter
+    from foreword.tasks.base import Task
 
 
 @expand(task="Task")
@@ -35,22 +39,36 @@ def import_(
     [bold]Example:[/bold] foreword import peft-folder --model google/gemma-3-270m --out prompts/sentiment --labels negative,positive
     """
     check_target(out, overwrite=force)
-    names = tuple(labels.split(",")) if labels else None
-    asked = any((task.task, task.template, task.description, task.words, task.max_new_tokens, task.chat, names))
-    kind = task.task or ("classify" if names else "generate")
-    if (kind == "classify") != bool(names):
-        raise UsageError(
-            f"task '{kind}' came {'without' if kind == 'classify' else 'with'} --labels; a classifier needs them, a writer of texts has none."
-        )
-    meant = task.build(kind, names) if asked else None
+    warm_up()
     from foreword.adapters.peft import import_peft
 
+    meant = _meant(task, labels)
     frozen = open_model(model, dtype=dtype, device=device)
     if meant is not None and task.chat:
         meant = in_chat(meant, frozen)
     adapter = import_peft(folder, frozen, task=None if meant is None else meant.to_dict())
     adapter.save(out, overwrite=force)
-    facts = {
+    if json:
+        output.document(_document(adapter, out, model))
+        return
+    screen = output.screen()
+    screen.print(f"{out}: {adapter.spec.method}, {output.count(adapter.spec.length, 'virtual token')}, {adapter.flat.numel():,} numbers")
+    screen.print(f"Next:\n  foreword show {shlex.quote(str(out))}")
+
+
+def _meant(options: TaskOptions, labels: str | None) -> Task | None:
+    """The task described, or None where nothing was said; raises UsageError for labels without a classifier and a classifier without labels."""
+    names = tuple(labels.split(",")) if labels else None
+    kind = options.task or ("classify" if names else "generate")
+    if (kind == "classify") != bool(names):
+        raise UsageError(
+            f"task '{kind}' came {'without' if kind == 'classify' else 'with'} --labels; a classifier needs them, a writer of texts has none."
+        )
+    return options.build(kind, names) if names or options != TaskOptions() else None
+
+
+def _document(adapter: Adapter, out: Path, model: str) -> dict[str, Any]:
+    return {
         "adapter": str(out),
         "method": adapter.spec.method,
         "task": adapter.task["kind"],
@@ -58,9 +76,3 @@ def import_(
         "num_parameters": adapter.flat.numel(),
         "bytes": (out / TENSORS).stat().st_size,
     }
-    if json:
-        output.document(facts)
-        return
-    screen = output.screen()
-    screen.print(f"{out}: {adapter.spec.method}, {output.count(adapter.spec.length, 'virtual token')}, {adapter.flat.numel():,} numbers")
-    screen.print(f"Next:\n  foreword show {shlex.quote(str(out))}")
