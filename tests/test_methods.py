@@ -48,9 +48,7 @@ def test_options_that_all_methods_share() -> None:
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(UsageError) as caught:
         recipe("prompt-tunning")
-    assert str(caught.value) == (
-        "method 'prompt-tunning' is not known; choose one of prompt-tuning, p-tuning, prefix-tuning, p-tuning-v2."
-    )
+    assert str(caught.value) == ("method 'prompt-tunning' is not known; choose one of prompt-tuning, p-tuning, prefix-tuning, p-tuning-v2.")
     with pytest.raises(UsageError) as caught:
         recipe("p-tuning", layers="last:2")
     assert str(caught.value) == "layers 'last:2' came for the input site, which has no layers; drop it or use a method of the kv site."

@@ -1,0 +1,60 @@
+"""scripts/docs: the support matrix of the README is made, never written."""
+
+from __future__ import annotations
+
+import sys
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def docs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    """The script as a module that writes to a README of its own."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    spec = spec_from_loader("docs_script", SourceFileLoader("docs_script", str(ROOT / "scripts" / "docs")))
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return module
+
+
+def run(docs: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["scripts/docs", *arguments])
+    docs.main()
+
+
+def test_the_readme_holds_todays_matrix(docs: ModuleType) -> None:
+    assert f"{docs.START}\n{docs.matrix()}\n{docs.END}" in (ROOT / "README.md").read_text("utf-8"), "run scripts/docs"
+
+
+def test_a_stale_matrix_is_seen_and_renewed(docs: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{docs.START}\n| old |\n{docs.END}\nafter\n", "utf-8")
+    with pytest.raises(SystemExit) as caught:
+        run(docs, monkeypatch, "--check")
+    assert str(caught.value) == "docs: the support matrix in README.md is stale; run scripts/docs."
+    assert "| old |" in readme.read_text("utf-8"), "checking writes nothing"
+    run(docs, monkeypatch)
+    text = readme.read_text("utf-8")
+    assert text.startswith(f"before\n{docs.START}\n| family ") and text.endswith(f"{docs.END}\nafter\n") and "old" not in text
+    assert "| DeepSeek-V3 | `deepseek_v3` | ✓ | – | – | – |" in text and "| Gemma 3 | `gemma3_text` | ✓ | ✓ | ✓ | ✓ |" in text
+    run(docs, monkeypatch, "--check")
+
+
+@pytest.mark.parametrize("text", ["no markers", "<!-- matrix:end -->\n<!-- matrix:start -->", "<!-- matrix:start -->\n"])
+def test_a_readme_without_a_place_for_it(docs: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> None:
+    (tmp_path / "README.md").write_text(text, "utf-8")
+    with pytest.raises(SystemExit) as caught:
+        run(docs, monkeypatch)
+    assert str(caught.value) == (
+        "docs: README.md needs one line '<!-- matrix:start -->' and, behind it, one line '<!-- matrix:end -->'; "
+        "put them where the support matrix belongs."
+    )
