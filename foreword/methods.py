@@ -29,7 +29,13 @@ def p_tuning(length: int = 20, *, encoder: str = "lstm", init: Init | None = Non
 
 
 def prefix_tuning(
-    length: int = 20, *, prefix_projection: bool = True, init: Init | None = None, hidden: int = 512, layers: Layers = "all", dropout: float = 0.0
+    length: int = 20,
+    *,
+    prefix_projection: bool = True,
+    init: Init | None = None,
+    hidden: int = 512,
+    layers: Layers = "all",
+    dropout: float = 0.0,
 ) -> PromptSpec:
     """Li & Liang 2021 (arXiv:2101.00190, §4.3): keys and values before every layer's own, [P, E'] → MLP → [P, W], the MLP dropped when saved.
 
