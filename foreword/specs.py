@@ -89,7 +89,7 @@ class PromptSpec:
                     f"layers '{self.layers}' cannot be read for a model of {n} layers; give 'all', 'last:N' or indices below {n}."
                 )
             return tuple(range(n - int(count), n))
-        bad = [i for i in self.layers if not 0 <= i < n]
+        bad = [i for i in self.layers if not isinstance(i, int) or not 0 <= i < n]
         if bad or not self.layers or len(set(self.layers)) != len(self.layers):
             raise UsageError(
                 f"layers {list(self.layers)} cannot be read for a model of {n} layers; give distinct indices from 0 to {n - 1}."
@@ -115,8 +115,11 @@ class PromptSpec:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PromptSpec:
-        """Read what `to_dict` wrote; raises UsageError naming any unknown key."""
+        """Read what `to_dict` wrote; raises UsageError naming any unknown or missing key."""
         data = dict(_known(cls, data))
+        for name in ("method", "length", "site"):
+            if name not in data:
+                raise UsageError(f"a prompt's spec has no '{name}'; it was written by another version or by hand.")
         data["reparam"] = Reparam(**_known(Reparam, data.get("reparam", {})))
         data["init"] = Init(**_known(Init, data.get("init", {})))
         if isinstance(data.get("layers"), list):

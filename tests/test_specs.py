@@ -129,3 +129,9 @@ def test_widths_of_both_sites() -> None:
     assert PromptSpec("prompt-tuning", 5, "input").width(SHAPE) == 48, "the width of an embedding, which a model may project"
     assert kv().width(SHAPE) == 32 + 32 + 8 + 8
     assert kv().parameters(SHAPE) == 400
+
+
+def test_a_spec_without_a_site_is_refused() -> None:
+    with pytest.raises(UsageError) as caught:
+        PromptSpec.from_dict({"method": "x", "length": 3})
+    assert str(caught.value) == "a prompt's spec has no 'site'; it was written by another version or by hand."

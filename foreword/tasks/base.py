@@ -25,10 +25,14 @@ Example = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Prediction:
-    """One answer: `text` is a label or generated text; `scores` maps labels to probabilities where the task has labels."""
+    """One answer: `text` is a label or generated text.
+
+    Where the task has labels, `scores` maps each to its probability and `losses` to the nats per token of its words.
+    """
 
     text: str
     scores: dict[str, float] = field(default_factory=dict)
+    losses: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

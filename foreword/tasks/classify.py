@@ -72,8 +72,10 @@ class Classify(Task):
     def predict(self, model: FrozenModel, tokens: VirtualTokens | None, rows: Sequence[Row], batch_size: int) -> Iterator[Prediction]:
         for begin in range(0, len(rows), batch_size):
             logits = self.scores(model, tokens, rows[begin : begin + batch_size])
-            for scores in logits.softmax(1):
-                yield Prediction(self.labels[int(scores.argmax())], {name: float(p) for name, p in zip(self.labels, scores, strict=True)})
+            losses = -logits - torch.tensor(self.prior or (0.0,) * len(self.labels))
+            for scores, costs in zip(logits.softmax(1).tolist(), losses.tolist(), strict=True):
+                best = max(range(len(scores)), key=scores.__getitem__)
+                yield Prediction(self.labels[best], dict(zip(self.labels, scores, strict=True)), dict(zip(self.labels, costs, strict=True)))
 
     @torch.inference_mode()
     def scores(self, model: FrozenModel, tokens: VirtualTokens | None, rows: Sequence[Row]) -> Float[Tensor, "B C"]:

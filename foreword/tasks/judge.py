@@ -59,7 +59,11 @@ def judge(
 ) -> dict[str, Score]:
     """The task's metrics, and `loss`: mean nats per answer token, averaged over examples."""
     answers = predictions(task, model, tokens, exam.questions, batch_size, tick)
-    return {**task.score(answers, exam.targets), "loss": metrics.mean(list(losses(model, tokens, exam.lessons, batch_size)))}
+    if all(answer.losses for answer in answers):  # labels were all scored already: no second pass
+        costs = [answer.losses[target] for answer, target in zip(answers, exam.targets, strict=True)]
+    else:
+        costs = list(losses(model, tokens, exam.lessons, batch_size))
+    return {**task.score(answers, exam.targets), "loss": metrics.mean(costs)}
 
 
 @torch.inference_mode()

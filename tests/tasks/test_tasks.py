@@ -180,3 +180,13 @@ def test_collated_lessons_keep_weights() -> None:
     batch = collate([row])
     assert set(batch.weights[0].tolist()) <= {0.0, 0.25, 1.0} and 0.25 in batch.weights[0].tolist()
     assert int((batch.labels >= 0).sum()) == len(row.ids) - 1  # all but the very first token, which nothing predicts
+
+
+def test_the_loss_of_a_classifier_needs_no_second_pass() -> None:
+    model = tiny.frozen("llama")
+    for labels, prior in ((("a", "b"), ()), (("no", "yes indeed"), (-0.3, -1.2))):
+        task = Classify(labels, template=PLAIN, prior=prior)
+        rows = [{"text": "w " * (3 + i), "label": labels[i % 2]} for i in range(5)]
+        exam = Exam.prepare(task, model, reading(recipe("p-tuning-v2"), model), rows, truncate=False)
+        loss = judge(task, model, None, exam, batch_size=2)["loss"].value
+        assert loss == pytest.approx(sum(losses(model, None, exam.lessons, 2)) / 5, abs=1e-4)
