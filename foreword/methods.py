@@ -50,6 +50,9 @@ def p_tuning_v2(length: int = 20, *, init: Init | None = None, layers: Layers = 
     return PromptSpec("p-tuning-v2", length, "kv", Reparam("direct"), init or Init(), layers, dropout)
 
 
+# What a newcomer gets: the best of the four without a tuned flag on Gemma-3-270M, and the cheapest to train (docs/results.md).
+DEFAULT_METHOD = "prefix-tuning"
+
 METHODS: dict[str, Callable[..., PromptSpec]] = {
     "prompt-tuning": prompt_tuning,
     "p-tuning": p_tuning,

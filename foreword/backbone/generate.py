@@ -30,11 +30,13 @@ def steps(model: FrozenModel, batch: Batch, tokens: Tokens, *, max_new_tokens: i
     positions = inputs["position_ids"][:, -1:]
     attachment: Attachment | None = inputs.get("foreword")
     cache = DynamicCache(config=model.network.config)
+    # An index, not the slice that a plain 1 makes: on a CPU a sliced batch meets the output matrix as B copies of it (see LOG.md).
+    last = torch.tensor([-1], device=model.device)
     alive = torch.ones(len(mask), dtype=torch.bool)
     stops = torch.tensor(sorted(stop), dtype=torch.long)
     for _ in range(max_new_tokens):
         with torch.inference_mode():
-            chosen = model.network(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1].argmax(-1)
+            chosen = model.network(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=last).logits[:, -1].argmax(-1)
         alive &= ~torch.isin(chosen.cpu(), stops)
         if not bool(alive.any()):
             return

@@ -10,7 +10,7 @@ import typer
 
 from foreword.cli.complete import adapter_names, choices
 from foreword.errors import DataError, UsageError
-from foreword.methods import METHODS, recipe
+from foreword.methods import DEFAULT_METHOD, METHODS, recipe
 from foreword.prompts.template import Template
 from foreword.specs import INIT_KINDS, Init, Layers, PromptSpec
 
@@ -52,8 +52,8 @@ def _option(default: Any, help: str, complete: tuple[str, ...] = ()) -> Any:
 class MethodOptions:
     """A method and what every method can be told."""
 
-    method: str = _option(next(iter(METHODS)), f"One of {', '.join(METHODS)}.", tuple(METHODS))
-    length: int | None = _option(None, f"Number of virtual tokens; by default {next(iter(METHODS.values()))().length}.")
+    method: str = _option(DEFAULT_METHOD, f"One of {', '.join(METHODS)}.", tuple(METHODS))
+    length: int | None = _option(None, f"Number of virtual tokens; by default {METHODS[DEFAULT_METHOD]().length}.")
     init: str = _option("default", f"KIND or KIND:PATH, where the first values come from: {', '.join(INIT_KINDS)}.", INIT_KINDS)
     init_text: str | None = _option(None, "Words to start from; by default the task's own.")
     layers: str = _option("all", "Layers that get keys and values: all, last:N, or indices such as 0,2,5.")

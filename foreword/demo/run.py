@@ -19,13 +19,12 @@ from foreword.backbone.load import load
 from foreword.demo import gemma
 from foreword.demo.tasks import TASKS, DemoTask
 from foreword.evaluation.evaluate import Reader
-from foreword.methods import METHODS
+from foreword.methods import DEFAULT_METHOD, recipe
 from foreword.tasks.metrics import Score
 from foreword.training.loop import fit
 from foreword.training.record import Listener
 
 Display = Callable[[str], AbstractContextManager[Listener]]
-METHOD = next(iter(METHODS.values()))  # the library's default, as `foreword train` has it
 _BATCH = 16
 _ASKED = 2  # requests of each task that the demo answers
 
@@ -45,7 +44,7 @@ def run(*, out: Path, quick: bool, console: Console, display: Display) -> dict[s
         with display(item.task.metric) as listener:
             result = fit(
                 model,
-                METHOD(),
+                recipe(DEFAULT_METHOD),
                 item.task,
                 split.train,
                 split.valid,
