@@ -1,0 +1,68 @@
+"""Which training runs the quality benchmark needs, in the order in which they say most, and which of them are still missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from foreword.methods import METHODS
+
+Found = Sequence[dict[str, Any]]
+
+# PEFT's variants of a method and the absolute rates each is tried with: those of PEFT's own examples and published comparison (1e-3 to 3e-2 on
+# embeddings, and on keys and values), the papers' through an encoder (1e-4 P-tuning, 5e-5 prefix tuning) and larger ones, as 200 steps are few.
+RATES: dict[str, dict[str, tuple[float, ...]]] = {
+    "prompt-tuning": {"random": (1e-3, 1e-2, 3e-2), "text": (1e-3, 1e-2, 3e-2)},
+    "p-tuning": {"mlp": (1e-4, 1e-3, 1e-2)},
+    "prefix-tuning": {"projection": (5e-5, 5e-4, 5e-3)},
+    "p-tuning-v2": {"random": (1e-3, 1e-2, 3e-2), "text": (1e-3, 1e-2, 3e-2)},
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: Foreword's have no rate, as its defaults are what is measured."""
+
+    system: str
+    method: str
+    variant: str
+    rate: float | None
+    seed: int
+
+    @property
+    def name(self) -> str:
+        rate = "default" if self.rate is None else f"{self.rate:g}"
+        return f"{self.system}/{self.method}/{self.variant}/{rate}/seed{self.seed}"
+
+
+def run_of(found: dict[str, Any]) -> Run:
+    """The run a result belongs to."""
+    return Run(**{name: found[name] for name in asdict(Run("", "", "", None, 0))})
+
+
+def sweep(method: str, seed: int) -> list[Run]:
+    """Every PEFT variant of a method at every rate."""
+    return [Run("peft", method, variant, rate, seed) for variant, rates in RATES[method].items() for rate in rates]
+
+
+def best(found: Found, method: str, seed: int) -> Run | None:
+    """PEFT's best variant and rate by validation on the first seed; None until all of its sweep has been run."""
+    results = {run_of(one): one for one in found}
+    tried = sweep(method, seed)
+    if not all(run in results for run in tried):
+        return None
+    return max(tried, key=lambda run: results[run]["monitor"])
+
+
+def wanted(found: Found, seeds: Sequence[int]) -> Iterator[Run]:
+    """All runs, most telling first: ours on the first seed, PEFT's rates on it, then the other seeds of ours and of PEFT's best."""
+    first, *others = seeds
+    yield from (Run("foreword", method, "default", None, first) for method in METHODS)
+    for method in METHODS:
+        yield from sweep(method, first)
+    for seed in others:
+        for method in METHODS:
+            yield Run("foreword", method, "default", None, seed)
+            if chosen := best(found, method, first):
+                yield Run("peft", method, chosen.variant, chosen.rate, seed)

@@ -1,0 +1,169 @@
+"""Pages from result files: docs/results.md and the measured part of each method's page. What was not measured is said, never filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import store
+from provenance import ROOT
+from runs import RATES, best, run_of
+
+from foreword.methods import METHODS
+
+START, END = "<!-- results:start -->", "<!-- results:end -->"
+Document = dict[str, Any]
+SPEED, QUALITY = "speed.json", "quality.json"
+
+
+def pages(results: Path = store.RESULTS, docs: Path = ROOT / "docs") -> dict[Path, str]:
+    """Every page that result files decide, as it should read; raises LookupError for a method's page without its marks."""
+    speed, quality = store.read(results / SPEED), store.read(results / QUALITY)
+    fresh = {docs / "results.md": results_page(speed, quality)}
+    for method in METHODS:
+        page = docs / "methods" / f"{method}.md"
+        fresh[page] = _between(page, "\n".join(method_block(method, speed, quality)))
+    return fresh
+
+
+def results_page(speed: Document, quality: Document) -> str:
+    """docs/results.md."""
+    lines = ["# Results", "", "Written by `scripts/docs` from `benchmarks/results/`; do not edit. How each number is measured:"]
+    lines += ["[benchmarks/README.md](../benchmarks/README.md).", "", "## Training speed and memory", ""]
+    cases = list(speed.get("cases", {}).values())
+    lines += [*speed_table(cases), "", *speed_notes(cases)] if cases else [_missing("speed.py")]
+    lines += ["", "## Accuracy", ""]
+    if quality.get("runs"):
+        lines += [*quality_intro(quality), "", *quality_table(quality, tuple(METHODS))]
+        lines += ["", "### PEFT's variants and rates", "", *sweep_table(quality), "", *quality_notes(quality)]
+    else:
+        lines += [_missing("quality.py")]
+    return "\n".join(lines) + "\n"
+
+
+def method_block(method: str, speed: Document, quality: Document) -> list[str]:
+    """What was measured of one method; nothing where nothing was."""
+    cases = [found for found in speed.get("cases", {}).values() if found["case"]["method"] == method]
+    runs = [run for run in quality.get("runs", []) if run["method"] == method]
+    lines: list[str] = []
+    if runs:
+        lines += ["", *quality_intro(quality), "", *quality_table(quality, (method,))]
+    if cases:
+        lines += ["", "Training on the same batch, in turn in one run:", "", *speed_table(cases)]
+    return [*lines, "", "All results, with their machine, commit and command: [results](../results.md).", ""] if lines else []
+
+
+def speed_table(cases: Sequence[Document]) -> list[str]:
+    """One row a case: medians over rounds, the spread of the ratio in brackets."""
+    lines = [
+        "| | Foreword, tokens/s | PEFT, tokens/s | times faster | Foreword, peak memory | PEFT, peak memory | share | share above the idle model |"
+    ]
+    lines += ["|---|--:|--:|--:|--:|--:|--:|--:|"]
+    for found in cases:
+        speed, ratio, memory = found["tokens_per_second"], found["times_faster"], found["memory"]
+        cells = [found["case"]["name"], *(f"{speed[side]['median']:,.0f}" for side in ("foreword", "peft"))]
+        cells += [f"{ratio['median']:.2f} ({ratio['least']:.2f}–{ratio['most']:.2f})"]
+        cells += [f"{memory[side]['peak'] / 2**30:.2f} GiB" for side in ("foreword", "peft")]
+        cells += [f"{found['peak_memory_share']:.2f}", f"{found['above_idle_share']:.2f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def speed_notes(cases: Sequence[Document]) -> list[str]:
+    """The setting, what was asked and reached, the share of the machine's peak, and where it was measured."""
+    setting = cases[0]["setting"]
+    lines = [
+        f"Batches of {setting['batch_size']} × {setting['text_tokens']} text tokens, {setting['labels_per_row']} labelled in each row, "
+        f"{cases[0]['case']['length']} virtual tokens. Medians over rounds of both sides in turn, least and most in brackets. Peak memory is",
+        "the resident peak of each side's own process, the model and the libraries included; the last column leaves out what was resident",
+        "when the model was loaded.",
+        "",
+    ]
+    for found in cases:
+        asked, share = found["asked"], found["share_of_peak"]["median"]
+        bar = "PEFT's speed or more" if asked["times_faster"] == 1 else f"at least {asked['times_faster']:g} times PEFT's speed"
+        bar += f" and at most {asked['peak_memory_share']:g} of its peak memory" if asked["peak_memory_share"] else ""
+        reached = "reached" if found["met"] else "not reached"
+        peak = found["peak_flops"]["median"] / 1e12
+        lines.append(
+            f"- {found['case']['name']}: asked for {bar}, {reached}; {share:.0%} of the machine's matrix-product peak ({peak:.2f} Tflop/s)."
+        )
+    births = list(dict.fromkeys(birthplace(found["provenance"]) for found in cases))
+    return [*lines, "", *births]
+
+
+def quality_intro(quality: Document) -> list[str]:
+    setting = quality["setting"]
+    tests = setting["data"]["test"].split(" ")[0]
+    return [
+        f"Rotten Tomatoes sentences, negative or positive, Gemma-3-270M, {setting['num_virtual_tokens']} virtual tokens, {setting['steps']} steps of "
+        f"{setting['batch_size']}; accuracy on {tests} held-out",
+        "sentences ± standard error, mean over seeds, least and most in brackets. Foreword with its defaults; PEFT with the best, by validation,",
+        "of its variants and three learning rates.",
+    ]
+
+
+def quality_table(quality: Document, methods: Sequence[str]) -> list[str]:
+    """One row a system and method that has been run."""
+    lines = ["| method | system | variant | rate | accuracy | seeds |", "|---|---|---|--:|--:|--:|"]
+    for method in methods:
+        runs = [run for run in quality["runs"] if run["method"] == method]
+        lines += _quality_row(method, "Foreword", "defaults", "–", [run for run in runs if run["system"] == "foreword"])
+        chosen = best(quality["runs"], method, quality["sessions"][0]["seeds"][0])
+        if chosen:
+            same = [run for run in runs if (run["system"], run["variant"], run["rate"]) == (chosen.system, chosen.variant, chosen.rate)]
+            lines += _quality_row(method, "PEFT", chosen.variant, f"{chosen.rate:g}", same)
+    return lines
+
+
+def _quality_row(method: str, system: str, variant: str, rate: str, runs: Sequence[Document]) -> list[str]:
+    if not runs:
+        return []
+    scores = [run["test"]["accuracy"] for run in runs]
+    values = [score["value"] for score in scores]
+    mean, error = (sum(column) / len(column) for column in (values, [score["stderr"] for score in scores]))
+    accuracy = f"{mean:.3f} ± {error:.3f} ({min(values):.3f}–{max(values):.3f})"
+    return [f"| {method} | {system} | {variant} | {rate} | {accuracy} | {len(runs)} |"]
+
+
+def sweep_table(quality: Document) -> list[str]:
+    """PEFT on the first seed: what the choice was made from."""
+    first = quality["sessions"][0]["seeds"][0]
+    found = {run_of(run): run for run in quality["runs"]}
+    lines = ["| method | variant | rate | validation accuracy | test accuracy |", "|---|---|--:|--:|--:|"]
+    for run, result in found.items():
+        if run.system == "peft" and run.seed == first:
+            scores = [result[part]["accuracy"] for part in ("valid", "test")]
+            cells = [run.method, run.variant, f"{run.rate:g}", *(f"{score['value']:.3f} ± {score['stderr']:.3f}" for score in scores)]
+            lines.append("| " + " | ".join(cells) + " |")
+    missing = [method for method in RATES if best(quality["runs"], method, first) is None]
+    return [*lines, "", f"Not complete yet: {', '.join(missing)}."] if missing else lines
+
+
+def quality_notes(quality: Document) -> list[str]:
+    return list(dict.fromkeys(birthplace(session) for session in quality["sessions"]))
+
+
+def birthplace(birth: Document) -> str:
+    """One line: command, commit, date, machine, versions."""
+    machine, versions = birth["machine"], birth["versions"]
+    state = " with uncommitted changes" if birth["dirty"] else ""
+    names = ", ".join(f"{name} {value}" for name, value in versions.items())
+    return (
+        f"`{birth['command']}` at commit {birth['commit']}{state}, {birth['date']}, {machine['cpu']} ({', '.join(machine['instructions'])}), "
+        f"{machine['threads']} threads on {machine['cores']} cores, {machine['memory_gib']:g} GiB, load {machine['load']:g} before; {names}."
+    )
+
+
+def _missing(script: str) -> str:
+    return f"Not measured yet: `python benchmarks/{script}` does it."
+
+
+def _between(page: Path, block: str) -> str:
+    """The page with the block between its marks."""
+    text = page.read_text("utf-8")
+    if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
+        raise LookupError(f"{page.name} needs one line '{START}' and, behind it, one line '{END}'.")
+    before, rest = text.split(START)
+    return f"{before}{START}\n{block}{chr(10) if block else ''}{END}{rest.split(END)[1]}"

@@ -1,0 +1,130 @@
+"""Pages from result files: what was measured, where and how; nothing where nothing was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import store
+import tables
+
+from foreword.methods import METHODS
+
+BIRTH: dict[str, Any] = {
+    "command": "python benchmarks/quality.py",
+    "commit": "0123456789ab",
+    "dirty": False,
+    "date": "2026-01-02 03:04 UTC",
+    "seeds": [0, 1],
+    "versions": {"python": "3.11.1", "peft": "0.21.2"},
+    "machine": {"cpu": "A CPU", "instructions": ["amx_bf16"], "threads": 2, "cores": 4, "memory_gib": 8.0, "load": 0.5},
+}
+BORN = (
+    "`python benchmarks/quality.py` at commit 0123456789ab, 2026-01-02 03:04 UTC, A CPU (amx_bf16), "
+    "2 threads on 4 cores, 8 GiB, load 0.5 before; python 3.11.1, peft 0.21.2."
+)
+
+
+def spread(median: float) -> dict[str, float]:
+    return {"median": median, "lower_quartile": median, "upper_quartile": median, "least": median - 0.5, "most": median + 0.5}
+
+
+def speed_case(method: str) -> dict[str, Any]:
+    return {
+        "case": {"name": "a case", "method": method, "length": 20},
+        "setting": {"batch_size": 8, "text_tokens": 128, "labels_per_row": 2, "steps_per_round": 2},
+        "asked": {"times_faster": 3.0, "peak_memory_share": 0.6},
+        "met": True,
+        "tokens_per_second": {"foreword": spread(1234.0), "peft": spread(400.0)},
+        "times_faster": spread(3.1),
+        "memory": {"foreword": {"peak": 2**31}, "peft": {"peak": 2**32}},
+        "peak_memory_share": 0.5,
+        "above_idle_share": 0.25,
+        "share_of_peak": spread(0.61),
+        "peak_flops": spread(1.5e12),
+        "provenance": BIRTH,
+    }
+
+
+def result(system: str, variant: str, rate: float | None, seed: int, value: float) -> dict[str, Any]:
+    score = {"accuracy": {"value": value, "stderr": 0.01, "n": 1000}}
+    key = {"system": system, "method": "p-tuning", "variant": variant, "rate": rate, "seed": seed}
+    return {**key, "monitor": value, "valid": score, "test": score, "session": 0}
+
+
+def quality(results: list[dict[str, Any]]) -> dict[str, Any]:
+    setting = {"data": {"test": "1000 examples, abc"}, "steps": 200, "batch_size": 16, "num_virtual_tokens": 20}
+    return {"setting": setting, "sessions": [BIRTH], "runs": results}
+
+
+RUNS = [
+    result("foreword", "default", None, 0, 0.80),
+    result("foreword", "default", None, 1, 0.82),
+    *(result("peft", "mlp", rate, 0, value) for rate, value in ((1e-4, 0.5), (1e-3, 0.75), (1e-2, 0.7))),
+]
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    for method in METHODS:
+        page = tmp_path / "methods" / f"{method}.md"
+        page.parent.mkdir(exist_ok=True)
+        page.write_text(f"# {method}\n\n{tables.START}\nold\n{tables.END}\n\n## Sources\n", "utf-8")
+    return tmp_path
+
+
+def test_speed_rows() -> None:
+    assert (
+        tables.speed_table([speed_case("p-tuning")])[-1]
+        == "| a case | 1,234 | 400 | 3.10 (2.60–3.60) | 2.00 GiB | 4.00 GiB | 0.50 | 0.25 |"
+    )
+    assert tables.speed_notes([speed_case("p-tuning")])[-3:] == [
+        "- a case: asked for at least 3 times PEFT's speed and at most 0.6 of its peak memory, reached; "
+        "61% of the machine's matrix-product peak (1.50 Tflop/s).",
+        "",
+        BORN,
+    ]
+
+
+def test_quality_rows_are_means_over_seeds_against_the_best_rate() -> None:
+    assert tables.quality_table(quality(RUNS), tuple(METHODS))[2:] == [
+        "| p-tuning | Foreword | defaults | – | 0.810 ± 0.010 (0.800–0.820) | 2 |",
+        "| p-tuning | PEFT | mlp | 0.001 | 0.750 ± 0.010 (0.750–0.750) | 1 |",
+    ]
+    assert tables.sweep_table(quality(RUNS))[2:] == [
+        "| p-tuning | mlp | 0.0001 | 0.500 ± 0.010 | 0.500 ± 0.010 |",
+        "| p-tuning | mlp | 0.001 | 0.750 ± 0.010 | 0.750 ± 0.010 |",
+        "| p-tuning | mlp | 0.01 | 0.700 ± 0.010 | 0.700 ± 0.010 |",
+        "",
+        "Not complete yet: prompt-tuning, prefix-tuning, p-tuning-v2.",
+    ]
+
+
+def test_peft_has_no_row_before_its_sweep_is_complete() -> None:
+    assert len(tables.quality_table(quality(RUNS[:-1]), tuple(METHODS))) == 3
+
+
+def test_pages(docs: Path, tmp_path: Path) -> None:
+    store.write(tmp_path / "results" / "speed.json", {"cases": {"a case": speed_case("p-tuning")}})
+    store.write(tmp_path / "results" / "quality.json", quality(RUNS))
+    fresh = tables.pages(tmp_path / "results", docs)
+    assert sorted(fresh) == sorted([docs / "results.md", *(docs / "methods" / f"{method}.md" for method in METHODS)])
+    assert BORN in fresh[docs / "results.md"]
+    assert "Not measured yet" not in fresh[docs / "results.md"]
+    page = fresh[docs / "methods" / "p-tuning.md"]
+    assert "| a case | 1,234 |" in page and "0.810 ± 0.010" in page and "old" not in page
+    assert fresh[docs / "methods" / "prefix-tuning.md"] == f"# prefix-tuning\n\n{tables.START}\n{tables.END}\n\n## Sources\n"
+
+
+def test_what_was_not_measured_is_said(docs: Path, tmp_path: Path) -> None:
+    page = tables.pages(tmp_path / "nothing", docs)[docs / "results.md"]
+    assert "Not measured yet: `python benchmarks/speed.py` does it." in page
+    assert "Not measured yet: `python benchmarks/quality.py` does it." in page
+
+
+def test_a_page_without_its_marks_is_refused(docs: Path, tmp_path: Path) -> None:
+    (docs / "methods" / "p-tuning.md").write_text("# P-tuning\n", "utf-8")
+    with pytest.raises(LookupError) as error:
+        tables.pages(tmp_path / "nothing", docs)
+    assert str(error.value) == "p-tuning.md needs one line '<!-- results:start -->' and, behind it, one line '<!-- results:end -->'."
