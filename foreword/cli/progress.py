@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, final
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.text import Text
 
 from foreword.cli.output import count, duration, say, score_text, screen
 
@@ -15,8 +16,14 @@ Event = dict[str, Any]
 Scores = dict[str, dict[str, float]]
 
 
-def _left() -> tuple[ProgressColumn, ...]:
-    return TimeRemainingColumn(compact=True), TextColumn("left")
+@final
+class TimeLeft(ProgressColumn):
+    """How long it will take, once something is known of it."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.finished or not task.time_remaining else f"{duration(task.time_remaining)} left")
 
 
 @final
@@ -43,7 +50,7 @@ class TrainingBar:
     def __init__(self, metric: str) -> None:
         self.best = Best(metric)
         loss, best = TextColumn("loss {task.fields[loss]}"), TextColumn("{task.fields[best]}")
-        columns = (SpinnerColumn(), BarColumn(bar_width=18), MofNCompleteColumn(), loss, best, *_left())
+        columns = (SpinnerColumn(), BarColumn(bar_width=18), MofNCompleteColumn(), loss, best, TimeLeft())
         self.progress = Progress(*columns, console=screen(stderr=True), transient=True)
         self.task = self.progress.add_task("training", total=None, loss="  …  ", best="")
 
@@ -116,7 +123,7 @@ def ticking(what: str, total: int | None, *, shown: bool = True) -> Iterator[Cal
     if not console.is_terminal or not shown:
         yield lambda done: None
         return
-    columns = (SpinnerColumn(), TextColumn(what), BarColumn(bar_width=30), MofNCompleteColumn(), *_left())
+    columns = (SpinnerColumn(), TextColumn(what), BarColumn(bar_width=30), MofNCompleteColumn(), TimeLeft())
     with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
         task = progress.add_task(what, total=total)
         yield lambda done: progress.advance(task, done)

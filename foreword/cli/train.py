@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import textwrap
 from collections.abc import Callable, Mapping
@@ -84,6 +85,8 @@ def train(
         job = in_chat(job, frozen)
     run = partial(_fit, frozen, spec, job, rows, held, plan, out=out, resume=resume, overwrite=force or resume)
     result = _watched(run, job.metric, out)
+    if not _is_main():
+        return
     if json:
         output.document(_document(result, out, model))
     else:
@@ -130,6 +133,8 @@ def _watched(run: Callable[..., FitResult], metric: str, out: Path) -> FitResult
     best = out.with_name(out.name + ".best")
     before = _stamp(best)
     try:
+        if not _is_main():
+            return run()
         with progress.training(metric) as display:
             return run(listener=display)
     except TrainingInterrupted as stopped:
@@ -138,6 +143,11 @@ def _watched(run: Callable[..., FitResult], metric: str, out: Path) -> FitResult
         if _stamp(best) != before:
             output.say(f"note: the best prompt of this run is the adapter '{best}'.")
         raise
+
+
+def _is_main() -> bool:
+    """Whether this is the process that talks: launchers of several name each by RANK."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _stamp(path: Path) -> int | None:

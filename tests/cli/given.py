@@ -12,7 +12,10 @@ Foreword = Callable[..., Result]
 GOOD = ("a joy to watch", "it was great", "good, maybe yes", "the film is a joy")
 BAD = ("a dull mess", "it was terrible", "bad, no", "the film goes on and on")
 ROWS = [{"text": f"{text} {i}", "label": label} for i in range(5) for label, texts in (("good", GOOD), ("bad", BAD)) for text in texts]
-QUICK = ("--steps", "4", "--eval-every", "2", "--batch-size", "4", "--length", "4", "--tracker", "none")
+QUICK = (
+    *("--method", "prompt-tuning", "--length", "4", "--tracker", "none"),
+    *("--steps", "4", "--eval-every", "2", "--batch-size", "4"),
+)
 
 
 def save_tiny(folder: Path, **changes: object) -> Path:

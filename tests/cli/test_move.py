@@ -13,7 +13,7 @@ from cli.given import QUICK, Foreword, write
 def exported(tmp_path_factory: pytest.TempPathFactory, foreword: Foreword, model: Path, reviews: Path) -> Path:
     """A prefix, trained and exported; beside it the adapter it came from."""
     folder = tmp_path_factory.mktemp("move")
-    train = ("train", reviews, "--model", model, "--out", folder / "adapter", "--method", "p-tuning-v2", *QUICK)
+    train = ("train", reviews, "--model", model, "--out", folder / "adapter", *QUICK, "--method", "p-tuning-v2")
     assert foreword(*train).exit_code == 0
     result = foreword("export", folder / "adapter", "--out", folder / "peft")
     assert result.exit_code == 0

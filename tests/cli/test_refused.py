@@ -114,7 +114,12 @@ METHOD_MISTAKES = {
         "--init-text came with --init vocabulary, which takes no words; leave one of them out, or use --init text."
     ),
     ("--layers", "some"): "--layers 'some' cannot be read; give all, last:N or indices such as 0,2,5.",
-    ("--layers", "last:1"): "layers 'last:1' came for the input site, which has no layers; drop it or use a method of the kv site.",
+    (
+        "--method",
+        "prompt-tuning",
+        "--layers",
+        "last:1",
+    ): "layers 'last:1' came for the input site, which has no layers; drop it or use a method of the kv site.",
     ("--dropout", "1"): "dropout is 1.0, but it must be at least 0 and below 1; 0.1 is common.",
     ("--steps", "0"): "steps is 0, but it must be at least 1.",
     ("--tracker", "paper"): "tracker is 'paper', but it must be auto, none or a tracker's name.",

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from cli.given import QUICK, ROWS, Foreword, write
 
+from foreword.methods import DEFAULT_METHOD
+
 SHARED = {"adapter", "method", "task", "model", "num_parameters", "bytes", "steps", "seconds", "peak_memory", "scores"}
 
 
@@ -18,9 +20,9 @@ def test_a_file_and_a_model_are_enough(foreword: Foreword, model: Path, tmp_path
     assert result.exit_code == 0
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["sentiment", "sentiment.run"]
     first, *lines = result.stdout.splitlines()
-    assert first == f"{tmp_path / 'new' / 'sentiment'}: prompt-tuning on {model}"
+    assert first == f"{tmp_path / 'new' / 'sentiment'}: {DEFAULT_METHOD} on {model}"
     assert [line.split()[0] for line in lines[:6]] == ["accuracy", "macro_f1", "loss", "numbers", "time", "memory"]
-    assert lines[3] == "numbers   640 in 2.7 kB"
+    assert lines[3] == "numbers   2,560 in 10.4 kB"
 
 
 def test_the_commands_it_recommends_work(foreword: Foreword, model: Path, reviews: Path, tmp_path: Path) -> None:
@@ -143,5 +145,5 @@ def _with_an_overflow(model: Path, target: Path) -> None:
 
 @pytest.mark.parametrize("method", ["prefix-tuning", "p-tuning"])
 def test_every_method_is_trained_by_name(foreword: Foreword, model: Path, reviews: Path, tmp_path: Path, method: str) -> None:
-    result = foreword("train", reviews, "--model", model, "--out", tmp_path / "a", "--method", method, *QUICK, "--json")
+    result = foreword("train", reviews, "--model", model, "--out", tmp_path / "a", *QUICK, "--method", method, "--json")
     assert json.loads(result.stdout)["method"] == method
