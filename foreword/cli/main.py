@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -52,6 +54,14 @@ def _again(ctx: Any) -> str:
     return shlex.join([*str(ctx.info_name).split(), *typed, "--resume"])
 
 
+def _quiet_hub() -> None:
+    """Libraries of the hub read these at import: no advice, and bars on terminals only. What the user has set stands."""
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    if not sys.stderr.isatty():
+        for library in ("HF_HUB", "HF_DATASETS"):
+            os.environ.setdefault(f"{library}_DISABLE_PROGRESS_BARS", "1")
+
+
 def _version(asked: bool) -> bool:
     if asked:
         from importlib.metadata import version
@@ -66,6 +76,7 @@ def main(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")] = False,
 ) -> None:
     """Teach one frozen language model many tasks, each by a few learned vectors before the text."""
+    _quiet_hub()
 
 
 WORK, KEEP, MOVE = "Train and use", "Look after adapters", "To and from PEFT"

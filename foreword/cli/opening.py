@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +18,13 @@ if TYPE_CHECKING:
 
 
 def open_model(name: str, *, dtype: str = "auto", device: str | None = None) -> FrozenModel:
-    """Load a base model quietly, but for a download's bars on a terminal."""
+    """Load a base model quietly, but for a download's bars on a terminal; raises ModelError for one that cannot be."""
+    if (name.startswith((".", "/", "~")) or name.count("/") > 1) and not Path(name).is_dir():
+        raise ModelError(f"model '{name}' is no folder that exists; give a hub id or a folder with config.json.")
     with _loading(name):
         from foreword.backbone.quiet import quiet
 
-        quiet(downloads=sys.stderr.isatty())
+        quiet(downloads=sys.stderr.isatty() and "HF_HUB_DISABLE_PROGRESS_BARS" not in os.environ)
         from foreword.backbone.load import load
 
         return load(name, dtype=dtype, device=device)

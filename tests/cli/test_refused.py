@@ -153,6 +153,13 @@ def test_a_model_that_is_not_there(foreword: Foreword, reviews: Path, tmp_path: 
     assert not (tmp_path / "a.run").exists()
 
 
+@pytest.mark.parametrize("name", ["./none", "/none/at/all", "no/such/folder"])
+def test_a_model_folder_that_is_not_there(foreword: Foreword, reviews: Path, tmp_path: Path, name: str) -> None:
+    assert refused(foreword, reviews, tmp_path / "a", model=name) == (
+        f"model '{name}' is no folder that exists; give a hub id or a folder with config.json."
+    )
+
+
 def test_a_device_that_is_not_there(foreword: Foreword, model: Path, reviews: Path, tmp_path: Path) -> None:
     message = refused(foreword, reviews, tmp_path / "a", "--device", "abacus", model=model)
     assert message.startswith("device 'abacus' cannot be used (")
