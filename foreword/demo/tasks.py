@@ -68,7 +68,7 @@ TASKS = (
             max_new_tokens=16,
             description="Write the headline of this news article in a few words.",
         ),
-        written="{input}\n\nHeadline: {answer}",
+        written="Article: {input}\n\nHeadline: {answer}",
         plan=TrainPlan(steps=80, batch_size=8, eval_every=40, eval_examples=24, max_length=160),
         metric="rouge_l",
     ),
