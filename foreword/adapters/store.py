@@ -12,7 +12,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from foreword.adapters.folder import FILES, MANIFEST, RUN_SUFFIX, Folder, check_name, local_names, read_whole
-from foreword.adapters.manifest import Scores, check_present, problems, read_manifest
+from foreword.adapters.manifest import Manifest, Scores, check_present, problems, read_manifest
 from foreword.errors import AdapterError, UsageError
 
 if TYPE_CHECKING:
@@ -75,6 +75,10 @@ class AdapterStore:
             return self._read(name, lambda folder: _card(name, folder))
         except AdapterError as error:
             return Card(name, problem=str(error))
+
+    def manifest(self, name: str) -> Manifest:
+        """Everything about an adapter but its numbers; raises AdapterError for what cannot be read."""
+        return self._read(name, read_manifest)
 
     def load(self, name: str) -> Adapter:
         """Read an adapter; raises AdapterError as `Adapter.load` does."""

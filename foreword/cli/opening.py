@@ -9,11 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from foreword.adapters.folder import read_whole
+from foreword.adapters.manifest import Manifest, read_manifest
 from foreword.cli.output import screen
 from foreword.errors import ModelError
 
 if TYPE_CHECKING:
     from foreword.adapters.adapter import Adapter
+    from foreword.adapters.store import AdapterStore
     from foreword.backbone.frozen import FrozenModel
 
 
@@ -39,12 +42,27 @@ def warm_up() -> None:
 def open_adapter(where: str) -> Adapter:
     """Read an adapter from its folder, or from a store's URL such as s3://bucket/prompts/name."""
     from foreword.adapters.adapter import Adapter
-    from foreword.adapters.store import AdapterStore
 
     if "://" not in where:
         return Adapter.load(where)
-    root, _, name = where.rstrip("/").rpartition("/")
-    return AdapterStore(root).load(name)
+    store, name = in_store(where)
+    return store.load(name)
+
+
+def open_manifest(where: str) -> Manifest:
+    """What an adapter is, without its numbers and without torch."""
+    if "://" not in where:
+        return read_whole(where, read_manifest)
+    store, name = in_store(where)
+    return store.manifest(name)
+
+
+def in_store(url: str) -> tuple[AdapterStore, str]:
+    """The store that an adapter's URL names, and the adapter's name there."""
+    from foreword.adapters.store import AdapterStore
+
+    root, _, name = url.rstrip("/").rpartition("/")
+    return AdapterStore(root), name
 
 
 def open_base(adapter: Adapter, path: str, model: str | None, *, dtype: str = "auto", device: str | None = None) -> FrozenModel:

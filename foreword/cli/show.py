@@ -6,9 +6,9 @@ import json as jsonlib
 from collections.abc import Iterator
 from typing import Any
 
-from foreword.adapters.folder import read_whole
-from foreword.adapters.manifest import Manifest, read_manifest
+from foreword.adapters.manifest import Manifest
 from foreword.cli import output
+from foreword.cli.opening import open_manifest
 from foreword.cli.options import AdapterPath, AsJson
 from foreword.prompts.template import ANSWER, Bos, Field, Soft, Template
 from foreword.specs import PromptSpec
@@ -22,7 +22,7 @@ def show(adapter: AdapterPath, json: AsJson = False) -> None:
 
     [bold]Example:[/bold] foreword show prompts/sentiment
     """
-    manifest = read_whole(adapter, read_manifest)
+    manifest = open_manifest(adapter)
     if json:
         output.document(_document(adapter, manifest))
         return

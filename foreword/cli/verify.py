@@ -10,6 +10,7 @@ import typer
 
 from foreword.cli import output
 from foreword.cli.complete import adapter_names
+from foreword.cli.opening import in_store
 from foreword.cli.options import AsJson
 from foreword.errors import AdapterError
 
@@ -46,6 +47,11 @@ def _checked(path: str) -> Iterator[tuple[str, Sequence[str]]]:
         if "://" not in path and any((Path(path) / name).is_file() for name in FILES):
             yield path, read_whole(path, problems)
             return
+        if path.count("/") > 2 and "://" in path:
+            store, name = in_store(path)
+            if name in store.names():
+                yield path, store.verify(name)
+                return
         store = AdapterStore(path)
         names = store.names()
         yield from ((f"{store.url}/{name}", store.verify(name)) for name in names)

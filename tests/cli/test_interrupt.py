@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from cli.given import Foreword
 
-LONG = ("--steps", "300", "--eval-every", "10", "--checkpoint-every", "10", "--patience", "1000", "--length", "4", "--tracker", "none")
+LONG = ("--steps", "150", "--eval-every", "10", "--checkpoint-every", "10", "--patience", "1000", "--length", "4", "--tracker", "none")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def stopped(words: Sequence[str], sign: signal.Signals) -> tuple[int, list[str]]
     with subprocess.Popen([sys.executable, "-m", "foreword", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stderr is not None
         for line in process.stderr:
-            if line.startswith("step 20 of 300"):
+            if line.startswith("step 20 of 150"):
                 process.send_signal(sign)
                 break
         rest = process.stderr.read().splitlines()
@@ -50,7 +50,7 @@ def test_after_ctrl_c_the_command_it_prints_gives_the_same_bytes(
     code, (said, again) = stopped(command(model, reviews, out), signal.SIGINT)
     assert code == 130
     assert said.startswith("foreword: stopped after step ")
-    assert said.endswith(f" of 300; its checkpoint is in '{out}.run': go on with --resume.")
+    assert said.endswith(f" of 150; its checkpoint is in '{out}.run': go on with --resume.")
     assert not out.exists()
     assert (out.parent / "sentiment.run/checkpoint.pt").is_file()
     words = shlex.split(again)

@@ -139,3 +139,20 @@ def test_verify_of_a_folder_without_adapters(foreword: Foreword, tmp_path: Path)
     result = foreword("verify", tmp_path)
     assert result.exit_code == 2
     assert result.stderr.startswith(f"foreword: error: '{tmp_path}' holds no adapter; give an adapter's folder, or a folder of adapters.\n")
+
+
+def test_adapters_behind_a_url_are_looked_at_and_used_alike(foreword: Foreword, trained: Path) -> None:
+    from foreword.adapters.adapter import Adapter
+    from foreword.adapters.store import AdapterStore
+
+    AdapterStore("memory://looked/at").save("sentiment", Adapter.load(trained))
+    url = "memory://looked/at/sentiment"
+    assert foreword("list", "memory://looked/at").stdout.splitlines()[1].split()[0] == "sentiment"
+    assert foreword("show", url).stdout.splitlines()[1:] == foreword("show", trained).stdout.splitlines()[1:]
+    assert foreword("predict", url, "a joy", "--json").stdout == foreword("predict", trained, "a joy", "--json").stdout
+    for path in (url, "memory://looked/at", "memory://looked"):
+        result = foreword("verify", path)
+        assert result.exit_code == (2 if path == "memory://looked" else 0)
+    missing = foreword("show", "memory://looked/at/none")
+    assert missing.exit_code == 2
+    assert missing.stderr.startswith("foreword: error: adapter 'memory://looked/at/none' cannot be read (")

@@ -105,6 +105,6 @@ def test_ctrl_c_before_anything_began_is_one_line(monkeypatch: pytest.MonkeyPatc
     def interrupted(*words: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(show, "read_whole", interrupted)
+    monkeypatch.setattr(show, "open_manifest", interrupted)
     result = CliRunner().invoke(main.app, ["show", "x"])
     assert (result.exit_code, result.stdout, result.stderr) == (130, "", "foreword: stopped.\n")
