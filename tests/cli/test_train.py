@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -123,24 +124,34 @@ def test_force_replaces_and_notes_the_old_checkpoint(foreword: Foreword, model: 
 
 
 def test_a_divergence_says_where_the_best_prompt_is(foreword: Foreword, model: Path, reviews: Path, tmp_path: Path) -> None:
-    broken = tmp_path / "broken"
-    _with_an_overflow(model, broken)
-    result = foreword("train", reviews, "--model", broken, "--out", tmp_path / "a", "--learning-rate", 10, "--dtype", "float16", *QUICK)
+    loud = _loud(model, tmp_path / "loud")
+    steps = ("--steps", 100, "--eval-every", 5, "--patience", 100, "--learning-rate", 10, "--warmup", 0.5)
+    options = (*QUICK, "--method", "p-tuning-v2", "--dtype", "float16", *steps)
+    result = foreword("train", reviews, "--model", loud, "--out", tmp_path / "a", *options)
+    note, error = result.stderr.splitlines()[-2:]
     assert result.exit_code == 2
-    assert "foreword: error: the loss became " in result.stderr
+    assert note == f"note: the best prompt of this run is the adapter '{tmp_path / 'a.best'}'."
+    assert re.fullmatch(
+        r"foreword: error: the loss became nan at step \d+; the best prompt so far is kept: train again with a lower --learning-rate "
+        r"\(this run: 10\), more --warmup, or --dtype float32\.",
+        error,
+    )
     assert not (tmp_path / "a").exists()
+    assert foreword("verify", tmp_path / "a.best").exit_code == 0
 
 
-def _with_an_overflow(model: Path, target: Path) -> None:
-    """A copy of the model whose logits leave fp16's range."""
+def _loud(model: Path, target: Path) -> Path:
+    """A copy of the model whose attention leaves fp16's range when keys and values grow a hundredfold."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     network = AutoModelForCausalLM.from_pretrained(model)
     with torch.no_grad():
-        network.lm_head.weight.mul_(1e6)
+        for layer in network.model.layers:
+            layer.self_attn.o_proj.weight.mul_(1000)
     network.save_pretrained(target)
     AutoTokenizer.from_pretrained(model).save_pretrained(target)
+    return target
 
 
 @pytest.mark.parametrize("method", ["prefix-tuning", "p-tuning"])
