@@ -112,7 +112,7 @@ class TrainingLines:
 
 
 def training(metric: str) -> TrainingBar | TrainingLines:
-    """A display of one run; `metric` is the one that chooses the best prompt."""
+    """A display of one run; `metric` is the score shown."""
     return TrainingBar(metric) if screen(stderr=True).is_terminal else TrainingLines(metric)
 
 

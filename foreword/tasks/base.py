@@ -79,7 +79,7 @@ class Task(ABC):
 
     @abstractmethod
     def score(self, predictions: Sequence[Prediction], targets: Sequence[str]) -> dict[str, Score]:
-        """Metrics with standard error and n; `metric` names the one that chooses the best checkpoint."""
+        """Metrics with standard error and n; `metric` names the one that people read first."""
 
     @abstractmethod
     def monitor(self, scores: Mapping[str, Score]) -> float:
