@@ -43,7 +43,7 @@ TASKS = (
             description="Is this review of a film negative or positive?",
         ),
         written="{text}\nSentiment: {answer}",
-        plan=TrainPlan(steps=240, batch_size=16, eval_every=80, eval_examples=100),
+        plan=TrainPlan(steps=200, batch_size=16, eval_every=100, eval_examples=100),
         metric="accuracy",
     ),
     DemoTask(
@@ -56,7 +56,7 @@ TASKS = (
             description="Is this news article about business, entertainment, politics, sport or tech?",
         ),
         written="BBC News | {text}\n\nCategory: {answer}",
-        plan=TrainPlan(steps=80, batch_size=8, eval_every=40, eval_examples=60, max_length=192),
+        plan=TrainPlan(steps=80, batch_size=6, eval_every=40, eval_examples=60, max_length=160),
         metric="accuracy",
     ),
     DemoTask(
@@ -69,7 +69,7 @@ TASKS = (
             description="Write the headline of this news article in a few words.",
         ),
         written="Article: {input}\n\nHeadline: {answer}",
-        plan=TrainPlan(steps=80, batch_size=8, eval_every=40, eval_examples=24, max_length=160),
+        plan=TrainPlan(steps=70, batch_size=6, eval_every=35, eval_examples=24, max_length=128),
         metric="rouge_l",
     ),
 )
