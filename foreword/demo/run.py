@@ -55,7 +55,7 @@ def run(*, out: Path, quick: bool, console: Console, display: Display) -> dict[s
             )
         before, after = _judge(model, item, result.adapter, test)
         rows.append(_row(item, before, after, result.adapter, result.seconds))
-        answers.extend(_ask(Reader.of(model, result.adapter), item, test))
+        answers.extend(_ask(Reader.of(model, result.adapter, max_length=plan.max_length), item, test))
     _show(console, rows)
     _show_answers(console, answers)
     console.print(
