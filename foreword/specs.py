@@ -89,7 +89,7 @@ class PromptSpec:
                     f"layers '{self.layers}' cannot be read for a model of {n} layers; give 'all', 'last:N' or indices below {n}."
                 )
             return tuple(range(n - int(count), n))
-        bad = [i for i in self.layers if not isinstance(i, int) or not 0 <= i < n]
+        bad = [i for i in self.layers if not 0 <= i < n]
         if bad or not self.layers or len(set(self.layers)) != len(self.layers):
             raise UsageError(
                 f"layers {list(self.layers)} cannot be read for a model of {n} layers; give distinct indices from 0 to {n - 1}."
@@ -124,6 +124,8 @@ class PromptSpec:
         data["init"] = Init(**_known(Init, data.get("init", {})))
         if isinstance(data.get("layers"), list):
             data["layers"] = tuple(data["layers"])
+            if not all(isinstance(index, int) for index in data["layers"]):
+                raise UsageError(f"layers {list(data['layers'])} are not whole numbers; give indices of layers.")
         return cls(**data)
 
 
