@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -47,12 +48,13 @@ def sweep(method: str, seed: int) -> list[Run]:
 
 
 def best(found: Found, method: str, seed: int) -> Run | None:
-    """PEFT's best variant and rate by validation on the first seed; None until all of its sweep has been run."""
+    """PEFT's best variant and rate on the first seed, by what chooses our best prompt too; None until all of its sweep has been run."""
     results = {run_of(one): one for one in found}
     tried = sweep(method, seed)
     if not all(run in results for run in tried):
         return None
-    return max(tried, key=lambda run: results[run]["monitor"])
+    values = {run: results[run]["monitor"] for run in tried}
+    return max(tried, key=lambda run: values[run] if math.isfinite(values[run]) else -math.inf)  # a diverged run may have no number
 
 
 def wanted(found: Found, seeds: Sequence[int]) -> Iterator[Run]:

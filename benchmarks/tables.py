@@ -99,8 +99,8 @@ def quality_intro(quality: Document) -> list[str]:
     return [
         f"Rotten Tomatoes sentences, negative or positive, Gemma-3-270M, {setting['num_virtual_tokens']} virtual tokens, {setting['steps']} steps of "
         f"{setting['batch_size']}; accuracy on {tests} held-out",
-        "sentences ± standard error, mean over seeds, least and most in brackets. Foreword with its defaults; PEFT with the best, by validation,",
-        "of its variants and three learning rates.",
+        "sentences ± standard error, mean over seeds, least and most in brackets. Foreword with its defaults; PEFT with the best, by loss on",
+        "validation sentences, of its variants and three learning rates.",
     ]
 
 
@@ -131,10 +131,10 @@ def sweep_table(quality: Document) -> list[str]:
     """PEFT on the first seed: what the choice was made from."""
     first = quality["sessions"][0]["seeds"][0]
     found = {run_of(run): run for run in quality["runs"]}
-    lines = ["| method | variant | rate | validation accuracy | test accuracy |", "|---|---|--:|--:|--:|"]
+    lines = ["| method | variant | rate | validation loss | validation accuracy | test accuracy |", "|---|---|--:|--:|--:|--:|"]
     for run, result in found.items():
         if run.system == "peft" and run.seed == first:
-            scores = [result[part]["accuracy"] for part in ("valid", "test")]
+            scores = [result["valid"]["loss"], result["valid"]["accuracy"], result["test"]["accuracy"]]
             cells = [run.method, run.variant, f"{run.rate:g}", *(f"{score['value']:.3f} ± {score['stderr']:.3f}" for score in scores)]
             lines.append("| " + " | ".join(cells) + " |")
     missing = [method for method in RATES if best(quality["runs"], method, first) is None]

@@ -115,6 +115,12 @@ def test_further_seeds_are_for_the_best_rate(tmp_path: Path) -> None:
     assert runs.best(store.read(path)["runs"], "p-tuning", 0) is None
 
 
+def test_a_diverged_rate_is_never_the_best(tmp_path: Path) -> None:
+    path = tmp_path / "quality.json"
+    go_on(path, lambda run: {**made_up(run), "monitor": -0.5 if run.rate == 1e-3 else float("nan")}, only="peft/p-tuning/*")
+    assert runs.best(store.read(path)["runs"], "p-tuning", 0) == Run("peft", "p-tuning", "mlp", 1e-3, 0)
+
+
 def test_no_run_begins_that_may_end_too_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 100_000, 30))
     monkeypatch.setattr(quality, "time", SimpleNamespace(monotonic=lambda: next(clock)))

@@ -48,7 +48,7 @@ def speed_case(method: str) -> dict[str, Any]:
 
 
 def result(system: str, variant: str, rate: float | None, seed: int, value: float) -> dict[str, Any]:
-    score = {"accuracy": {"value": value, "stderr": 0.01, "n": 1000}}
+    score = {"accuracy": {"value": value, "stderr": 0.01, "n": 1000}, "loss": {"value": 1 - value, "stderr": 0.02, "n": 1000}}
     key = {"system": system, "method": "p-tuning", "variant": variant, "rate": rate, "seed": seed}
     return {**key, "monitor": value, "valid": score, "test": score, "session": 0}
 
@@ -93,9 +93,9 @@ def test_quality_rows_are_means_over_seeds_against_the_best_rate() -> None:
         "| p-tuning | PEFT | mlp | 0.001 | 0.750 ± 0.010 (0.750–0.750) | 1 |",
     ]
     assert tables.sweep_table(quality(RUNS))[2:] == [
-        "| p-tuning | mlp | 0.0001 | 0.500 ± 0.010 | 0.500 ± 0.010 |",
-        "| p-tuning | mlp | 0.001 | 0.750 ± 0.010 | 0.750 ± 0.010 |",
-        "| p-tuning | mlp | 0.01 | 0.700 ± 0.010 | 0.700 ± 0.010 |",
+        "| p-tuning | mlp | 0.0001 | 0.500 ± 0.020 | 0.500 ± 0.010 | 0.500 ± 0.010 |",
+        "| p-tuning | mlp | 0.001 | 0.250 ± 0.020 | 0.750 ± 0.010 | 0.750 ± 0.010 |",
+        "| p-tuning | mlp | 0.01 | 0.300 ± 0.020 | 0.700 ± 0.010 | 0.700 ± 0.010 |",
         "",
         "Not complete yet: prompt-tuning, prefix-tuning, p-tuning-v2.",
     ]
