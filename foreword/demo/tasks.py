@@ -56,20 +56,20 @@ TASKS = (
             description="Is this news article about business, entertainment, politics, sport or tech?",
         ),
         written="BBC News | {text}\n\nCategory: {answer}",
-        plan=TrainPlan(steps=80, batch_size=6, eval_every=40, eval_examples=60, max_length=160),
+        plan=TrainPlan(steps=64, batch_size=6, eval_every=32, eval_examples=60, max_length=160),
         metric="accuracy",
     ),
     DemoTask(
         name="headline",
         what="BBC article → its headline",
-        split=lambda: bbc_headline(train=1000, valid=24, test=60),
+        split=lambda: bbc_headline(train=1000, valid=24, test=48),
         task=Generate(
             template=Template.parse("{soft}{input}\n\nHeadline: {answer}"),
             max_new_tokens=16,
             description="Write the headline of this news article in a few words.",
         ),
         written="Article: {input}\n\nHeadline: {answer}",
-        plan=TrainPlan(steps=70, batch_size=6, eval_every=35, eval_examples=24, max_length=128),
+        plan=TrainPlan(steps=56, batch_size=6, eval_every=28, eval_examples=24, max_length=128),
         metric="rouge_l",
     ),
 )
