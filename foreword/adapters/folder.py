@@ -120,12 +120,13 @@ def _beside(target: Path, kind: str) -> Path:
 
 def _standing(path: Path) -> Path:
     """The folder, or its second name if a kill left it there; raises AdapterError if there is neither."""
-    if path.is_dir():
-        return path
     second = _beside(Path(os.path.realpath(path)), "old")
-    if (second / MANIFEST).is_file():
-        return second
-    kind = "is a file, but an adapter is a folder" if path.exists() else "does not exist"
+    for _ in range(_ATTEMPTS):  # a writer may swap the two between one look and the next
+        if path.is_dir():
+            return path
+        if (second / MANIFEST).is_file():
+            return second
+    kind = "is a file, but an adapter is a folder" if path.is_file() else "does not exist"
     raise AdapterError(f"adapter '{path}' {kind}; give the folder that holds its {MANIFEST}.")
 
 

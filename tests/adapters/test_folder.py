@@ -135,13 +135,15 @@ def test_killed_again_and_again_a_reader_always_sees_one_version(tmp_path: Path)
     old(path)
     for _ in range(6):
         writer = subprocess.Popen([sys.executable, "-c", LOOP, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        assert writer.stdout is not None
-        writer.stdout.readline()
-        until = time.monotonic() + 0.1
-        while time.monotonic() < until:
-            assert len(read_whole(path, whole)) == 1
-        writer.send_signal(signal.SIGKILL)
-        writer.communicate()
+        try:
+            assert writer.stdout is not None
+            writer.stdout.readline()
+            until = time.monotonic() + 0.1
+            while time.monotonic() < until:
+                assert len(read_whole(path, whole)) == 1
+        finally:
+            writer.send_signal(signal.SIGKILL)
+            writer.communicate()
         assert len(read_whole(path, whole)) == 1
 
 
