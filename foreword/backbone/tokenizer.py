@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, final
 
 from transformers import PreTrainedTokenizerBase
 
+from foreword.backbone.encoded import NOWHERE, Encoded, Frame, Pieces, assemble, in_words
 from foreword.errors import ModelError
 
 _HERE = "\ue000"  # stands for the user's message while a chat format is laid out: a character of no language, so no format rewrites it
@@ -18,22 +20,52 @@ _HERE = "\ue000"  # stands for the user's message while a chat format is laid ou
 class TextTokenizer:
     """A thin view of a transformers tokenizer; `inner` is the real one."""
 
-    def __init__(self, inner: PreTrainedTokenizerBase) -> None:
+    def __init__(self, inner: PreTrainedTokenizerBase, *, closing: bool = False) -> None:
         if not inner.is_fast:
             raise ModelError(
                 f"tokenizer {type(inner).__name__} is a slow one, but offsets need a fast tokenizer; load the model with its tokenizer.json."
             )
         self.inner = inner
-        self._bos = self._id(inner.bos_token_id) if inner("a")["input_ids"][:1] == [inner.bos_token_id] else None
+        self._closes = closing
+        self.opening = tuple(index for index, _ in self._single.opening)
 
     @property
     def bos(self) -> int | None:
-        """The beginning-of-sequence token, if this tokenizer puts it before a text by default."""
-        return self._bos
+        """The beginning-of-sequence token ([CLS] of encoders), if this tokenizer puts it before a text by default."""
+        return self.opening[0] if len(self.opening) == 1 else None
 
     @property
     def eos(self) -> int | None:
         return self._id(self.inner.eos_token_id)
+
+    @property
+    def closing(self) -> tuple[int, ...]:
+        """The tokens that end a text for an encoder ([SEP], </s>); causal models go on instead."""
+        return tuple(index for index, _ in self._single.closing)
+
+    @cached_property
+    def _single(self) -> Frame:
+        return self._frame("a")
+
+    @cached_property
+    def _double(self) -> Frame:
+        """The tokenizer's own way to put two texts in line; where no token ends a text, a line break parts them."""
+        own = self._frame("a", "a")
+        if own.closing:
+            return own
+        return Frame(self._single.opening, tuple((index, 0) for index in self.encode("\n")), (), (0, 0))
+
+    def _frame(self, *texts: str) -> Frame:
+        """Special tokens around texts, as the tokenizer puts them by default."""
+        made = self.inner(*texts, return_token_type_ids=True)
+        line = list(zip(made["input_ids"], made["token_type_ids"], strict=True))
+        of = made.sequence_ids(0)
+        if any(place not in of for place in range(len(texts))):  # a vocabulary without the letter
+            return Frame((), (), (), (0,) * len(texts))
+        begins = [of.index(place) for place in range(len(texts))]
+        ends = [len(of) - of[::-1].index(place) for place in range(len(texts))]
+        kinds = tuple(line[begin][1] for begin in begins)
+        return Frame(tuple(line[: begins[0]]), tuple(line[ends[0] : begins[-1]]), tuple(line[ends[-1] :]) if self._closes else (), kinds)
 
     @staticmethod
     def _id(index: Any) -> int | None:
@@ -46,7 +78,18 @@ class TextTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a plain text: no special tokens are added, and none are read from it."""
-        return self.inner(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return list(self._pieces(text).ids)
+
+    def _pieces(self, text: str) -> Pieces:
+        made = self.inner(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+        unknown = self._id(self.inner.unk_token_id)
+        ids = made["input_ids"] if unknown is None else [unknown if index in self._reserved else index for index in made["input_ids"]]
+        return Pieces(ids, made["offset_mapping"])
+
+    @cached_property
+    def _reserved(self) -> set[int]:
+        """Ids that no text may become: Unigram vocabularies hold their special tokens as words."""
+        return {*self._specials.values(), *map(int, self.inner.all_special_ids)} - {self._id(self.inner.unk_token_id)}
 
     @cached_property
     def _specials(self) -> dict[str, int]:
@@ -68,8 +111,25 @@ class TextTokenizer:
             text = text[: min(end, len(text) - 1)]  # always shorter, as a cut text may fall into other tokens
         return text
 
-    def _spans(self, text: str) -> list[tuple[int, int]]:
-        return self.inner(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)["offset_mapping"]
+    def _spans(self, text: str) -> Sequence[tuple[int, int]]:
+        return self._pieces(text).spans
+
+    def pair(self, a: str, b: str | None, budget: int, *, only_second: bool = False) -> Encoded:
+        """One or two texts in the tokenizer's own format ([CLS] a [SEP] b [SEP]), in at most `budget` tokens; spans are characters.
+
+        The longer text is cut at its end, or only the second. Raises DataError where nothing of a text would be left.
+        """
+        if b is None:
+            return assemble(self._single, [self._pieces(a)], budget)
+        return assemble(self._double, [self._pieces(a), self._pieces(b)], budget, only_second=only_second)
+
+    def words(self, words: Sequence[str], budget: int) -> Encoded:
+        """Words joined by single spaces, in at most `budget` tokens; spans are (word, piece). A word the tokenizer drops has no token."""
+        line = self._pieces(" ".join(words))
+        made = assemble(self._single, [line], budget)
+        kept = made.text.count(0)
+        spans = iter(in_words(line.spans[:kept], words))
+        return replace(made, spans=tuple(next(spans) if of == 0 else NOWHERE for of in made.text))
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.inner.decode(list(ids), skip_special_tokens=True))
