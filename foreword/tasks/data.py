@@ -1,4 +1,4 @@
-"""Examples from JSONL, CSV, Parquet or a `datasets` id: read whole, checked, split in a way that never changes."""
+"""Examples from JSONL, CSV, Parquet, CoNLL or a `datasets` id: read whole, checked, split in a way that never changes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from typing import Any
 import fsspec
 
 from foreword.errors import DataError
+from foreword.tasks import conll
 
 Rows = list[dict[str, str]]
-_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", *conll.SUFFIXES)
 
 
 def read(source: str | Path, *, columns: Mapping[str, str] | None = None) -> Rows:
@@ -25,10 +26,10 @@ def read(source: str | Path, *, columns: Mapping[str, str] | None = None) -> Row
     Raises DataError for a missing or empty source, bytes that are not UTF-8, lines that cannot be read and columns that are not there.
     """
     source = str(source)
-    raw = _read_file(source) if source.endswith(_SUFFIXES) else _read_hub(source)
+    raw = _read_file(source, columns or {}) if source.endswith(_SUFFIXES) else _read_hub(source)
     if not raw:
         raise DataError(f"'{source}' has no examples; give a file with at least one row.")
-    if columns:
+    if columns and not source.endswith(conll.SUFFIXES):
         raw = [_renamed(row, columns, source) for row in raw]
     return [{key: _text(value) for key, value in row.items()} for row in raw]
 
@@ -60,7 +61,7 @@ def digest(rows: Sequence[Mapping[str, str]]) -> str:
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
-def _read_file(source: str) -> list[dict[str, Any]]:
+def _read_file(source: str, columns: Mapping[str, str]) -> list[dict[str, Any]]:
     try:
         with fsspec.open(source, "rb") as file:
             data: bytes = file.read()  # type: ignore[union-attr]
@@ -77,6 +78,8 @@ def _read_file(source: str) -> list[dict[str, Any]]:
         raise DataError(f"'{source}' is not UTF-8 text: byte 0x{data[error.start]:02x} in line {line}; save the file as UTF-8.") from None
     if source.endswith((".csv", ".tsv")):
         return _csv(text, source)
+    if source.endswith(conll.SUFFIXES):
+        return conll.parse(text, source, columns)
     return _jsonl(text, source)
 
 
@@ -138,8 +141,15 @@ def _read_hub(source: str) -> list[dict[str, Any]]:
             f"'{source}' is neither a file nor a datasets id that can be read ({line}); give a path, or an id such as imdb:train."
         ) from error
     names = getattr(rows, "features", {}) or {}
-    labels = {key: feature for key, feature in names.items() if isinstance(feature, datasets.ClassLabel)}
+    labels = {key: inner for key, feature in names.items() if isinstance(inner := _inner(feature), datasets.ClassLabel)}
     return [{key: labels[key].int2str(value) if key in labels else value for key, value in row.items()} for row in rows]  # type: ignore[union-attr]
+
+
+def _inner(feature: Any) -> Any:
+    """A feature, or that of a list's items (tags of words)."""
+    import datasets
+
+    return feature.feature if isinstance(feature, datasets.List) else feature
 
 
 def _renamed(row: dict[str, Any], columns: Mapping[str, str], source: str) -> dict[str, Any]:

@@ -1,0 +1,57 @@
+"""Lists in a table of texts: a cell is a JSON list, or plain text where that says the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from foreword.errors import DataError
+
+
+def words(example: Mapping[str, str], column: str) -> list[str]:
+    """The words of a cell: a JSON list, or a text with spaces between. Raises DataError for a missing, empty or broken one."""
+    text = cell(example, column).strip()
+    found = parsed(text, column) if text.startswith("[") else text.split()
+    if not found:
+        raise DataError(f"an example has no words in '{column}'; remove the row or fill it.")
+    return found
+
+
+def several(example: Mapping[str, str], column: str, between: str = "|") -> list[str]:
+    """The texts of a cell that may be empty: a JSON list, or texts with `between` between."""
+    text = cell(example, column).strip()
+    if text.startswith("["):
+        return parsed(text, column)
+    return [part.strip() for part in text.split(between)] if text else []
+
+
+def cell(example: Mapping[str, str], column: str) -> str:
+    """A cell; raises DataError naming the columns found."""
+    if column not in example:
+        raise DataError(
+            f"the task needs the column '{column}', but the example has {', '.join(example) or 'none'}; rename a column, or map it with --columns."
+        )
+    return example[column]
+
+
+def parsed(text: str, column: str) -> list[str]:
+    """A JSON list of texts or numbers; raises DataError for anything else."""
+    found = read_json(text)
+    if not isinstance(found, list) or not all(isinstance(item, str | int | float) and not isinstance(item, bool) for item in found):
+        raise DataError(f"'{column}' is {short(text)}, which is no JSON list of texts; write {json.dumps(['like', 'this'])}.")
+    return [item if isinstance(item, str) else str(item) for item in found]
+
+
+def read_json(text: str) -> Any:
+    """What a JSON text holds, None for any other text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def short(text: str, size: int = 40) -> str:
+    """The beginning of a text, to name a row by."""
+    line = " ".join(text.split())
+    return line if len(line) <= size else line[: size - 1] + "…"
