@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -17,6 +17,9 @@ def export(
     out: Annotated[Path, typer.Option("--out", help="Folder for PEFT.")],
     model: Annotated[
         str | None, typer.Option("--model", help="Base model, where the export needs to run it.", rich_help_panel="Model")
+    ] = None,
+    as_: Annotated[
+        Literal["cartridge"] | None, typer.Option("--as", help="cartridge: keys and values under PEFT's CARTRIDGE, not PREFIX_TUNING.")
     ] = None,
     dtype: Dtype = "auto",
     device: Device = None,
@@ -34,7 +37,7 @@ def export(
 
     found = open_adapter(adapter)
     frozen = None if model is None else open_model(model, dtype=dtype, device=device)
-    made = export_peft(found, out, frozen, overwrite=force)
+    made = export_peft(found, out, frozen, peft_type=as_ and as_.upper(), overwrite=force)
     if json:
         output.document({"adapter": adapter, "folder": str(made.path), "peft_type": made.peft_type, "note": made.note})
         return

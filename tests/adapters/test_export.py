@@ -78,10 +78,10 @@ def test_peft_gives_our_logits(name: str, method: str, template: str, peft_type:
     check_export(name, adapter(name, method, template=template, window="model"), peft_type, text, tmp_path / "out")
 
 
-def check_export(name: str, made: Adapter, peft_type: str, text: str, target: Path) -> None:
+def check_export(name: str, made: Adapter, peft_type: str, text: str, target: Path, asked: str | None = None) -> None:
     """Export, feed PEFT what the note says, compare."""
     model = tiny.frozen(name)
-    exported = export_peft(made, target, model)
+    exported = export_peft(made, target, model, peft_type=asked)
     assert exported.peft_type == peft_type
     ids = fed(model, text, exported.note)
     ours, row = our_logits(made, model, text)
@@ -112,13 +112,23 @@ def test_a_template_without_bos_is_exact(tmp_path: Path) -> None:
 
 
 @pytest.mark.parity
-def test_a_prefix_can_be_exported_as_a_cartridge(tmp_path: Path) -> None:
-    model = tiny.frozen("qwen3")
-    made = adapter("qwen3", "prefix-tuning", template="{text} {answer}")
-    exported = export_peft(made, tmp_path / "out", model, peft_type="CARTRIDGE")
-    assert exported.peft_type == "CARTRIDGE"
-    ours, row = our_logits(made, model, LONG)
-    assert distance(peft_logits("qwen3", exported.path, row, len(row)), ours) < TOLERANCE
+@pytest.mark.parametrize("text", [SHORT, LONG])
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("method", ["prompt-tuning", "prefix-tuning"])
+def test_peft_gives_our_logits_from_a_cartridge(name: str, method: str, text: str, tmp_path: Path) -> None:
+    made = adapter(name, method, template="{soft}{text}\nLabel: {answer}", window="model")
+    check_export(name, made, "CARTRIDGE", text, tmp_path / "out", asked="CARTRIDGE")
+
+
+@pytest.mark.parity
+def test_a_cartridge_there_and_back_has_the_same_bits(tmp_path: Path) -> None:
+    model, made = tiny.frozen("qwen3"), adapter("qwen3", "p-tuning-v2", template="{text}{answer}")
+    first = export_peft(made, tmp_path / "first", peft_type="CARTRIDGE")
+    back = import_peft(first.path, model)
+    assert back.provenance["imported"]["num_frozen_tokens"] == 0
+    again = export_peft(back, tmp_path / "second", peft_type="CARTRIDGE")
+    assert torch.equal(back.flat, made.flat)
+    assert (again.path / "adapter_model.safetensors").read_bytes() == (first.path / "adapter_model.safetensors").read_bytes()
 
 
 @pytest.mark.parity

@@ -55,6 +55,16 @@ def test_a_prompt_behind_bos_is_exported_through_its_model(foreword: Foreword, t
     assert (found["adapter"], found["folder"], found["peft_type"]) == (str(trained), str(tmp_path / "peft"), "PREFIX_TUNING")
 
 
+def test_keys_and_values_as_a_cartridge(foreword: Foreword, exported: Path, trained: Path, model: Path, tmp_path: Path) -> None:
+    result = foreword("export", exported.parent / "adapter", "--out", tmp_path / "peft", "--as", "cartridge")
+    assert result.stdout.splitlines()[0] == f"{tmp_path / 'peft'}: CARTRIDGE"
+    assert json.loads((tmp_path / "peft" / "adapter_config.json").read_text())["peft_type"] == "CARTRIDGE"
+    back = foreword("import", tmp_path / "peft", "--model", model, "--out", tmp_path / "back")
+    assert (back.exit_code, back.stdout.splitlines()[0]) == (0, f"{tmp_path / 'back'}: prefix-tuning, 4 virtual tokens, 512 numbers")
+    result = foreword("export", trained, "--out", tmp_path / "compiled", "--model", model, "--as", "cartridge")
+    assert result.stdout.splitlines()[0] == f"{tmp_path / 'compiled'}: CARTRIDGE"
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
