@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def gemma_setting() -> Setting:
     from foreword.demo.gemma import prepare
 
-    return Setting(str(prepare()), rotten_tomatoes(train=3200, valid=200, test=1000))
+    return Setting(str(prepare()), rotten_tomatoes(train=3200, valid=200, test=500))
 
 
 def _list(found: Sequence[dict[str, Any]], only: str) -> None:

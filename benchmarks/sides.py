@@ -20,7 +20,7 @@ from foreword.prompts.init import Material
 from foreword.prompts.soft_prompt import SoftPrompt
 from foreword.prompts.template import Row
 from foreword.specs import PromptSpec
-from foreword.tasks import base
+from foreword.tasks import templated
 
 TEXT = "Is this review of a film negative or positive?"
 _RATE = 1e-3  # never compared: the numbers move, which is all a timing needs
@@ -75,7 +75,7 @@ class Ours:
         self.optimizer = torch.optim.AdamW(self.prompt.reparam.parameters(), lr=_RATE)
 
     def step(self) -> float:
-        loss = base.token_losses(self.model, self.batch, self.prompt()).mean()
+        loss = templated.token_losses(self.model, self.batch, self.prompt()).mean()
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()

@@ -29,10 +29,10 @@ class Variant:
 
 # By method and the name that `runs.RATES` has for it.
 VARIANTS: dict[str, dict[str, Variant]] = {
-    "prompt-tuning": {"random": Variant(PromptTuningConfig), "text": Variant(PromptTuningConfig, {"prompt_tuning_init": "TEXT"})},
+    "prompt-tuning": {"text": Variant(PromptTuningConfig, {"prompt_tuning_init": "TEXT"})},
     "p-tuning": {"mlp": Variant(PromptEncoderConfig)},
     "prefix-tuning": {"projection": Variant(PrefixTuningConfig, {"prefix_projection": True})},
-    "p-tuning-v2": {"random": Variant(PrefixTuningConfig), "text": Variant(PrefixTuningConfig, text_cache=True)},
+    "p-tuning-v2": {"text": Variant(PrefixTuningConfig, text_cache=True)},
 }
 
 

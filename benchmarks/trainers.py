@@ -20,9 +20,10 @@ from foreword.evaluation.evaluate import Reader
 from foreword.methods import recipe
 from foreword.prompts.template import Row
 from foreword.tasks import metrics
-from foreword.tasks.base import Prediction, Reading, Task, for_site
+from foreword.tasks.base import Prediction, Reading
 from foreword.tasks.classify import Classify
 from foreword.tasks.metrics import Score
+from foreword.tasks.templated import for_site
 from foreword.training.loop import fit, schedule
 from foreword.training.plan import TrainPlan
 from foreword.training.sampler import BucketSampler
@@ -88,7 +89,7 @@ class PeftLoop:
     def __init__(self, peft: PeftModel, reader: FrozenModel, setting: Setting, run: Run) -> None:
         self.peft, self.reader, self.setting, self.rate = peft, reader, setting, float(run.rate or 0)
         self.plan = setting.plan(run.seed)
-        self.task: Task = for_site(setting.task, recipe("p-tuning-v2"))  # rows without places for soft tokens: PEFT puts its own in front
+        self.task: Classify = for_site(setting.task, recipe("p-tuning-v2"))  # rows without places for soft tokens: PEFT puts its own in front
         self.how = Reading(0, reader.shape.positions - setting.length)
         self.rows = [self.task.lesson(example, reader, self.how)[0] for example in setting.split.train]
         self.sampler = BucketSampler([row.num_tokens for row in self.rows], self.plan.batch_size, run.seed)

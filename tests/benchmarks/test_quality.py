@@ -43,8 +43,7 @@ def go_on(path: Path, train: Callable[[Run], dict[str, Any]], *, only: str = "*"
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT asks by the old name
 @pytest.mark.parametrize(
     "run",
-    [Run("foreword", method, "default", None, 0) for method in METHODS]
-    + [runs.sweep(m, 0)[i] for m in RATES for i in range(0, 3 * len(RATES[m]), 3)],
+    [Run("foreword", method, "default", None, 0) for method in METHODS] + [runs.sweep(method, 0)[0] for method in RATES],
     ids=lambda run: run.name,
 )
 def test_a_run_trains_and_is_judged(folder: str, run: Run) -> None:
@@ -97,21 +96,21 @@ def test_runs_are_kept_one_by_one_and_gone_on_with(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         go_on(path, train)
     assert [runs.run_of(one) for one in store.read(path)["runs"]] == done
-    assert [run.name for run in done][3:] == ["foreword/p-tuning-v2/default/default/seed0", "peft/prompt-tuning/random/0.001/seed0"]
+    assert [run.name for run in done][3:] == ["foreword/p-tuning-v2/default/default/seed0", "peft/prompt-tuning/text/0.01/seed0"]
     rest: list[Run] = []
     assert go_on(path, lambda run: rest.append(run) or made_up(run))
     assert not set(rest) & set(done)
-    sweep = sum(len(runs.sweep(method, 0)) for method in METHODS)
-    assert len({*rest, *done}) == len(rest) + len(done) == 4 + sweep + 2 * (4 + 4)
+    assert len({*rest, *done}) == len(rest) + len(done) == 4 + 4 * 3 + 2 * (4 + 4)
+    assert [run.method for run in (*done, *rest)] == list(METHODS) * 4 + [method for method in METHODS for _ in "ab"] * 2
     assert store.read(path)["sessions"] == [BIRTH]
 
 
 def test_further_seeds_are_for_the_best_rate(tmp_path: Path) -> None:
     path = tmp_path / "quality.json"
-    go_on(path, lambda run: made_up(run, 0.9 if (run.variant, run.rate) == ("text", 1e-2) else 0.5), only="*/prompt-tuning/*")
+    go_on(path, lambda run: made_up(run, 0.9 if run.rate == 3e-2 else 0.5), only="*/prompt-tuning/*")
     later = [one for one in store.read(path)["runs"] if one["system"] == "peft" and one["seed"]]
-    assert [(one["variant"], one["rate"], one["seed"]) for one in later] == [("text", 1e-2, 1), ("text", 1e-2, 2)]
-    assert runs.best(store.read(path)["runs"], "prompt-tuning", 0) == Run("peft", "prompt-tuning", "text", 1e-2, 0)
+    assert [(one["variant"], one["rate"], one["seed"]) for one in later] == [("text", 3e-2, 1), ("text", 3e-2, 2)]
+    assert runs.best(store.read(path)["runs"], "prompt-tuning", 0) == Run("peft", "prompt-tuning", "text", 3e-2, 0)
     assert runs.best(store.read(path)["runs"], "p-tuning", 0) is None
 
 
