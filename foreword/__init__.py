@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from foreword.methods import prefix_tuning as prefix_tuning
     from foreword.methods import prompt_tuning as prompt_tuning
     from foreword.prompts.template import Template as Template
+    from foreword.recipe import LoraSpec as LoraSpec
+    from foreword.recipe import Recipe as Recipe
     from foreword.specs import Init as Init
     from foreword.specs import PromptSpec as PromptSpec
     from foreword.specs import Reparam as Reparam
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from foreword.tasks.data import read as read_data
     from foreword.tasks.data import split as split_data
     from foreword.tasks.generate import Generate as Generate
+    from foreword.tasks.head_classify import HeadClassify as HeadClassify
     from foreword.tasks.metrics import Score as Score
     from foreword.training.loop import FitResult as FitResult
     from foreword.training.loop import fit as fit
@@ -43,9 +46,12 @@ _HOMES = {
     "ForewordError": "errors",
     "FrozenModel": "backbone.frozen",
     "Generate": "tasks.generate",
+    "HeadClassify": "tasks.head_classify",
     "Init": "specs",
+    "LoraSpec": "recipe",
     "PromptSpec": "specs",
     "Reader": "evaluation.evaluate",
+    "Recipe": "recipe",
     "Reparam": "specs",
     "Score": "tasks.metrics",
     "Template": "prompts.template",

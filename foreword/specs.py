@@ -12,6 +12,7 @@ from foreword.shape import KVShape, ModelShape
 Site = Literal["input", "kv"]
 Window = Literal["model", "pinned"]
 Layers = str | tuple[int, ...]
+Parts = str | tuple[str, ...]
 
 INIT_KINDS = ("default", "random", "uniform", "vocabulary", "text", "labels", "mean", "kv_of_text", "adapter", "file")
 
@@ -52,7 +53,8 @@ class PromptSpec:
     """A soft prompt as data: P virtual tokens at a site, a re-parameterisation, an initialiser.
 
     `layers` chooses layers of the kv site: "all", "last:N" or a list of indices. `dropout` drops whole numbers of a kv prefix
-    while training (P-tuning v2's code). `window` says whether a kv prefix fades with a sliding window ("model") or stays ("pinned").
+    while training (P-tuning v2's code). `parts` chooses among "encoder", "decoder" and "cross" of an encoder–decoder. `window` says
+    whether a kv prefix fades with a sliding window ("model") or stays ("pinned").
     """
 
     method: str
@@ -63,6 +65,7 @@ class PromptSpec:
     layers: Layers = "all"
     dropout: float = 0.0
     window: Window = "pinned"
+    parts: Parts = "all"
 
     def __post_init__(self) -> None:
         _one_of("site", self.site, ("input", "kv"))
@@ -72,32 +75,65 @@ class PromptSpec:
             raise UsageError(f"dropout is {self.dropout}, but it must be at least 0 and below 1; 0.1 is common.")
         if isinstance(self.layers, list):
             object.__setattr__(self, "layers", tuple(self.layers))
+        if self.parts != "all":
+            object.__setattr__(self, "parts", (self.parts,) if isinstance(self.parts, str) else tuple(self.parts))
+        if self.site == "input" and self.parts != "all":
+            raise UsageError(
+                f"parts {', '.join(self.parts)} came for the input site, which stands before the encoder; drop it or use a method of the kv site."
+            )
         if self.site == "input" and self.layers != "all":
             raise UsageError(
                 f"layers '{self.layers}' came for the input site, which has no layers; drop it or use a method of the kv site."
             )
 
     def chosen_layers(self, shape: ModelShape) -> tuple[int, ...]:
-        """Indices of the layers that get a prefix, ascending; raises UsageError for layers the model does not have."""
-        n = shape.num_layers
+        """Indices into `shape.kv` of the attentions that get a prefix, ascending; raises UsageError for layers or parts the model does not have.
+
+        Layers are counted within each part: "last:2" on an encoder–decoder means the last two of each chosen part.
+        """
+        return tuple(
+            sorted(i for part in self.chosen_parts(shape) for i in self._within([i for i, kv in enumerate(shape.kv) if kv.part == part]))
+        )
+
+    def chosen_parts(self, shape: ModelShape) -> tuple[str, ...]:
+        """The parts of the model that get a prefix; raises UsageError for parts the model does not have."""
+        if self.parts == "all":
+            return shape.parts
+        bad = [part for part in self.parts if part not in shape.parts]
+        if bad or not self.parts or len(set(self.parts)) != len(self.parts):
+            has = f"has {', '.join(shape.parts)}" if "self" not in shape.parts else "is one stack without parts"
+            raise UsageError(
+                f"parts {', '.join(self.parts) or 'none'} cannot be prefixed in a model that {has}; leave parts out, or choose among those."
+            )
+        return self.parts
+
+    def _within(self, own: list[int]) -> list[int]:
+        """The chosen ones of a part's indices."""
+        n = len(own)
         if self.layers == "all":
-            return tuple(range(n))
+            return own
         if isinstance(self.layers, str):
             head, _, count = self.layers.partition(":")
             if head != "last" or not count.isdecimal() or not 1 <= int(count) <= n:
                 raise UsageError(
                     f"layers '{self.layers}' cannot be read for a model of {n} layers; give 'all', 'last:N' or indices below {n}."
                 )
-            return tuple(range(n - int(count), n))
+            return own[-int(count) :]
         bad = [i for i in self.layers if not 0 <= i < n]
         if bad or not self.layers or len(set(self.layers)) != len(self.layers):
             raise UsageError(
                 f"layers {list(self.layers)} cannot be read for a model of {n} layers; give distinct indices from 0 to {n - 1}."
             )
-        return tuple(sorted(self.layers))
+        return [own[i] for i in self.layers]
+
+    def __add__(self, other: object) -> Any:
+        """A recipe of both, such as `prefix_tuning(20) + lora(8)`."""
+        from foreword.recipe import Recipe  # recipes are made of specs
+
+        return Recipe.of(self) + other
 
     def kv_shapes(self, shape: ModelShape) -> tuple[KVShape, ...]:
-        """Key/value shapes of the chosen layers."""
+        """Key/value shapes of the chosen attentions."""
         return tuple(shape.kv[i] for i in self.chosen_layers(shape))
 
     def width(self, shape: ModelShape) -> int:
@@ -111,6 +147,10 @@ class PromptSpec:
     def to_dict(self) -> dict[str, Any]:
         layers = list(self.layers) if isinstance(self.layers, tuple) else self.layers
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        if self.parts == "all":
+            del plain["parts"]
+        else:
+            plain["parts"] = list(self.parts)
         return {**plain, "layers": layers, "reparam": vars(self.reparam).copy(), "init": vars(self.init).copy()}
 
     @classmethod

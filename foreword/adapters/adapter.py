@@ -1,4 +1,4 @@
-"""An adapter: the artefact of training. A prompt's numbers, what they mean, and which base model and tokenizer they belong to."""
+"""An adapter: the artefact of training. What was learned, what it means, and which base model and tokenizer it belongs to."""
 
 from __future__ import annotations
 
@@ -15,26 +15,37 @@ from torch import Tensor
 
 from foreword.adapters.folder import CONFIG, MANIFEST, TENSORS, Folder, read_whole, write_folder
 from foreword.adapters.manifest import Manifest, Scores, read_manifest, read_tensors
-from foreword.adapters.tensors import check_finite, write_prompt
+from foreword.adapters.tensors import KEY, TensorShape, check_finite, write_tensors
+from foreword.backbone import weights
+from foreword.backbone.fingerprint import quantization_in
 from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.learned import Learned
 from foreword.errors import AdapterError, FingerprintError
+from foreword.prompts.head import Head
 from foreword.prompts.soft_prompt import as_tokens
 from foreword.prompts.tokens import VirtualTokens
+from foreword.recipe import Recipe
 from foreword.shape import ModelShape
 from foreword.specs import PromptSpec
+
+_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+HEAD = "head."
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """A trained prompt as it is saved: `flat` [P, W] in fp32 on the CPU, `task` a task's `to_dict`, `scores` metric → value, stderr, n.
+    """What was learned for one task, as it is saved: `tensors` on the CPU, `task` a task's `to_dict`, `scores` metric → value, stderr, n.
 
-    A folder holds `adapter_model.safetensors` (key `prompt_embeddings`, PEFT's layout), `adapter_config.json` (PEFT's) and `foreword.json`.
+    `tensors` has `prompt_embeddings` [P, W] in fp32 where the recipe has a prompt (PEFT's key and layout), `head.weight` and `head.bias` where
+    the task has a head, `lora.…` in PEFT's own names, `full.…` for all weights. A folder holds `adapter_model.safetensors`,
+    `adapter_config.json` (PEFT's) and `foreword.json`.
     """
 
-    spec: PromptSpec
+    recipe: Recipe
     shape: ModelShape
-    flat: Float[Tensor, "P W"]
+    tensors: dict[str, Tensor]
     task: dict[str, Any]
     base: str
     base_fingerprint: str
@@ -43,19 +54,61 @@ class Adapter:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        expected = (self.spec.length, self.spec.width(self.shape))
-        if tuple(self.flat.shape) != expected:
-            raise AdapterError(
-                f"a prompt of shape {list(self.flat.shape)} came, but its spec and base model ask for {list(expected)}; make them agree."
-            )
-        object.__setattr__(self, "flat", self.flat.detach().to("cpu", torch.float32).contiguous())
+        if spec := self.recipe.prompt:
+            expected, found = (spec.length, spec.width(self.shape)), tuple(self.flat.shape)
+            if found != expected:
+                raise AdapterError(
+                    f"a prompt of shape {list(found)} came, but its spec and base model ask for {list(expected)}; make them agree."
+                )
+        object.__setattr__(self, "tensors", {name: _kept(name, tensor) for name, tensor in self.tensors.items()})
 
-    def tokens(self) -> VirtualTokens:
+    @property
+    def method(self) -> str:
+        return self.recipe.method
+
+    @property
+    def spec(self) -> PromptSpec:
+        """The soft prompt's spec; raises AdapterError where there is none."""
+        if self.recipe.prompt is None:
+            raise AdapterError(f"an adapter of method '{self.method}' holds no soft prompt; give one that does.")
+        return self.recipe.prompt
+
+    @property
+    def flat(self) -> Float[Tensor, "P W"]:
+        """The soft prompt's numbers; raises AdapterError where there are none."""
+        if KEY not in self.tensors:
+            raise AdapterError(f"an adapter of method '{self.method}' holds no soft prompt; give one that does.")
+        return self.tensors[KEY]
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers stored."""
+        return sum(tensor.numel() for tensor in self.tensors.values())
+
+    def tokens(self) -> VirtualTokens | None:
         """The prompt, read at its site."""
-        return as_tokens(self.flat, self.spec, self.shape)
+        return as_tokens(self.flat, self.spec, self.shape) if self.recipe.prompt else None
+
+    def learned(self) -> Learned:
+        """The prompt and the head, as tasks read them."""
+        baked = {name.removeprefix(HEAD): tensor for name, tensor in self.tensors.items() if name.startswith(HEAD)}
+        return Learned(self.tokens(), Head.read(baked) if baked else None)
+
+    def model(self, model: FrozenModel) -> FrozenModel:
+        """The model that reads this adapter: `model` itself, or with the adapter's LoRA or weights."""
+        if self.recipe.lora is None and not self.recipe.full:
+            return model
+        return weights.apply(model, self.recipe, tensors=self.tensors)[0]
 
     def check(self, model: FrozenModel) -> None:
         """Raise FingerprintError unless the model and its tokenizer are those this adapter was trained on."""
+        recorded, found = (quantization_in(fingerprint) for fingerprint in (self.base_fingerprint, model.fingerprint))
+        if recorded != found:
+            kinds = [f"in {kind}" if kind else "without quantisation" for kind in (recorded, found)]
+            cure = f"with quantize='{recorded}'" if recorded else "without quantize"
+            raise FingerprintError(
+                f"the adapter was trained on '{self.base}' {kinds[0]}, but '{model.name}' is loaded {kinds[1]}; load it {cure}, or retrain."
+            )
         pairs = {
             "base model": (self.base_fingerprint, model.fingerprint),
             "tokenizer": (self.tokenizer_fingerprint, model.tokenizer_fingerprint),
@@ -71,12 +124,14 @@ class Adapter:
         """The folder's files, the manifest last; `where` is for messages. Raises AdapterError for what must not be saved."""
         from foreword.adapters.peft import config_of  # peft reads and makes adapters
 
-        data = self.flat.numpy().astype("<f4", copy=False).tobytes()
-        check_finite(data, where)
-        tensors = write_prompt(data, (self.flat.shape[0], self.flat.shape[1]))
+        parts = {name: (TensorShape(_NAMES[tensor.dtype], tuple(tensor.shape)), _bytes(tensor)) for name, tensor in self.tensors.items()}
+        for kind, data in parts.values():
+            check_finite(data, where, kind.dtype)
+        tensors = write_tensors(parts)
         manifest = Manifest(
-            spec=self.spec,
+            recipe=self.recipe,
             shape=self.shape,
+            tensors={name: kind for name, (kind, _) in parts.items()},
             task=self.task,
             base=self.base,
             base_fingerprint=self.base_fingerprint,
@@ -87,7 +142,7 @@ class Adapter:
             size=len(tensors),
         ).to_json()
         Manifest.from_json(manifest, where)  # what cannot be read again must not be written
-        config = config_of(self.spec, self.shape, self.task, self.base)
+        config = config_of(self.recipe, self.shape, self.task, self.base)
         return {TENSORS: tensors, CONFIG: json.dumps(config, indent=2, sort_keys=True).encode(), MANIFEST: manifest}
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -103,11 +158,11 @@ class Adapter:
     def read(cls, folder: Folder) -> Adapter:
         """The adapter in an open folder."""
         manifest = read_manifest(folder)
-        data = np.frombuffer(read_tensors(folder, manifest), dtype="<f4").reshape(manifest.tensor_shape)
+        parts = read_tensors(folder, manifest)
         return cls(
-            spec=manifest.spec,
+            recipe=manifest.recipe,
             shape=manifest.shape,
-            flat=torch.from_numpy(data.astype(np.float32, copy=True)),
+            tensors={name: _tensor(parts[name], kind) for name, kind in manifest.tensors.items()},
             task=manifest.task,
             base=manifest.base,
             base_fingerprint=manifest.base_fingerprint,
@@ -115,3 +170,23 @@ class Adapter:
             scores=manifest.scores,
             provenance=manifest.provenance,
         )
+
+
+def _kept(name: str, tensor: Tensor) -> Tensor:
+    """A tensor as it is kept: on the CPU, a prompt and a head in fp32."""
+    exact = name == KEY or name.startswith(HEAD) or tensor.dtype not in _NAMES
+    return tensor.detach().to("cpu", torch.float32 if exact else tensor.dtype).contiguous()
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    """Little-endian bytes; numpy knows no bfloat16, so 16-bit numbers go as their bits."""
+    if tensor.dtype == torch.float32:
+        return tensor.numpy().astype("<f4", copy=False).tobytes()
+    return tensor.view(torch.int16).numpy().astype("<i2", copy=False).tobytes()
+
+
+def _tensor(data: memoryview, kind: TensorShape) -> Tensor:
+    if kind.dtype == "F32":
+        return torch.from_numpy(np.frombuffer(data, dtype="<f4").astype(np.float32, copy=True)).view(kind.shape)
+    bits = torch.from_numpy(np.frombuffer(data, dtype="<i2").astype(np.int16, copy=True))
+    return bits.view(_DTYPES[kind.dtype]).view(kind.shape)

@@ -10,12 +10,13 @@ from dataclasses import dataclass, fields
 from typing import Any, NoReturn
 
 from foreword.adapters.folder import CONFIG, MANIFEST, TENSORS, Folder
-from foreword.adapters.tensors import read_prompt
+from foreword.adapters.tensors import KEY, WIDTHS, TensorShape
+from foreword.adapters.tensors import read_tensors as read_numbers
 from foreword.errors import AdapterError, UsageError
+from foreword.recipe import Recipe
 from foreword.shape import KVShape, ModelShape
-from foreword.specs import PromptSpec
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had a soft prompt's `spec` in place of `recipe` and `tensors`; it is still read
 PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "adapter_model.pkl")
 
 Scores = dict[str, dict[str, float | int]]
@@ -23,10 +24,14 @@ Scores = dict[str, dict[str, float | int]]
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything about an adapter but its numbers. `task` is a task's `to_dict`; `scores` maps a metric to value, stderr and n."""
+    """Everything about an adapter but its numbers. `task` is a task's `to_dict`; `scores` maps a metric to value, stderr and n.
 
-    spec: PromptSpec
+    `tensors` are the names, precisions and shapes of its numbers: `prompt_embeddings` [P, W], `head.…`, `lora.…` or `full.…`.
+    """
+
+    recipe: Recipe
     shape: ModelShape
+    tensors: dict[str, TensorShape]
     task: dict[str, Any]
     base: str
     base_fingerprint: str
@@ -37,14 +42,20 @@ class Manifest:
     size: int
 
     @property
-    def tensor_shape(self) -> tuple[int, int]:
-        """[P, W] of the prompt."""
-        return self.spec.length, self.spec.width(self.shape)
+    def length(self) -> int:
+        """P, none without a soft prompt."""
+        return self.recipe.prompt.length if self.recipe.prompt else 0
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers stored."""
+        return sum(math.prod(tensor.shape) for tensor in self.tensors.values())
 
     def to_json(self) -> bytes:
         """The file's bytes. A score that is no finite number is written as null. Raises AdapterError for what JSON cannot hold."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
-        plain |= {"spec": self.spec.to_dict(), "shape": self.shape.to_dict(), "scores": _nulls(self.scores)}
+        plain |= {"recipe": self.recipe.to_dict(), "shape": self.shape.to_dict(), "scores": _nulls(self.scores)}
+        plain["tensors"] = {name: {"dtype": kind.dtype, "shape": list(kind.shape)} for name, kind in self.tensors.items()}
         try:
             text = json.dumps({"format_version": FORMAT_VERSION, **plain}, indent=2, ensure_ascii=False, allow_nan=False)
             return (text + "\n").encode()
@@ -65,15 +76,27 @@ class Manifest:
         if not isinstance(found, dict):
             raise AdapterError(f"adapter '{where}' has a {MANIFEST} that is no mapping; copy the adapter again or retrain.")
         version = found.pop("format_version", None)
-        if type(version) is not int or version != FORMAT_VERSION:
+        if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
             raise AdapterError(
-                f"adapter '{where}' has format_version {version!r}, but this Foreword reads {FORMAT_VERSION}; "
+                f"adapter '{where}' has format_version {version!r}, but this Foreword reads 1 to {FORMAT_VERSION}; "
                 "update Foreword, or save the adapter again."
             )
-        _check_keys(found, {f.name for f in fields(cls)}, where)
-        manifest = cls(**{key: _checked(key, lambda key=key: _READERS[key](found[key]), where) for key in found})
-        _checked("spec", lambda: manifest.tensor_shape, where)
-        return manifest
+        names = {f.name for f in fields(cls)}
+        _check_keys(found, names if version > 1 else names - {"recipe", "tensors"} | {"spec"}, where)
+        if version == 1:
+            found["recipe"] = _checked("spec", lambda: {"method": found["spec"]["method"], "prompt": found.pop("spec")}, where)
+        plain = {key: _checked(key, lambda key=key: _READERS[key](found[key]), where) for key in found}
+        recipe, shape = plain["recipe"], plain["shape"]
+        if version == 1:
+            plain["tensors"] = {}
+        if recipe.prompt:
+            whole = _checked("recipe", lambda: (recipe.prompt.length, recipe.prompt.width(shape)), where)
+            promised = plain["tensors"].setdefault(KEY, TensorShape("F32", whole)) if version == 1 else plain["tensors"].get(KEY)
+            if promised != TensorShape("F32", whole):
+                raise AdapterError(
+                    f"adapter '{where}' has a {MANIFEST} whose recipe asks for '{KEY}' as F32 {list(whole)}, but whose tensors do not; copy the adapter again or retrain."
+                )
+        return cls(**plain)
 
 
 def read_manifest(folder: Folder) -> Manifest:
@@ -98,8 +121,8 @@ def check_present(folder: Folder) -> None:
     raise AdapterError(f"adapter '{folder.where}' has no {TENSORS}; copy it again or retrain.")
 
 
-def read_tensors(folder: Folder, manifest: Manifest) -> memoryview:
-    """The prompt's bytes [P, W], little-endian fp32, once they have passed every check; raises AdapterError for the first that fails."""
+def read_tensors(folder: Folder, manifest: Manifest) -> dict[str, memoryview]:
+    """Each tensor's little-endian bytes once they have passed every check; raises AdapterError for the first that fails."""
     check_present(folder)
     data = folder.read(TENSORS)
     if len(data) != manifest.size:
@@ -112,7 +135,7 @@ def read_tensors(folder: Folder, manifest: Manifest) -> memoryview:
             f"adapter '{folder.where}' has {TENSORS} with sha256 {digest[:16]}…, but {manifest.sha256[:16]}… was saved; "
             "copy it again or retrain."
         )
-    return read_prompt(data, manifest.tensor_shape, folder.where)
+    return read_numbers(data, manifest.tensors, folder.where)
 
 
 def problems(folder: Folder) -> list[str]:
@@ -153,10 +176,20 @@ def _checked(key: str, read: Callable[[], Any], where: str) -> Any:
         ) from error
 
 
-def _spec(value: Any) -> PromptSpec:
-    spec = PromptSpec.from_dict(value)
-    _text(spec.method)
-    return spec
+def _recipe(value: Any) -> Recipe:
+    recipe = Recipe.from_dict(value)
+    for part in (recipe, recipe.prompt):
+        if part is not None:
+            _text(part.method)
+    return recipe
+
+
+def _tensors(value: Any) -> dict[str, TensorShape]:
+    found = {_text(name): TensorShape(entry["dtype"], tuple(entry["shape"])) for name, entry in value.items()}
+    for kind in found.values():
+        if kind.dtype not in ("F32", "BF16", "F16") or kind.dtype not in WIDTHS or not all(type(n) is int and n >= 0 for n in kind.shape):
+            raise TypeError(value)
+    return found
 
 
 def _shape(value: Any) -> ModelShape:
@@ -176,9 +209,10 @@ def _shape(value: Any) -> ModelShape:
 
 def _task(value: Any) -> dict[str, Any]:
     _text(value["kind"])
-    _text(value["template"])
-    if not isinstance(value["bos"], bool):
-        raise TypeError(value)
+    if "template" in value:  # tasks with a head have none
+        _text(value["template"])
+        if not isinstance(value["bos"], bool):
+            raise TypeError(value)
     return dict(value)
 
 
@@ -214,8 +248,9 @@ def _size(value: Any) -> int:
 
 
 _READERS: dict[str, Any] = {
-    "spec": _spec,
+    "recipe": _recipe,
     "shape": _shape,
+    "tensors": _tensors,
     "task": _task,
     "base": _text,
     "base_fingerprint": _text,

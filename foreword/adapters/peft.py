@@ -24,6 +24,7 @@ from foreword.backbone.frozen import FrozenModel
 from foreword.errors import AdapterError
 from foreword.prompts.template import Bos, Soft, Template
 from foreword.prompts.tokens import EmbeddingPrefix, flatten_kv
+from foreword.recipe import Recipe
 from foreword.shape import ModelShape
 from foreword.specs import PromptSpec
 from foreword.tasks.generate import Generate
@@ -57,8 +58,11 @@ class PeftPrompt:
         return self.config["peft_type"]
 
 
-def config_of(spec: PromptSpec, shape: ModelShape, task: Mapping[str, Any], base: str) -> dict[str, Any]:
+def config_of(recipe: Recipe, shape: ModelShape, task: Mapping[str, Any], base: str) -> dict[str, Any]:
     """`adapter_config.json` of an adapter folder: PEFT's own type where PEFT would give the same answers, else one that makes it stop."""
+    spec = recipe.prompt
+    if spec is None or recipe.lora or shape.kind != "causal" or "template" not in task:
+        return {"peft_type": FOREIGN, "base_model_name_or_path": base, "inference_mode": True}
     template = Template.parse(task["template"], bos=task["bos"])
     exact = _why_not(spec, shape, template) is None and (spec.site == "kv" or _stands_first(template, emits_bos=True))
     return _config(_type_of(spec) if exact else FOREIGN, spec, shape, base)
@@ -81,9 +85,9 @@ def import_peft(folder: str | Path, model: FrozenModel, *, task: Mapping[str, An
         )
     kept = ("peft_type", "base_model_name_or_path", "revision", "task_type", "peft_version", "num_frozen_tokens")
     return Adapter(
-        spec=spec,
+        recipe=Recipe.of(spec),
         shape=model.shape,
-        flat=found.flat,
+        tensors={KEY: found.flat},
         task=_imported_task(task, spec),
         base=model.name,
         base_fingerprint=model.fingerprint,
@@ -100,6 +104,11 @@ def export_peft(
     A prompt that stands behind BOS is compiled to keys and values, BOS included, which needs the model. `peft_type` may ask for CARTRIDGE
     in place of PREFIX_TUNING.
     """
+    if adapter.recipe.lora or adapter.recipe.full or "template" not in adapter.task:
+        raise AdapterError(
+            f"the adapter cannot be exported to PEFT, because it holds more than a soft prompt (method '{adapter.method}', task '{adapter.task['kind']}'); "
+            "use it with Foreword."
+        )
     template = Template.parse(adapter.task["template"], bos=adapter.task["bos"])
     why = _why_not(adapter.spec, adapter.shape, template)
     if why is not None:

@@ -128,8 +128,7 @@ class AdapterStore:
 def _card(name: str, folder: Folder) -> Card:
     manifest = read_manifest(folder)
     check_present(folder)
-    length = manifest.tensor_shape[0]
-    return Card(name, manifest.spec.method, manifest.task["kind"], manifest.base, length, manifest.size, manifest.scores)
+    return Card(name, manifest.recipe.method, manifest.task["kind"], manifest.base, manifest.length, manifest.size, manifest.scores)
 
 
 def _remote(files: AbstractFileSystem, root: str, where: str) -> Folder:

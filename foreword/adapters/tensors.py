@@ -1,4 +1,4 @@
-"""The one tensor of an adapter as bytes: a safetensors file checked number by number, with the standard library only."""
+"""The tensors of an adapter as bytes: a safetensors file checked number by number; torch is not needed."""
 
 from __future__ import annotations
 
@@ -48,44 +48,74 @@ def read_header(data: bytes, where: str) -> dict[str, TensorInfo]:
     return {info.name: info for info in found}
 
 
-def read_prompt(data: bytes, shape: tuple[int, int], where: str) -> memoryview:
-    """The bytes of the prompt [P, W], little-endian fp32; raises AdapterError for other keys, dtypes or shapes and for NaN or infinity."""
+@dataclass(frozen=True)
+class TensorShape:
+    """What a manifest promises of one tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def read_tensors(data: bytes, expected: Mapping[str, TensorShape], where: str) -> dict[str, memoryview]:
+    """Each tensor's little-endian bytes; raises AdapterError for other keys, dtypes or shapes and for NaN or infinity."""
     found = read_header(data, where)
-    if set(found) != {KEY}:
+    if set(found) != set(expected):
         raise AdapterError(
-            f"adapter '{where}' has tensors {', '.join(sorted(found)) or 'none'} in {TENSORS}, but there must be one, '{KEY}'; "
-            "save it again or retrain."
+            f"adapter '{where}' has tensors {_names(found)} in {TENSORS}, but there must be {_names(expected)}; save it again or retrain."
         )
-    info = found[KEY]
-    if info.dtype != "F32" or info.shape != shape:
-        raise AdapterError(
-            f"adapter '{where}' has '{KEY}' as {info.dtype} {list(info.shape)}, but its manifest asks for F32 {list(shape)}; "
-            "save it again or retrain."
-        )
-    part = memoryview(data)[info.begin : info.end]
-    check_finite(part, where)
-    return part
+    parts = {}
+    for name, promised in expected.items():
+        info = found[name]
+        if (info.dtype, info.shape) != (promised.dtype, promised.shape):
+            raise AdapterError(
+                f"adapter '{where}' has '{name}' as {info.dtype} {list(info.shape)}, but its manifest asks for {promised.dtype} {list(promised.shape)}; "
+                "save it again or retrain."
+            )
+        parts[name] = memoryview(data)[info.begin : info.end]
+        check_finite(parts[name], where, promised.dtype)
+    return parts
 
 
-def check_finite(data: memoryview | bytes, where: str) -> None:
-    """Raise AdapterError if any of these little-endian fp32 numbers is NaN or infinite."""
-    numbers = array("f")
+def _names(tensors: Mapping[str, object]) -> str:
+    """Names in a message: the first few of many."""
+    names = sorted(tensors)
+    return (", ".join(f"'{name}'" for name in names[:3]) or "none") + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def check_finite(data: memoryview | bytes, where: str, dtype: str = "F32") -> None:
+    """Raise AdapterError if any of these little-endian numbers is NaN or infinite."""
+    numbers = array("f" if dtype == "F32" else "H")
     numbers.frombytes(data)
     if sys.byteorder == "big":
         numbers.byteswap()
-    if not math.isfinite(sum(numbers)):  # fp32 numbers cannot overflow a double, so only NaN and infinity survive the sum
-        bad = len(numbers) - sum(map(math.isfinite, numbers))
+    if dtype == "F32":
+        whole = math.isfinite(sum(numbers))  # fp32 numbers cannot overflow a double, so only NaN and infinity survive the sum
+        bad = 0 if whole else len(numbers) - sum(map(math.isfinite, numbers))
+    else:
+        exponent = {"BF16": 0x7F80, "F16": 0x7C00}[dtype]
+        bad = sum(bits & exponent == exponent for bits in numbers)
+    if bad:
         raise AdapterError(
             f"adapter '{where}' has {bad} of {len(numbers)} numbers that are NaN or infinite; retrain it with a lower learning rate."
         )
 
 
+def write_tensors(tensors: Mapping[str, tuple[TensorShape, bytes]]) -> bytes:
+    """A safetensors file as PEFT writes it; the numbers are little-endian."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    place = 0
+    for name in sorted(tensors):
+        kind, data = tensors[name]
+        header[name] = {"dtype": kind.dtype, "shape": list(kind.shape), "data_offsets": [place, place + len(data)]}
+        place += len(data)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, *(tensors[name][1] for name in sorted(tensors))])
+
+
 def write_prompt(data: bytes, shape: tuple[int, int]) -> bytes:
-    """A safetensors file with the one tensor [P, W] as PEFT writes it; `data` is little-endian fp32."""
-    entry = {"dtype": "F32", "shape": list(shape), "data_offsets": [0, len(data)]}
-    header = json.dumps({"__metadata__": {"format": "pt"}, KEY: entry}, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + data
+    """A file with the one tensor [P, W] of a soft prompt; `data` is little-endian fp32."""
+    return write_tensors({KEY: (TensorShape("F32", shape), data)})
 
 
 def _info(name: str, entry: Mapping[str, Any], start: int) -> TensorInfo:

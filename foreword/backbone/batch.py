@@ -17,16 +17,20 @@ Side = Literal["left", "right"]
 
 @dataclass(frozen=True)
 class Batch:
-    """`at` [B, P] says which text column each soft token stands before, -1 where a row has fewer; `mask` is False on pads."""
+    """`at` [B, P] says which text column each soft token stands before, -1 where a row has fewer; `mask` is False on pads.
+
+    `types` are token types: 1 on a second text, where a model tells the two apart.
+    """
 
     ids: Int[Tensor, "B T"]
     mask: Bool[Tensor, "B T"]
     at: Int[Tensor, "B P"]
     labels: Int[Tensor, "B T"]
     weights: Float[Tensor, "B T"]
+    types: Int[Tensor, "B T"]
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(*(tensor.to(device) for tensor in (self.ids, self.mask, self.at, self.labels, self.weights)))
+        return Batch(*(tensor.to(device) for tensor in vars(self).values()))
 
 
 def collate(rows: Sequence[Row], *, pad: int = 0, side: Side = "left") -> Batch:
@@ -38,6 +42,7 @@ def collate(rows: Sequence[Row], *, pad: int = 0, side: Side = "left") -> Batch:
     at = torch.full((len(rows), soft), -1, dtype=torch.long)
     labels = torch.full((len(rows), width), -100, dtype=torch.long)
     weights = torch.zeros(len(rows), width)
+    types = torch.zeros(len(rows), width, dtype=torch.long)
     for b, row in enumerate(rows):
         begin = width - len(row.ids) if side == "left" else 0
         span = slice(begin, begin + len(row.ids))
@@ -48,4 +53,6 @@ def collate(rows: Sequence[Row], *, pad: int = 0, side: Side = "left") -> Batch:
         if row.labels:
             labels[b, span] = torch.tensor(row.labels, dtype=torch.long)
             weights[b, span] = torch.tensor(row.weights)
-    return Batch(ids, mask, at, labels, weights)
+        if row.types:
+            types[b, span] = torch.tensor(row.types, dtype=torch.long)
+    return Batch(ids, mask, at, labels, weights, types)

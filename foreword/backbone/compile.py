@@ -48,7 +48,7 @@ def compile_prompt(model: FrozenModel, prompt: EmbeddingPrefix, row: Row) -> tup
 def _only_soft(length: int) -> Batch:
     """A batch of one row that has soft tokens and no text."""
     empty = torch.zeros(1, 0, dtype=torch.long)
-    return Batch(empty, empty.bool(), torch.zeros(1, length, dtype=torch.long), empty, empty.float())
+    return Batch(empty, empty.bool(), torch.zeros(1, length, dtype=torch.long), empty, empty.float(), empty)
 
 
 def without_head(row: Row, swallowed: int) -> Row:

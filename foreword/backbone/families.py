@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from foreword.errors import ModelError
-from foreword.shape import ModelShape
-from foreword.specs import PromptSpec, Site
+from foreword.shape import Kind, ModelShape
+from foreword.specs import PromptSpec, Site, Window
 
 _BOTH: tuple[Site, ...] = ("input", "kv")
 _INSTEAD = "use a method of the input site (prompt-like tables and encoders before the text), or LoRA"
@@ -14,11 +14,16 @@ _INSTEAD = "use a method of the input site (prompt-like tables and encoders befo
 
 @dataclass(frozen=True)
 class Family:
-    """One supported `model_type`: its name in tables, the sites that keep the laws, and why a site is missing."""
+    """One supported `model_type`: its name in tables, the sites that keep the laws, and why a site is missing.
+
+    `after_pad` marks encoders whose positions count from behind the pad token; `kind` says which laws there are.
+    """
 
     title: str
     sites: tuple[Site, ...] = _BOTH
     why_not: str = ""
+    after_pad: bool = False
+    kind: Kind = "causal"
 
 
 FAMILIES: dict[str, Family] = {
@@ -38,7 +43,22 @@ FAMILIES: dict[str, Family] = {
     "granite": Family("Granite"),
     "smollm3": Family("SmolLM3"),
     "gpt_oss": Family("GPT-OSS"),
+    "t5": Family("T5", kind="encoder-decoder"),
+    "mt5": Family("mT5", kind="encoder-decoder"),
+    "bart": Family("BART", kind="encoder-decoder"),
+    "mbart": Family("mBART", kind="encoder-decoder"),
+    "marian": Family("Marian", kind="encoder-decoder"),
+    "pegasus": Family("Pegasus", kind="encoder-decoder"),
     "deepseek_v3": Family("DeepSeek-V3", ("input",), "its latent attention keeps no keys and values per head"),
+    "bert": Family("BERT", kind="encoder"),
+    "roberta": Family("RoBERTa", after_pad=True, kind="encoder"),
+    "xlm-roberta": Family("XLM-R", after_pad=True, kind="encoder"),
+    "electra": Family("ELECTRA", kind="encoder"),
+    "distilbert": Family("DistilBERT", kind="encoder"),
+    "albert": Family("ALBERT", kind="encoder"),
+    "mpnet": Family("MPNet", after_pad=True, kind="encoder"),
+    "deberta-v2": Family("DeBERTa-v2 and v3", kind="encoder"),
+    "modernbert": Family("ModernBERT", kind="encoder"),
 }
 
 REFUSED: dict[str, str] = {
@@ -62,10 +82,21 @@ def family_of(model_type: str) -> Family:
     raise ModelError(f"model type '{model_type}' is not among the families proved so far ({', '.join(FAMILIES)}); use one of these.")
 
 
-def check_site(spec: PromptSpec, shape: ModelShape) -> None:
-    """Raise ModelError when a family does not keep the laws at a spec's site."""
+def check_site(spec: PromptSpec | None, shape: ModelShape) -> None:
+    """Raise ModelError when a family does not keep the laws at a spec's site, or with its window."""
     family = family_of(shape.family)
-    if spec.site not in family.sites:
+    if spec is not None and spec.site not in family.sites:
         raise ModelError(
             f"method '{spec.method}' puts keys and values before every layer, but {family.title} is refused there: {family.why_not}; {_INSTEAD}."
+        )
+    if spec is not None and spec.site == "kv":
+        check_window(spec.window, shape)
+
+
+def check_window(window: Window, shape: ModelShape) -> None:
+    """Raise ModelError when a prefix is to fade with the sliding window of a model whose text does not begin behind it."""
+    if window == "model" and shape.kind != "causal" and shape.windowed:
+        raise ModelError(
+            f"window 'model' came for {family_of(shape.family).title}, but its text begins at its first position, so a prefix stands at no "
+            "distance that a sliding window could end; use window 'pinned'."
         )

@@ -10,12 +10,15 @@ from typing import Any, final
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from foreword.backbone import attention, combine
+from foreword.backbone import attention, combine, seq2seq
 from foreword.backbone.batch import Batch
+from foreword.backbone.branches import branch
+from foreword.backbone.families import check_window, family_of
 from foreword.backbone.fingerprint import fingerprint_model, fingerprint_tokenizer
+from foreword.backbone.quantize import quantization_of, settle
 from foreword.backbone.recompute import recomputing
 from foreword.backbone.tokenizer import TextTokenizer
 from foreword.errors import DataError
@@ -38,11 +41,19 @@ class Prepared:
 class FrozenModel:
     """A base model that never changes: eval mode, no gradients, Foreword's attention installed."""
 
-    def __init__(self, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, shape: ModelShape, name: str) -> None:
-        self.network = network.eval().requires_grad_(False)
-        self.tokenizer = TextTokenizer(tokenizer)
+    def __init__(
+        self, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, shape: ModelShape, name: str, base: FrozenModel | None = None
+    ) -> None:
+        self.network = settle(network.eval().requires_grad_(False))
+        self.base = base
+        self.tokenizer = TextTokenizer(tokenizer, closing=shape.kind != "causal")
         self.shape, self.name = shape, name
-        attention.install(network)
+        if not branch(network):
+            attention.install(network)
+
+    @property
+    def _no_cache(self) -> dict[str, Any]:
+        return {} if self.shape.kind == "encoder" else {"use_cache": False}
 
     @property
     def device(self) -> torch.device:
@@ -53,15 +64,36 @@ class FrozenModel:
         return self.network.dtype
 
     @cached_property
+    def quantization(self) -> str | None:
+        """How the weights are stored: nf4, int8, or None for plain numbers."""
+        return quantization_of(self.network)
+
+    @cached_property
     def fingerprint(self) -> str:
-        return fingerprint_model(self.network, self.shape)
+        return self.base.fingerprint if self.base else fingerprint_model(self.network, self.shape)
 
     @cached_property
     def tokenizer_fingerprint(self) -> str:
-        return fingerprint_tokenizer(self.tokenizer.inner)
+        return self.base.tokenizer_fingerprint if self.base else fingerprint_tokenizer(self.tokenizer.inner)
+
+    def over(self, network: PreTrainedModel) -> FrozenModel:
+        """The same base model read through another network, one with LoRA perhaps: tokenizer, shape and fingerprints stay."""
+        return FrozenModel(network, self.tokenizer.inner, self.shape, self.name, base=self)
+
+    @cached_property
+    def slots(self) -> dict[nn.Module, int]:
+        """The attention modules, numbered as `shape.kv`."""
+        return attention.number(self.network, self.shape)
+
+    def hidden(self, batch: Batch, tokens: Tokens = None) -> Float[Tensor, "B T H"]:
+        """The last layer's output at each of the caller's T tokens: what a task's head reads."""
+        assert self.shape.kind != "encoder-decoder", "head tasks refuse encoder–decoders"
+        ready = self.prepare(batch, tokens)
+        states = self.network.base_model(**ready.inputs, **self._no_cache).last_hidden_state
+        return states.gather(1, ready.text[:, :, None].expand(-1, -1, states.shape[2]))
 
     def forward(self, batch: Batch, tokens: Tokens = None) -> Float[Tensor, "B T V"]:
-        """Logits after each of the caller's T tokens."""
+        """Logits after each of the caller's T tokens; an encoder–decoder reads a source as a whole, so they are the same for all its tokens."""
         ready = self.prepare(batch, tokens)
         logits = self.network(**ready.inputs, use_cache=False).logits
         return logits.gather(1, ready.text[:, :, None].expand(-1, -1, logits.shape[2]))
@@ -79,6 +111,8 @@ class FrozenModel:
             raise DataError(
                 "a label stands first in its row, where nothing predicts it; begin the template with {bos}, words, a field or a soft token."
             )
+        if self.shape.kind == "encoder-decoder":  # hardly any column of a decoder predicts nothing
+            return self.network(**ready.inputs, use_cache=False).logits[rows, before]
         keep, where = before.unique(return_inverse=True)
         logits = self.network(**ready.inputs, use_cache=False, logits_to_keep=keep).logits
         return logits[rows, where]
@@ -88,20 +122,35 @@ class FrozenModel:
         batch = batch.to(self.device)
         tokens = list(tokens) if isinstance(tokens, Sequence) else tokens
         soft = self._soft(batch, tokens)
+        if self.shape.kind == "encoder-decoder":
+            inputs, mask, text = seq2seq.inputs(batch, soft, self.table, self.answer_opening)
+        else:
+            inputs, mask, text = self._line(batch, soft)
+        prefixes = [t if isinstance(t, KVPrefix) else None for t in (tokens if isinstance(tokens, list) else [tokens])]
+        lengths = torch.tensor([p.length if p else 0 for p in prefixes], device=self.device)
+        positions = combine.positions(mask, self._start(lengths).expand(len(mask)))
+        if self.shape.kind != "encoder-decoder":
+            inputs["position_ids"] = positions
+        if any(prefixes):
+            inputs["foreword"] = self._attachment(prefixes, lengths, positions)
+        return Prepared(inputs, mask, text)
+
+    def _line(self, batch: Batch, soft: Tensor | None) -> tuple[dict[str, Any], Tensor, Tensor]:
+        """One stack's inputs, merged mask and text columns."""
         if soft is None:
             mask = batch.mask
             text = torch.arange(batch.ids.shape[1], device=self.device).expand(len(batch.ids), -1)
             inputs: dict[str, Any] = {"input_ids": batch.ids}
         else:
-            merged = combine.merge(self.network.get_input_embeddings()(batch.ids), batch.mask, soft, batch.at)
+            merged = combine.merge(self.table(batch.ids), batch.mask, soft, batch.at)
             mask, text, inputs = merged.mask, merged.text, {"inputs_embeds": merged.embeds}
-        prefixes = [t if isinstance(t, KVPrefix) else None for t in (tokens if isinstance(tokens, list) else [tokens])]
-        lengths = torch.tensor([p.length if p else 0 for p in prefixes], device=self.device)
-        inputs["attention_mask"] = mask.long()
-        inputs["position_ids"] = combine.positions(mask, lengths.expand(len(mask)))
-        if any(prefixes):
-            inputs["foreword"] = self._attachment(prefixes, lengths, inputs["position_ids"])
-        return Prepared(inputs, mask, text)
+        if self.typed:
+            inputs["token_type_ids"] = torch.zeros_like(mask, dtype=torch.long).scatter(1, text, batch.types)
+        return {**inputs, "attention_mask": mask.long()}, mask, text
+
+    def _start(self, lengths: Int[Tensor, " R"]) -> Int[Tensor, " R"]:
+        """The position of a text's first token: after a kv prefix on causal models, as their engines count; else all positions stay the text's."""
+        return lengths if self.shape.kind == "causal" else torch.full_like(lengths, self.first_position)
 
     def _soft(self, batch: Batch, tokens: VirtualTokens | list[VirtualTokens | None] | None) -> Tensor | None:
         """Input-level virtual tokens as [B, P, E], or None where no row has any."""
@@ -127,6 +176,8 @@ class FrozenModel:
 
     def _attachment(self, prefixes: list[KVPrefix | None], lengths: Tensor, position_ids: Tensor) -> attention.Attachment:
         """KV prefixes of one shared or B different rows as one attachment, cast once to the network's precision."""
+        for prefix in prefixes:
+            check_window(prefix.window if prefix else "pinned", self.shape)
         longest = int(lengths.max())
         layers = sorted({layer for prefix in prefixes if prefix for layer in prefix.keys})
 
@@ -149,6 +200,7 @@ class FrozenModel:
             return real if all(has) else real & torch.tensor(has, device=self.device)[:, None]
 
         return attention.Attachment(
+            slots=self.slots,
             keys={layer: stack("keys", layer) for layer in layers},
             values={layer: stack("values", layer) for layer in layers},
             mask={layer: present(layer) for layer in layers},
@@ -165,9 +217,34 @@ class FrozenModel:
         """
         return recomputing(self.network, self.name) if on else nullcontext()
 
-    def embed(self, ids: Sequence[int]) -> Float[Tensor, "N E"]:
+    @cached_property
+    def first_position(self) -> int:
+        """Where an encoder's positions begin: RoBERTa's count from behind its pad token."""
+        return int(self.network.config.pad_token_id) + 1 if family_of(self.shape.family).after_pad else 0
+
+    @cached_property
+    def typed(self) -> bool:
+        """Whether the model tells a first text from a second by token types."""
+        return self.shape.kind == "encoder" and (getattr(self.network.config, "type_vocab_size", 0) or 0) > 1
+
+    @cached_property
+    def answer_opening(self) -> tuple[int, ...]:
+        """What an encoder–decoder's decoder reads before every answer."""
+        return seq2seq.opening(self.network, self.name)
+
+    @cached_property
+    def embed_scale(self) -> float:
+        """What the model multiplies embeddings with when it is given token ids instead (Marian, Pegasus)."""
+        return seq2seq.embed_scale(self.network) if self.shape.kind == "encoder-decoder" else 1.0
+
+    def table(self, ids: Int[Tensor, "*N"]) -> Float[Tensor, "*N E"]:
         """Input embeddings as the first layer gets them (Gemma's are scaled inside)."""
-        return self.network.get_input_embeddings()(torch.tensor(list(ids), dtype=torch.long, device=self.device)).detach()
+        embeds = self.network.get_input_embeddings()(ids)
+        return embeds if self.embed_scale == 1.0 else embeds * self.embed_scale
+
+    def embed(self, ids: Sequence[int]) -> Float[Tensor, "N E"]:
+        """`table` of a list of ids."""
+        return self.table(torch.tensor(list(ids), dtype=torch.long, device=self.device)).detach()
 
     def frequent_tokens(self, count: int) -> list[int]:
         """Up to `count` ordinary word pieces in the order of the vocabulary, which for merged vocabularies is the order of frequency."""
@@ -183,12 +260,22 @@ class FrozenModel:
 
     @torch.no_grad()
     def keys_values(self, embeddings: Float[Tensor, "N E"]) -> Float[Tensor, "N W"]:
-        """Keys and values of every layer for a run of input embeddings behind BOS (whose own are left out), flat."""
-        from foreword.backbone.compile import read_cache  # compile reads FrozenModel's own parts
+        """Keys and values of every attention for a run of input embeddings between special tokens (whose own are left out), flat.
 
-        bos = self.tokenizer.bos
-        head = self.embed([bos]) if bos is not None else self.embed([])
-        run = torch.cat([head, embeddings.to(self.device, self.dtype)])[None]
-        cache = DynamicCache()
-        self.network(inputs_embeds=run, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        return read_cache(cache, self.shape, skip=len(head)).to(embeddings.device)
+        An encoder–decoder reads it as a source and as an answer.
+        """
+        text = embeddings.to(self.device, self.dtype)
+        first = self.tokenizer.bos
+        before = self.embed([first]) if first is not None else self.embed([])
+        given, begin = {"inputs_embeds": torch.cat([before, text])[None]}, {"self": len(before)}
+        if self.shape.kind == "encoder-decoder":
+            before, after, start = (self.embed(ids) for ids in (self.tokenizer.opening, self.tokenizer.closing, self.answer_opening))
+            given, begin = seq2seq.sides(text, before, after, start, self.embed_scale)
+        recorder = attention.Recorder()
+        self.network.base_model(**given, foreword=recorder, **self._no_cache)
+        parts = []
+        for module, slot in self.slots.items():
+            skip = begin[self.shape.kv[slot].part]
+            pair = torch.stack([side[0, :, skip : skip + len(text)] for side in recorder.seen[module]])  # [2, K, N, D]
+            parts.append(pair.permute(2, 0, 1, 3).reshape(len(text), -1))
+        return torch.cat(parts, dim=1).to(embeddings.device)

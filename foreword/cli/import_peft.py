@@ -52,7 +52,7 @@ def import_(
         output.document(_document(adapter, out, model))
         return
     screen = output.screen()
-    screen.print(f"{out}: {adapter.spec.method}, {output.count(adapter.spec.length, 'virtual token')}, {adapter.flat.numel():,} numbers")
+    screen.print(f"{out}: {adapter.method}, {output.count(adapter.spec.length, 'virtual token')}, {adapter.num_parameters:,} numbers")
     screen.print(f"Next:\n  foreword show {shlex.quote(str(out))}")
 
 
@@ -70,9 +70,9 @@ def _meant(options: TaskOptions, labels: str | None) -> Task | None:
 def _document(adapter: Adapter, out: Path, model: str) -> dict[str, Any]:
     return {
         "adapter": str(out),
-        "method": adapter.spec.method,
+        "method": adapter.method,
         "task": adapter.task["kind"],
         "model": model,
-        "num_parameters": adapter.flat.numel(),
+        "num_parameters": adapter.num_parameters,
         "bytes": (out / TENSORS).stat().st_size,
     }

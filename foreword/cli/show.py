@@ -34,10 +34,10 @@ def show(adapter: AdapterPath, json: AsJson = False) -> None:
 def _document(adapter: str, manifest: Manifest) -> dict[str, Any]:
     shared = {
         "adapter": adapter,
-        "method": manifest.spec.method,
+        "method": manifest.recipe.method,
         "task": manifest.task["kind"],
         "model": manifest.base,
-        "num_parameters": _numbers(manifest),
+        "num_parameters": manifest.num_parameters,
         "bytes": manifest.size,
         "scores": manifest.scores,
     }
@@ -46,23 +46,32 @@ def _document(adapter: str, manifest: Manifest) -> dict[str, Any]:
 
 
 def _facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    task, spec = manifest.task, manifest.spec
+    task, spec = manifest.task, manifest.recipe.prompt
     yield "task", task["kind"] + (f": {', '.join(task['labels'])}" if task.get("labels") else "")
-    yield "method", f"{spec.method}, {_place(spec)}"
-    yield "template", template_text(Template.parse(task["template"], bos=task["bos"]), spec)
+    yield "method", ", ".join([manifest.recipe.method, *_trained(manifest)])
+    if "template" in task:
+        yield "template", template_text(Template.parse(task["template"], bos=task["bos"]), spec)
     if task.get("description"):
         yield "description", task["description"]
     yield "base", f"{manifest.base} ({manifest.shape.family})"
     yield "fingerprints", f"base {manifest.base_fingerprint}, tokenizer {manifest.tokenizer_fingerprint}"
-    yield "numbers", f"{_numbers(manifest):,} in {output.size(manifest.size)}, sha256 {manifest.sha256[:16]}"
+    yield "numbers", f"{manifest.num_parameters:,} in {output.size(manifest.size)}, sha256 {manifest.sha256[:16]}"
     for name, score in manifest.scores.items():
         yield name, output.score_text(score)
     yield from _provenance(manifest.provenance)
 
 
-def _numbers(manifest: Manifest) -> int:
-    length, width = manifest.tensor_shape
-    return length * width
+def _trained(manifest: Manifest) -> Iterator[str]:
+    """The parts that were trained, in words."""
+    recipe = manifest.recipe
+    if recipe.prompt:
+        yield _place(recipe.prompt)
+    if recipe.lora:
+        yield f"LoRA of rank {recipe.lora.r}{' (frozen)' if recipe.lora.frozen else ''}"
+    if recipe.full:
+        yield "all weights"
+    if any(name.startswith("head.") for name in manifest.tensors):
+        yield "a head"
 
 
 def _place(spec: PromptSpec) -> str:
@@ -79,9 +88,9 @@ def _place(spec: PromptSpec) -> str:
     return f"{tokens} as keys and values of {layers}{made}"
 
 
-def template_text(template: Template, spec: PromptSpec) -> str:
+def template_text(template: Template, spec: PromptSpec | None) -> str:
     """A template for the eye: soft tokens in ⟨⟩, fields in {}, line ends as ↵."""
-    counts = iter(template.soft_counts(spec.length) if template.has_soft else [])
+    counts = iter(template.soft_counts(spec.length) if spec and template.has_soft else [])
     pieces = []
     for part in template.parts:
         if isinstance(part, Soft):

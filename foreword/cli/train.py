@@ -158,10 +158,10 @@ def _document(result: FitResult, out: Path, model: str) -> dict[str, Any]:
     adapter = result.adapter
     return {
         "adapter": str(out),
-        "method": adapter.spec.method,
+        "method": adapter.method,
         "task": adapter.task["kind"],
         "model": model,
-        "num_parameters": adapter.flat.numel(),
+        "num_parameters": adapter.num_parameters,
         "bytes": (out / TENSORS).stat().st_size,
         "steps": result.steps,
         "seconds": round(result.seconds, 3),
@@ -181,10 +181,10 @@ def _report(result: FitResult, out: Path, plan: TrainPlan, example: Mapping[str,
         output.say(
             f"note: stopped early at step {result.steps} of {plan.steps}: {output.count(plan.patience, 'evaluation')} without a better score."
         )
-    screen.print(f"{out}: {adapter.spec.method} on {adapter.base}")
+    screen.print(f"{out}: {adapter.method} on {adapter.base}")
     rows = [(name, output.score_text(score.to_dict())) for name, score in result.scores.items()]
     rows += [
-        ("numbers", f"{adapter.flat.numel():,} in {output.size((out / TENSORS).stat().st_size)}"),
+        ("numbers", f"{adapter.num_parameters:,} in {output.size((out / TENSORS).stat().st_size)}"),
         ("time", f"{output.duration(result.seconds)} for {output.count(result.steps, 'step')}"),
         ("memory", f"{output.size(result.peak_memory)} at most"),
     ]

@@ -78,8 +78,8 @@ def _row(item: DemoTask, before: dict[str, Score], after: dict[str, Score], adap
         "task": item.name,
         "metric": item.metric,
         "scores": {name: {metric: score.to_dict() for metric, score in found.items()} for name, found in scores.items()},
-        "bytes": adapter.flat.numel() * adapter.flat.element_size(),
-        "num_parameters": adapter.flat.numel(),
+        "bytes": sum(tensor.nbytes for tensor in adapter.tensors.values()),
+        "num_parameters": adapter.num_parameters,
         "seconds": round(seconds, 3),
     }
 

@@ -31,6 +31,8 @@ class Tokenizer(Protocol):
     def bos(self) -> int | None: ...
     @property
     def eos(self) -> int | None: ...
+    @property
+    def closing(self) -> tuple[int, ...]: ...
     def encode(self, text: str) -> list[int]: ...
     def split_specials(self, words: str) -> list[str | int]: ...
     def cut(self, text: str, num_tokens: int) -> str: ...
@@ -63,13 +65,15 @@ Part = Words | Field | Soft | Bos
 class Row:
     """One sequence. `at[j]` is the index of the text token that soft token j stands before (0…T, never falling).
 
-    `labels` are the tokens to be predicted at their own position, -100 elsewhere; `weights` scale their loss.
+    `labels` are the tokens to be predicted at their own position, -100 elsewhere; `weights` scale their loss. `types` are token types
+    (1 on a second text); none means all 0.
     """
 
     ids: tuple[int, ...]
     at: tuple[int, ...] = ()
     labels: tuple[int, ...] = ()
     weights: tuple[float, ...] = ()
+    types: tuple[int, ...] = ()
 
     @property
     def num_tokens(self) -> int:
@@ -164,6 +168,7 @@ class Template:
                 elif tokenizer.bos is not None:
                     ids.append(tokenizer.bos)
         flush()
+        ids.extend(tokenizer.closing)
         labels = (-100,) * len(ids) + tuple(answer)
         return Row((*ids, *answer), tuple(at), labels, tuple(float(label >= 0) for label in labels))
 

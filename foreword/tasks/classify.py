@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
@@ -12,18 +12,20 @@ from torch import Tensor
 
 from foreword.backbone.batch import collate
 from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.learned import Learned
 from foreword.errors import DataError, UsageError
 from foreword.prompts.init import Material
 from foreword.prompts.template import Row, Template
 from foreword.prompts.tokens import VirtualTokens
 from foreword.tasks import metrics
-from foreword.tasks.base import Example, Prediction, Task, parsed, token_losses
+from foreword.tasks.base import Example, Prediction, Question
 from foreword.tasks.metrics import Score
+from foreword.tasks.templated import TemplateTask, parsed, token_losses
 
 
 @final
 @dataclass(frozen=True, init=False)
-class Classify(Task):
+class Classify(TemplateTask):
     """Score(label) = mean log p(word pieces | text); `words` gives labels other words; `prior` [labels] is subtracted (Zhao et al. 2021, arXiv:2102.09690)."""
 
     labels: tuple[str, ...]
@@ -69,9 +71,10 @@ class Classify(Task):
             raise DataError(f"label '{label}' is not one of {', '.join(self.labels)}; correct the data, or train with this label.")
         return self.pieces(model)[self.labels.index(label)]
 
-    def predict(self, model: FrozenModel, tokens: VirtualTokens | None, rows: Sequence[Row], batch_size: int) -> Iterator[Prediction]:
+    def predict(self, model: FrozenModel, learned: Learned, questions: Sequence[Question], batch_size: int) -> Iterator[Prediction]:
+        rows = [question.rows[0] for question in questions]
         for begin in range(0, len(rows), batch_size):
-            logits = self.scores(model, tokens, rows[begin : begin + batch_size])
+            logits = self.scores(model, learned.tokens, rows[begin : begin + batch_size])
             losses = -logits - torch.tensor(self.prior or (0.0,) * len(self.labels))
             for scores, costs in zip(logits.softmax(1).tolist(), losses.tolist(), strict=True):
                 best = max(range(len(scores)), key=scores.__getitem__)
@@ -101,9 +104,6 @@ class Classify(Task):
     def score(self, predictions: Sequence[Prediction], targets: Sequence[str]) -> dict[str, Score]:
         predicted = [p.text for p in predictions]
         return {"accuracy": metrics.accuracy(predicted, targets), "macro_f1": metrics.macro_f1(predicted, targets)}
-
-    def monitor(self, scores: Mapping[str, Score]) -> float:
-        return -scores["loss"].value  # on a hundred validation texts accuracy is too noisy to choose by
 
     def material(self, examples: Sequence[Example]) -> Material:
         text = self.description or f"Classify the text as {', '.join(self.labels[:-1])} or {self.labels[-1]}."

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
 from foreword.backbone import generate
 from foreword.backbone.batch import collate
 from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.learned import Learned
 from foreword.errors import DataError, UsageError
 from foreword.prompts.init import Material
 from foreword.prompts.template import Row, Template
 from foreword.prompts.tokens import VirtualTokens
 from foreword.tasks import metrics
-from foreword.tasks.base import Example, Prediction, Task, parsed
+from foreword.tasks.base import Example, Prediction, Question
 from foreword.tasks.metrics import Score
+from foreword.tasks.templated import TemplateTask, parsed
 
 
 @final
 @dataclass(frozen=True, init=False)
-class Generate(Task):
+class Generate(TemplateTask):
     """Greedy text after the input, ended by the end-of-sequence token that training puts behind every output."""
 
     template: Template = Template.parse("{soft}{input}\nOutput: {answer}")
@@ -36,16 +38,21 @@ class Generate(Task):
         if self.max_new_tokens < 1:
             raise UsageError(f"max_new_tokens is {self.max_new_tokens}, but it must be at least 1.")
 
+    @property
+    def room(self) -> int:
+        return self.max_new_tokens
+
     def answer(self, example: Example, model: FrozenModel) -> list[int]:
         text = example.get(self.target, "")
         if not text.strip():
             raise DataError("an example has an empty 'output'; remove the row or fill it.")
         return model.tokenizer.encode(self.template.space + text) + ([model.tokenizer.eos] if model.tokenizer.eos is not None else [])
 
-    def predict(self, model: FrozenModel, tokens: VirtualTokens | None, rows: Sequence[Row], batch_size: int) -> Iterator[Prediction]:
+    def predict(self, model: FrozenModel, learned: Learned, questions: Sequence[Question], batch_size: int) -> Iterator[Prediction]:
+        rows = [question.rows[0] for question in questions]
         for begin in range(0, len(rows), batch_size):
             batch = collate(rows[begin : begin + batch_size], pad=model.tokenizer.pad)
-            for ids in generate.generate(model, batch, tokens, max_new_tokens=self.max_new_tokens, stop=self.stop(model)):
+            for ids in generate.generate(model, batch, learned.tokens, max_new_tokens=self.max_new_tokens, stop=self.stop(model)):
                 yield Prediction(model.tokenizer.decode(ids).strip())
 
     def stream(self, model: FrozenModel, tokens: VirtualTokens | None, row: Row) -> Iterator[str]:
@@ -69,9 +76,6 @@ class Generate(Task):
     def score(self, predictions: Sequence[Prediction], targets: Sequence[str]) -> dict[str, Score]:
         predicted = [p.text for p in predictions]
         return {"rouge_l": metrics.rouge_l(predicted, targets), "exact_match": metrics.exact_match(predicted, targets)}
-
-    def monitor(self, scores: Mapping[str, Score]) -> float:
-        return -scores["loss"].value
 
     def material(self, examples: Sequence[Example]) -> Material:
         texts = tuple(" ".join(example[name] for name in self.columns) for example in examples)

@@ -11,8 +11,9 @@ from foreword.prompts.template import Template
 from foreword.tasks.base import Task
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
+from foreword.tasks.head_classify import HeadClassify
 
-KINDS: dict[str, type[Classify] | type[Generate]] = {"classify": Classify, "generate": Generate}
+KINDS: dict[str, type[Any]] = {task.kind: task for task in (Classify, HeadClassify, Generate)}
 COLUMNS: dict[str, tuple[str, ...]] = {"classify": ("text", "label"), "generate": ("input", "output")}
 
 
@@ -22,13 +23,14 @@ def task_from_dict(data: Mapping[str, Any]) -> Task:
     kind = str(data.pop("kind", None))
     if kind not in KINDS:
         raise AdapterError(f"task kind '{kind}' is not known; this version has {', '.join(KINDS)}.")
-    template = Template.parse(str(data.pop("template", "")), bos=bool(data.pop("bos", True)))
+    if "template" in data:
+        data["template"] = Template.parse(str(data["template"]), bos=bool(data.pop("bos", True)))
     known = {f.name for f in fields(KINDS[kind])}
     unknown = sorted(set(data) - known)
     if unknown:
         raise AdapterError(f"task '{kind}' has no key '{unknown[0]}'; it was written by another version or by hand.")
     plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
-    return KINDS[kind](template=template, **plain)
+    return KINDS[kind](**plain)
 
 
 def kind_of(columns: Sequence[str]) -> str:

@@ -17,15 +17,16 @@ _FILE = "checkpoint.pt"
 
 @dataclass
 class Checkpoint:
-    """State after `step` steps: prompt with its encoder, optimiser, RNG, the best prompt so far and all scores seen."""
+    """State after `step` steps: everything trained (encoders too), optimiser, RNG, the best numbers so far and all scores seen."""
 
     step: int
-    prompt: dict[str, Tensor]
+    tuning: dict[str, Tensor]
     optimizer: dict[str, Any]
     rng: Tensor
-    best: Tensor
+    best: dict[str, Tensor]
     best_value: float
     stale: int
+    seconds: float
     history: list[dict[str, float | int]]
     binding: dict[str, Any]
 

@@ -14,16 +14,13 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from foreword.adapters.adapter import Adapter
-from foreword.adapters.peft import read_numbers
-from foreword.backbone.batch import collate
 from foreword.backbone.families import check_site
 from foreword.backbone.frozen import FrozenModel
-from foreword.errors import DivergedError, TrainingError
-from foreword.prompts import init
-from foreword.prompts.soft_prompt import SoftPrompt, as_tokens
+from foreword.errors import DivergedError, TrainingError, UsageError
+from foreword.recipe import LoraSpec, Recipe
 from foreword.specs import PromptSpec
 from foreword.tasks import data
-from foreword.tasks.base import Example, Reading, Task, for_site, reading, token_losses
+from foreword.tasks.base import Example, Reading, Task, reading
 from foreword.tasks.classify import Classify
 from foreword.tasks.judge import Exam, judge
 from foreword.tasks.metrics import Score
@@ -33,6 +30,8 @@ from foreword.training.interrupt import Interrupt
 from foreword.training.plan import TrainPlan
 from foreword.training.record import Listener, RunRecord, peak_memory, trackers, versions
 from foreword.training.sampler import BucketSampler
+from foreword.training.start import start
+from foreword.training.tuning import Tuning
 from foreword.training.watch import LossWatch
 
 
@@ -56,7 +55,7 @@ class FitResult:
 
 def fit(
     model: FrozenModel,
-    spec: PromptSpec,
+    what: Recipe | PromptSpec | LoraSpec,
     task: Task,
     train: Sequence[Example],
     valid: Sequence[Example],
@@ -67,18 +66,21 @@ def fit(
     overwrite: bool = False,
     listener: Listener | None = None,
 ) -> FitResult:
-    """Train a soft prompt; the base model is never changed.
+    """Train what a recipe says (a soft prompt, LoRA, their sum, …) with the task's head, if it has one; the base model is never changed.
 
     With `out` the adapter is saved there and checkpoints go to `out` + ".run"; `resume` goes on from them, bit for bit on a CPU.
     Raises ModelError, UsageError or DataError before the first step, DivergedError for a loss that is no number,
     TrainingInterrupted after Ctrl-C.
     """
-    run = Run(model, spec, task, train, valid, plan or TrainPlan(), None if out is None else Path(out), listener)
-    if resume:
-        run.restore()
-    with Interrupt() as interrupt:
-        run.train(interrupt)
-    return run.finish(overwrite)
+    run = Run(model, Recipe.of(what), task, train, valid, plan or TrainPlan(), None if out is None else Path(out), listener)
+    try:
+        if resume:
+            run.restore()
+        with Interrupt() as interrupt:
+            run.train(interrupt)
+        return run.finish(overwrite)
+    finally:
+        run.close()
 
 
 class Run:
@@ -87,7 +89,7 @@ class Run:
     def __init__(
         self,
         model: FrozenModel,
-        spec: PromptSpec,
+        recipe: Recipe,
         task: Task,
         train: Sequence[Example],
         valid: Sequence[Example],
@@ -95,21 +97,23 @@ class Run:
         out: Path | None,
         listener: Listener | None,
     ) -> None:
-        check_site(spec, model.shape)
-        self.model, self.spec, self.plan, self.out = model, spec, plan, out
-        self.task = for_site(task, spec)
-        self.how: Reading = reading(spec, model, plan.max_length)
-        self.begun = time.monotonic()
+        check_site(recipe.prompt, model.shape)
+        self.base, self.recipe, self.plan, self.out = model, recipe, plan, out
+        self.task = task.suited(model, recipe.prompt)
+        if not recipe.trains and self.task.head is None:
+            raise UsageError(f"method '{recipe.method}' trains nothing of task '{task.kind}', which has no head; evaluate it as it is.")
+        self.how: Reading = reading(recipe.prompt, model, plan.max_length)
+        self.begun, self.before = time.monotonic(), 0.0
         self.folder = None if out is None else checkpoint.folder(out)
         self.record = RunRecord(self.folder, listener)
-        taught = [self.task.lesson(example, model, self.how, plan.dampening) for example in train]
-        self.rows = [row for row, _ in taught]
+        taught = [self.task.lessons(example, model, self.how, plan.dampening) for example in train]
+        self.lessons = [lesson for lessons, _ in taught for lesson in lessons]
         self.exam = Exam.prepare(self.task, model, self.how, valid[: plan.eval_examples], truncate=True)
         self.cut = sum(cut for _, cut in taught) + self.exam.cut
         self.binding = self._binding(train, valid)
         self._build(train)
         self.step, self.best_value, self.stale = 0, -math.inf, 0
-        self.best: Tensor = self.prompt.bake()
+        self.best: dict[str, Tensor] = self.tuning.bake()
         self.history: list[dict[str, float | int]] = []
         self.notices: list[str] = []
 
@@ -117,33 +121,36 @@ class Run:
         """What a checkpoint must share with the run that resumes it."""
         return {
             "plan": self.plan.to_dict(),
-            "method": self.spec.to_dict(),
+            "method": self.recipe.to_dict(),
             "task": self.task.to_dict(),
             "data": f"{data.digest(train)} {data.digest(valid)}",
-            "base model": self.model.fingerprint,
+            "base model": self.base.fingerprint,
         }
 
     def _build(self, train: Sequence[Example]) -> None:
-        model, spec, plan = self.model, self.spec, self.plan
-        given = read_numbers(Path(spec.init.path), model) if spec.init.path else None
-        first = init.start(spec, model, self.task.material(train), seed=plan.seed, given=given)
-        prompt = SoftPrompt(spec, model.shape, first.origin, first.scale, seed=plan.seed).to(model.device)
-        relative = calibrate.default_rate(spec) if plan.learning_rate is None else plan.learning_rate
-        self.rate = calibrate.absolute_rate(prompt, relative)
-        self.watch = LossWatch(plan.steps, relative)
+        plan = self.plan
+        self.model, tuning = start(self.base, self.recipe, self.task, self.task.material(train), self.lessons, plan.seed)
+        groups = tuning.groups(plan.learning_rate)
+        self.rates = [float(group["lr"]) for group in groups]
+        relative = calibrate.default_rate(self.recipe.prompt) if self.recipe.prompt and plan.learning_rate is None else plan.learning_rate
+        self.watch = LossWatch(plan.steps, relative or self.rates[0])
         self.accelerator = Accelerator(log_with=(trackers(plan.tracker) if self.folder else []) or None, project_dir=self.folder)
-        optimizer = torch.optim.AdamW(prompt.reparam.parameters(), lr=self.rate, weight_decay=plan.weight_decay)
-        self.module, self.optimizer = self.accelerator.prepare(prompt, optimizer)
-        self.prompt: SoftPrompt = self.accelerator.unwrap_model(self.module)
-        self.sampler = BucketSampler([row.num_tokens for row in self.rows], plan.batch_size, plan.seed)
-        model.gradient_checkpointing(plan.gradient_checkpointing)
+        optimizer = torch.optim.AdamW(groups, weight_decay=plan.weight_decay)
+        self.module, self.optimizer = self.accelerator.prepare(tuning, optimizer)
+        self.tuning: Tuning = self.accelerator.unwrap_model(self.module)
+        self.sampler = BucketSampler([lesson.num_tokens for lesson in self.lessons], plan.batch_size, plan.seed)
         torch.manual_seed(plan.seed)
         if self.folder:
-            self.accelerator.init_trackers("foreword", config={"learning_rate": relative, "steps": plan.steps})
+            self.accelerator.init_trackers("foreword", config={"learning_rate": relative or self.rates[0], "steps": plan.steps})
+
+    def close(self) -> None:
+        """Leave the frozen model as it was."""
+        if self.tuning.inside is not None:
+            self.tuning.inside.close()
 
     def train(self, interrupt: Interrupt) -> None:
         """Step until the plan ends, the score stops improving or the user asks to stop."""
-        self.record.add("start", step=self.step, steps=self.plan.steps, rows=len(self.rows), cut=self.cut, rate=self.rate)
+        self.record.add("start", step=self.step, steps=self.plan.steps, rows=len(self.lessons), cut=self.cut, rate=self.rates[0])
         try:
             while self.step < self.plan.steps and self.stale < self.plan.patience:
                 self._one_step()
@@ -157,13 +164,12 @@ class Run:
             self._keep_best()
             raise
         finally:
-            self.model.gradient_checkpointing(False)
             if self.folder:
                 self.accelerator.end_training()
 
     def _one_step(self) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate * schedule(self.step, self.plan)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * schedule(self.step, self.plan)
         loss = self._loss(self.sampler.batch(self.step))
         value = float(loss.detach())
         notice = self.watch.see(value, self.step + 1)
@@ -180,27 +186,27 @@ class Run:
             self.record.add("notice", step=self.step, text=notice)
 
     def _loss(self, indices: list[int]) -> Tensor:
-        """Mean cross-entropy over the batch's labelled tokens, weighted; each process takes its share of the batch."""
-        rows = [self.rows[i] for i in indices]
-        total = sum(weight for row in rows for weight in row.weights)
+        """Mean loss over what the batch labels, weighted; each process takes its share of the batch."""
+        lessons = [self.lessons[i] for i in indices]
+        total = sum(lesson.weight for lesson in lessons)
         world = self.accelerator.num_processes
-        mine = rows[self.accelerator.process_index :: world] or rows[:1]
-        batch = collate(mine, pad=self.model.tokenizer.pad).to(self.model.device)
-        losses = token_losses(self.model, batch, self.module())
-        return (losses * batch.weights[batch.labels >= 0]).sum() * world / total
+        mine = lessons[self.accelerator.process_index :: world]
+        with self.model.gradient_checkpointing(self.plan.gradient_checkpointing):
+            costs = self.task.losses(self.model, self.module(), mine or lessons[:1])
+        return (costs.losses * costs.weights).sum() * (world / total if mine else 0.0)
 
     def _evaluate(self) -> dict[str, Score]:
-        self.prompt.eval()
-        tokens = as_tokens(self.prompt.bake(), self.spec, self.model.shape)
-        scores = judge(self.task, self.model, tokens, self.exam, batch_size=self.plan.batch_size)
-        self.prompt.train()
+        self.tuning.eval()
+        baked = self.tuning.bake()
+        scores = judge(self.task, self.model, self.tuning.read(baked, self.model.shape), self.exam, batch_size=self.plan.batch_size)
+        self.tuning.train()
         value = self.task.monitor(scores)
         self.history.append({"step": self.step, **{name: score.value for name, score in scores.items()}})
         self.record.add("eval", step=self.step, scores={name: score.to_dict() for name, score in scores.items()})
         if self.folder:
             self.accelerator.log({f"valid_{name}": score.value for name, score in scores.items()}, step=self.step)
         if value > self.best_value:
-            self.best, self.best_value, self.stale = self.prompt.bake(), value, 0
+            self.best, self.best_value, self.stale = baked, value, 0
         else:
             self.stale += 1
         return scores
@@ -208,19 +214,24 @@ class Run:
     def _save_checkpoint(self) -> None:
         if self.folder is None or not self.accelerator.is_main_process:
             return
-        state = (self.prompt.state_dict(), self.optimizer.state_dict(), torch.get_rng_state())
-        checkpoint.save(Checkpoint(self.step, *state, self.best, self.best_value, self.stale, self.history, self.binding), self.folder)
+        state = (self.tuning.state_dict(), self.optimizer.state_dict(), torch.get_rng_state())
+        so_far = (self.best, self.best_value, self.stale, self._seconds())
+        checkpoint.save(Checkpoint(self.step, *state, *so_far, self.history, self.binding), self.folder)
+
+    def _seconds(self) -> float:
+        """Time spent, that before a resume included."""
+        return self.before + time.monotonic() - self.begun
 
     def restore(self) -> None:
         """Go on from the last checkpoint of the same run."""
         if self.folder is None:
             raise TrainingError("resume was asked for, but no output folder was given; give the one of the run to resume.")
         found = checkpoint.load(self.folder, self.binding)
-        self.prompt.load_state_dict(found.prompt)
+        self.tuning.load_state_dict(found.tuning)
         self.optimizer.load_state_dict(found.optimizer)
         torch.set_rng_state(found.rng)
         self.step, self.best, self.best_value, self.stale = found.step, found.best, found.best_value, found.stale
-        self.history = found.history
+        self.history, self.before = found.history, found.seconds
 
     def _interrupted(self) -> None:
         self._save_checkpoint()
@@ -239,7 +250,7 @@ class Run:
     def _adapter(self, scores: dict[str, Score]) -> Adapter:
         task = self.task
         if self.plan.calibrate_prior and isinstance(task, Classify):
-            task = task.calibrated(self.model, as_tokens(self.best, self.spec, self.model.shape), self.how.soft)
+            task = task.calibrated(self.model, self.tuning.read(self.best, self.model.shape).tokens, self.how.soft)
         facts = {
             "seed": self.plan.seed,
             "steps": self.step,
@@ -248,25 +259,25 @@ class Run:
             "versions": versions(),
         }
         return Adapter(
-            spec=self.spec,
-            shape=self.model.shape,
-            flat=self.best.detach().float().cpu(),
+            recipe=self.recipe,
+            shape=self.base.shape,
+            tensors=self.best,
             task=task.to_dict(),
-            base=self.model.name,
-            base_fingerprint=self.model.fingerprint,
-            tokenizer_fingerprint=self.model.tokenizer_fingerprint,
+            base=self.base.name,
+            base_fingerprint=self.base.fingerprint,
+            tokenizer_fingerprint=self.base.tokenizer_fingerprint,
             scores={name: score.to_dict() for name, score in scores.items()},
             provenance=facts,
         )
 
     def finish(self, overwrite: bool) -> FitResult:
         """Judge the best prompt, save the adapter and say how it went."""
-        tokens = as_tokens(self.best, self.spec, self.model.shape)
-        scores = judge(self.task, self.model, tokens, self.exam, batch_size=self.plan.batch_size)
+        learned = self.tuning.read(self.best, self.model.shape)
+        scores = judge(self.task, self.model, learned, self.exam, batch_size=self.plan.batch_size)
         adapter = self._adapter(scores)
         if self.out is not None and self.accelerator.is_main_process:
             adapter.save(self.out, overwrite=overwrite)
-        seconds = time.monotonic() - self.begun
+        seconds = self._seconds()
         self.record.add("end", step=self.step, scores=adapter.scores, seconds=round(seconds, 3))
         return FitResult(adapter, scores, self.step, seconds, peak_memory(), self.cut, self.notices, self.history)
 

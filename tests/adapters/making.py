@@ -9,11 +9,13 @@ import tiny
 from contract.given import prompt, spec
 
 from foreword.adapters.adapter import Adapter
+from foreword.adapters.tensors import KEY
 from foreword.backbone.frozen import FrozenModel
 from foreword.prompts.template import Template
+from foreword.recipe import Recipe
 from foreword.specs import Layers, Window
-from foreword.tasks.base import for_site
 from foreword.tasks.classify import Classify
+from foreword.tasks.templated import for_site
 
 SCORES = {"accuracy": {"value": 0.75, "stderr": 0.05, "n": 80}}
 
@@ -36,9 +38,9 @@ def adapter(
     made = spec(method, length, window=window, layers=layers)
     task = for_site(Classify(("good", "bad")).with_template(Template.parse(template, bos=bos)), made)
     plain = Adapter(
-        spec=made,
+        recipe=Recipe.of(made),
         shape=model.shape,
-        flat=prompt(model, made, seed).bake(),
+        tensors={KEY: prompt(model, made, seed).bake()},
         task=task.to_dict(),
         base=model.name,
         base_fingerprint=model.fingerprint,

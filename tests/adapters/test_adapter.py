@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save, save_file
 
 from foreword.adapters.adapter import Adapter
 from foreword.adapters.folder import FILES
+from foreword.adapters.tensors import KEY
 from foreword.backbone.batch import collate
 from foreword.errors import AdapterError, FingerprintError
 from foreword.methods import METHODS
@@ -35,7 +36,7 @@ def test_saved_and_loaded_is_the_same(method: str, tmp_path: Path) -> None:
     assert made.save(tmp_path / "a") == tmp_path / "a"
     read = Adapter.load(tmp_path / "a")
     assert torch.equal(read.flat, made.flat)
-    facts = ("spec", "shape", "task", "base", "base_fingerprint", "tokenizer_fingerprint", "scores", "provenance")
+    facts = ("recipe", "shape", "task", "base", "base_fingerprint", "tokenizer_fingerprint", "scores", "provenance")
     assert {name: getattr(read, name) for name in facts} == {name: getattr(made, name) for name in facts}
     row = Row((1, 40, 41, 42, 43, 44, 45, 46), (0,) * 4 if made.spec.site == "input" else ())
     before, after = (model.forward(collate([row]), each.tokens()) for each in (made, read))
@@ -49,8 +50,8 @@ def test_an_adapter_is_three_files(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == sorted(FILES)
     assert (tmp_path / "a" / TENSORS).read_bytes() == save({"prompt_embeddings": made.flat}, metadata={"format": "pt"})
     manifest = json.loads((tmp_path / "a" / "foreword.json").read_text())
-    assert list(manifest)[:2] == ["format_version", "spec"]
-    assert manifest["format_version"] == 1
+    assert list(manifest)[:2] == ["format_version", "recipe"]
+    assert manifest["format_version"] == 2
     assert manifest["sha256"] == hashlib.sha256((tmp_path / "a" / TENSORS).read_bytes()).hexdigest()
     assert manifest["size"] == (tmp_path / "a" / TENSORS).stat().st_size
 
@@ -91,7 +92,7 @@ def test_another_tokenizer_is_refused_with_both_fingerprints() -> None:
 
 def test_a_prompt_of_another_shape_is_refused() -> None:
     with pytest.raises(AdapterError) as error:
-        adapter(flat=torch.ones(4, 31))
+        adapter(tensors={KEY: torch.ones(4, 31)})
     assert str(error.value) == "a prompt of shape [4, 31] came, but its spec and base model ask for [4, 32]; make them agree."
 
 
@@ -99,7 +100,7 @@ def test_a_prompt_that_diverged_is_not_saved(tmp_path: Path) -> None:
     flat = TABLE.clone()
     flat[1, 2], flat[3, 4] = math.nan, -math.inf
     with pytest.raises(AdapterError) as error:
-        adapter(flat=flat).save(tmp_path / "a")
+        adapter(tensors={KEY: flat}).save(tmp_path / "a")
     assert str(error.value) == (
         f"adapter '{tmp_path / 'a'}' has 2 of 128 numbers that are NaN or infinite; retrain it with a lower learning rate."
     )
@@ -123,7 +124,7 @@ def test_a_score_that_is_no_number_stays_one(tmp_path: Path) -> None:
 
 
 def test_the_largest_numbers_are_finite(tmp_path: Path) -> None:
-    made = adapter(flat=torch.full((4, 32), torch.finfo(torch.float32).max))
+    made = adapter(tensors={KEY: torch.full((4, 32), torch.finfo(torch.float32).max)})
     made.save(tmp_path / "a")
     assert torch.equal(Adapter.load(tmp_path / "a").flat, made.flat)
 
@@ -184,13 +185,13 @@ BROKEN: list[tuple[str, Callable[[Path], Any], str]] = [
     (
         "extra",
         lambda folder: resigned(folder, save({"prompt_embeddings": TABLE, "more": TABLE.clone()})),
-        "adapter '{folder}' has tensors more, prompt_embeddings in adapter_model.safetensors, but there must be one, 'prompt_embeddings'; "
+        "adapter '{folder}' has tensors 'more', 'prompt_embeddings' in adapter_model.safetensors, but there must be 'prompt_embeddings'; "
         "save it again or retrain.",
     ),
     (
         "other",
         lambda folder: resigned(folder, save({"weights": TABLE})),
-        "adapter '{folder}' has tensors weights in adapter_model.safetensors, but there must be one, 'prompt_embeddings'; save it again or retrain.",
+        "adapter '{folder}' has tensors 'weights' in adapter_model.safetensors, but there must be 'prompt_embeddings'; save it again or retrain.",
     ),
     (
         "shape",
@@ -262,5 +263,5 @@ def test_other_files_in_the_folder_do_not_matter(tmp_path: Path) -> None:
 
 
 def test_numbers_are_kept_in_fp32_on_the_cpu() -> None:
-    made = adapter(flat=TABLE.to(torch.bfloat16).requires_grad_())
+    made = adapter(tensors={KEY: TABLE.to(torch.bfloat16).requires_grad_()})
     assert (made.flat.dtype, made.flat.device.type, made.flat.requires_grad) == (torch.float32, "cpu", False)

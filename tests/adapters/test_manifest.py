@@ -13,7 +13,7 @@ import pytest
 from adapters.making import adapter
 
 from foreword.adapters.adapter import Adapter
-from foreword.adapters.folder import FILES, read_whole
+from foreword.adapters.folder import TENSORS, read_whole
 from foreword.adapters.manifest import Manifest, read_manifest
 from foreword.errors import AdapterError
 
@@ -38,19 +38,19 @@ def test_written_and_read_is_the_same(tmp_path: Path) -> None:
     manifest = read_whole(folder, read_manifest)
     assert Manifest.from_json(manifest.to_json(), "here") == manifest
     assert manifest.to_json() == (folder / "foreword.json").read_bytes()
-    assert manifest.tensor_shape == (4, 64)
+    assert (manifest.length, manifest.num_parameters) == (4, 4 * 64)
 
 
-@pytest.mark.parametrize("version", [2, 0, "1", True, 1.0, None])
+@pytest.mark.parametrize("version", [3, 0, "1", True, 1.0, None])
 def test_another_format_version_is_refused(version: Any, tmp_path: Path) -> None:
     folder = adapter().save(tmp_path / "a")
     edited(folder, lambda data: data.update(format_version=version))
     assert refused(folder) == (
-        f"adapter '{folder}' has format_version {version!r}, but this Foreword reads 1; update Foreword, or save the adapter again."
+        f"adapter '{folder}' has format_version {version!r}, but this Foreword reads 1 to 2; update Foreword, or save the adapter again."
     )
 
 
-KEYS = ["spec", "shape", "task", "base", "base_fingerprint", "tokenizer_fingerprint", "scores", "provenance", "sha256", "size"]
+KEYS = ["recipe", "shape", "tensors", "task", "base", "base_fingerprint", "tokenizer_fingerprint", "scores", "provenance", "sha256", "size"]
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -80,33 +80,38 @@ def test_an_unknown_key_is_named(tmp_path: Path) -> None:
 INIT = "initialiser 'seed' is not known; choose one of default, random, uniform, vocabulary, text, labels, mean, kv_of_text, adapter, file"
 SPOILT: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     (
-        "spec",
-        lambda data: data["spec"].update(gate=1),
-        "PromptSpec has no key 'gate'; known keys are dropout, init, layers, length, method, reparam, site, window",
+        "recipe",
+        lambda data: data["recipe"]["prompt"].update(gate=1),
+        "PromptSpec has no key 'gate'; known keys are dropout, init, layers, length, method, parts, reparam, site, window",
     ),
-    ("spec", lambda data: data["spec"].update(length=0), "num_virtual_tokens is 0, but it must be a whole number of at least 1"),
-    ("spec", lambda data: data["spec"]["init"].update(kind="seed"), INIT),
+    ("recipe", lambda data: data["recipe"]["prompt"].update(length=0), "num_virtual_tokens is 0, but it must be a whole number of at least 1"),
+    ("recipe", lambda data: data["recipe"]["prompt"]["init"].update(kind="seed"), INIT),
     (
-        "spec",
-        lambda data: data["spec"].update(site="kv", layers=[5]),
+        "recipe",
+        lambda data: data["recipe"]["prompt"].update(site="kv", layers=[5]),
         "layers [5] cannot be read for a model of 2 layers; give distinct indices from 0 to 1",
     ),
     (
-        "spec",
-        lambda data: data["spec"].update(layers=[1, "x"], site="kv"),
+        "recipe",
+        lambda data: data["recipe"]["prompt"].update(layers=[1, "x"], site="kv"),
         "layers [1, 'x'] are not whole numbers; give indices of layers",
     ),
-    ("spec", lambda data: data["spec"].update(method=1), "it has the wrong form"),
+    ("recipe", lambda data: data["recipe"]["prompt"].update(method=1), "it has the wrong form"),
     (
-        "spec",
-        lambda data: data["spec"].pop("site"),
+        "recipe",
+        lambda data: data["recipe"]["prompt"].pop("site"),
         "a prompt's spec has no 'site'; it was written by another version or by hand",
     ),
     ("shape", lambda data: data["shape"].update(hidden="32"), "it has the wrong form"),
     ("shape", lambda data: data["shape"].update(depth=2), "it has the wrong form"),
     ("shape", lambda data: data["shape"]["kv"][0].update(heads=-4), "it has the wrong form"),
     ("shape", lambda data: data["shape"].update(kv=5), "it has the wrong form"),
-    ("task", lambda data: data["task"].pop("template"), "it has the wrong form"),
+    ("recipe", lambda data: data["recipe"].update(gate=1), "Recipe has no key 'gate'; it was written by another version or by hand"),
+    ("recipe", lambda data: data["recipe"].update(lora={"rank": 4}), "LoraSpec has no key 'rank'; it was written by another version or by hand"),
+    ("tensors", lambda data: data["tensors"]["prompt_embeddings"].update(dtype="F8"), "it has the wrong form"),
+    ("tensors", lambda data: data["tensors"]["prompt_embeddings"].update(shape=[4, -1]), "it has the wrong form"),
+    ("task", lambda data: data["task"].pop("kind"), "it has the wrong form"),
+    ("task", lambda data: data["task"].pop("bos"), "it has the wrong form"),
     ("task", lambda data: data["task"].update(bos="yes"), "it has the wrong form"),
     ("scores", lambda data: data["scores"]["accuracy"].update(value="high"), "it has the wrong form"),
     ("sha256", lambda data: data.update(sha256="abc"), "it has the wrong form"),
@@ -149,7 +154,7 @@ def test_reading_a_manifest_needs_the_standard_library_only(tmp_path: Path) -> N
     code = f"""
 import sys
 before = set(sys.modules)
-from foreword.adapters.folder import FILES, read_whole
+from foreword.adapters.folder import TENSORS, read_whole
 from foreword.adapters.manifest import problems, read_manifest
 assert read_whole({str(folder)!r}, problems) == []
 print(read_whole({str(folder)!r}, read_manifest).base)
@@ -166,4 +171,13 @@ def test_an_adapter_of_version_1_is_read_for_ever() -> None:
     assert (read.spec.site, read.spec.length, read.spec.layers, read.shape.kv[1].window) == ("kv", 2, "last:1", 8)
     assert read.task["labels"] == ["good", "schön"]
     assert read.scores == {"accuracy": {"value": 0.75, "stderr": 0.05, "n": 80}}
-    assert {name: (golden / name).read_bytes() for name in FILES} == read.files("here")
+    assert read.files("here")[TENSORS] == (golden / TENSORS).read_bytes()  # the numbers stay; the manifest is written anew
+
+
+def test_tensors_that_the_recipe_does_not_ask_for_are_refused(tmp_path: Path) -> None:
+    folder = adapter().save(tmp_path / "a")
+    edited(folder, lambda data: data["tensors"]["prompt_embeddings"].update(shape=[4, 31]))
+    assert refused(folder) == (
+        f"adapter '{folder}' has a foreword.json whose recipe asks for 'prompt_embeddings' as F32 [4, 32], but whose tensors do not; "
+        "copy the adapter again or retrain."
+    )

@@ -5,13 +5,16 @@ from __future__ import annotations
 import pytest
 import tiny
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from foreword.backbone import packed
 from foreword.backbone.attention import EAGER, SDPA, Attachment
 from foreword.backbone.batch import collate
 from foreword.prompts.template import Row
 from foreword.prompts.tokens import KVPrefix
+
+LAYERS = [nn.Identity(), nn.Identity()]
+SLOTS = {layer: index for index, layer in enumerate(LAYERS)}
 
 
 @pytest.mark.parametrize(("name", "installed"), [("llama", SDPA), ("gemma3_text", SDPA), ("gemma2", EAGER), ("gpt_oss", EAGER)])
@@ -22,7 +25,7 @@ def test_score_caps_and_sinks_need_the_familys_own_attention(name: str, installe
 def attachment(fading: bool, layer: int = 0) -> Attachment:
     zeros = torch.zeros(1, 1, 4, 2)
     mask = torch.tensor([[True, True, True, False]])
-    return Attachment({layer: zeros}, {layer: zeros}, {layer: mask}, torch.tensor([fading]), torch.tensor([[3, 4, 5]]), (3, None))
+    return Attachment(SLOTS, {layer: zeros}, {layer: zeros}, {layer: mask}, torch.tensor([fading]), torch.tensor([[3, 4, 5]]), (3, None))
 
 
 @pytest.mark.parametrize(
@@ -38,22 +41,22 @@ def test_which_virtual_tokens_a_query_sees(fading: bool, layer: int, seen: list[
     made = attachment(fading, layer)
     text = torch.ones(1, 1, 3, 3, dtype=torch.bool).tril()
     key = torch.ones(1, 1, 3, 2)
-    keys, values, mask = made.extend(layer, key, key, text)
+    keys, values, mask = made.extend(LAYERS[layer], key, key, text)
     assert keys.shape == values.shape == (1, 1, 7, 2) and torch.equal(keys[:, :, 4:], key)
     assert mask[0, 0, :, :4].int().tolist() == seen and torch.equal(mask[..., 4:], text)
-    _, _, additive = made.extend(layer, key, key, torch.zeros(1, 1, 3, 3))
+    _, _, additive = made.extend(LAYERS[layer], key, key, torch.zeros(1, 1, 3, 3))
     assert torch.equal(additive[..., :4] == 0, mask[..., :4]) and additive.dtype == torch.float32
 
 
 def test_a_layer_without_a_prefix_is_left_alone() -> None:
     key, mask = torch.ones(1, 1, 3, 2), torch.ones(1, 1, 3, 3, dtype=torch.bool)
-    kept = attachment(False).extend(1, key, key, mask)
+    kept = attachment(False).extend(LAYERS[1], key, key, mask)
     assert kept[0] is key and kept[1] is key and kept[2] is mask
 
 
 def test_one_prefix_is_a_view_for_every_row() -> None:
     made, key = attachment(False), torch.ones(5, 1, 3, 2)
-    keys, _, mask = made.extend(0, key, key, torch.ones(1, 1, 3, 3, dtype=torch.bool))
+    keys, _, mask = made.extend(LAYERS[0], key, key, torch.ones(1, 1, 3, 3, dtype=torch.bool))
     assert keys.shape == (5, 1, 7, 2) and mask.shape == (5, 1, 3, 7)
 
 

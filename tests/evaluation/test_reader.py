@@ -9,6 +9,7 @@ import tiny
 import torch
 
 from foreword.adapters.adapter import Adapter
+from foreword.adapters.tensors import KEY
 from foreword.backbone.batch import collate
 from foreword.backbone.frozen import FrozenModel
 from foreword.errors import DataError, FingerprintError, UsageError
@@ -16,16 +17,21 @@ from foreword.evaluation.evaluate import Reader
 from foreword.methods import METHODS, recipe
 from foreword.prompts import init
 from foreword.prompts.template import Template
-from foreword.tasks.base import Task, for_site
+from foreword.recipe import Recipe
+from foreword.tasks.base import Task
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
+from foreword.tasks.templated import TemplateTask, for_site
 
 
-def adapter(model: FrozenModel, name: str, task: Task) -> Adapter:
+def adapter(model: FrozenModel, name: str, task: TemplateTask) -> Adapter:
     spec = recipe(name, length=3)
     fitted = for_site(task, spec)
     first = init.start(spec, model, fitted.material([dict.fromkeys(fitted.columns, "some text")]))
-    return Adapter(spec, model.shape, first.origin, fitted.to_dict(), model.name, model.fingerprint, model.tokenizer_fingerprint)
+    recipe_ = Recipe.of(spec)
+    return Adapter(
+        recipe_, model.shape, {KEY: first.origin}, fitted.to_dict(), model.name, model.fingerprint, model.tokenizer_fingerprint
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -40,7 +46,7 @@ def test_predicted_text_is_plain_greedy_text(name: str, family: str) -> None:
         found: list[int] = []
         for _ in range(6):
             grown = dataclasses.replace(row, ids=(*row.ids, *found), labels=(), weights=())
-            ready = model.prepare(collate([grown]), reader.tokens)
+            ready = model.prepare(collate([grown]), reader.learned.tokens)
             with torch.no_grad():
                 token = int(model.network(**ready.inputs, use_cache=False).logits[0, -1].argmax())
             if token == model.tokenizer.eos:

@@ -9,15 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foreword.backbone.batch import collate
+from foreword.backbone.learned import Learned
 from foreword.errors import AdapterError, DataError, UsageError
 from foreword.methods import recipe
 from foreword.prompts.template import Row, Template
 from foreword.tasks import metrics
-from foreword.tasks.base import Prediction, for_site, reading
+from foreword.tasks.base import Lesson, Prediction, Question, reading
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.judge import Exam, judge, losses
-from foreword.tasks.registry import kind_of, task_from_dict
+from foreword.tasks.registry import KINDS, kind_of, task_from_dict
+from foreword.tasks.templated import for_site
 
 PLAIN = Template.parse("{text}\nLabel: {answer}")
 
@@ -49,7 +51,7 @@ def losses_of(task: Classify, row: Row, index: int) -> float:
     model = tiny.frozen("llama")
     ids = task.pieces(model)[index]
     lesson = Row((*row.ids, *ids), row.at, (-100,) * len(row.ids) + tuple(ids), (0.0,) * len(row.ids) + (1.0,) * len(ids))
-    return next(iter(losses(model, None, [lesson], 1)))
+    return next(iter(losses(task, model, Learned(), [Lesson((lesson,))], 1)))
 
 
 def test_a_prior_is_subtracted() -> None:
@@ -125,7 +127,7 @@ def test_tasks_read_back_and_refuse_unknown_keys() -> None:
         assert task_from_dict(task.to_dict()) == task
     with pytest.raises(AdapterError) as caught:
         task_from_dict({"kind": "dance"})
-    assert str(caught.value) == "task kind 'dance' is not known; this version has classify, generate."
+    assert str(caught.value) == f"task kind 'dance' is not known; this version has {', '.join(KINDS)}."
     with pytest.raises(AdapterError) as caught:
         task_from_dict({**Generate().to_dict(), "beams": 3})
     assert str(caught.value) == "task 'generate' has no key 'beams'; it was written by another version or by hand."
@@ -142,16 +144,16 @@ def test_templates_follow_the_site() -> None:
 def test_streamed_pieces_join_to_the_answer() -> None:
     model, task = tiny.frozen("gpt2"), Generate(template=Template.parse("{input}:{answer}"), max_new_tokens=12)
     row = task.template.render({"input": "say it"}, model.tokenizer, 0)
-    assert "".join(task.stream(model, None, row)).strip() == next(iter(task.predict(model, None, [row], 1))).text
+    assert "".join(task.stream(model, None, row)).strip() == next(iter(task.predict(model, Learned(), [Question((row,))], 1))).text
 
 
 def test_scores_follow_the_order_of_the_examples() -> None:
     model, task = tiny.frozen("llama"), Classify(("no", "yes"), template=PLAIN)
     rows = [{"text": "w " * (20 - i), "label": ("no", "yes")[i % 2]} for i in range(7)]
     exam = Exam.prepare(task, model, reading(recipe("p-tuning-v2"), model), rows, truncate=False)
-    one = [next(iter(task.predict(model, None, [row], 1))).text for row in exam.questions]
+    one = [next(iter(task.predict(model, Learned(), [row], 1))).text for row in exam.questions]
     expected = sum(a == b["label"] for a, b in zip(one, rows, strict=True)) / 7
-    assert judge(task, model, None, exam, batch_size=3)["accuracy"].value == pytest.approx(expected)
+    assert judge(task, model, Learned(), exam, batch_size=3)["accuracy"].value == pytest.approx(expected)
 
 
 def test_metrics_by_hand() -> None:
@@ -188,5 +190,5 @@ def test_the_loss_of_a_classifier_needs_no_second_pass() -> None:
         task = Classify(labels, template=PLAIN, prior=prior)
         rows = [{"text": "w " * (3 + i), "label": labels[i % 2]} for i in range(5)]
         exam = Exam.prepare(task, model, reading(recipe("p-tuning-v2"), model), rows, truncate=False)
-        loss = judge(task, model, None, exam, batch_size=2)["loss"].value
-        assert loss == pytest.approx(sum(losses(model, None, exam.lessons, 2)) / 5, abs=1e-4)
+        loss = judge(task, model, Learned(), exam, batch_size=2)["loss"].value
+        assert loss == pytest.approx(sum(losses(task, model, Learned(), exam.lessons, 2)) / 5, abs=1e-4)

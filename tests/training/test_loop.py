@@ -13,10 +13,13 @@ import pytest
 import tiny
 import torch
 from training.lessons import LABELS, METHOD_NAMES, PLAN, TASK, examples, spec
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from foreword.adapters.adapter import Adapter
 from foreword.backbone.frozen import FrozenModel
 from foreword.errors import DivergedError, TrainingError, UsageError
+from foreword.tasks.base import Costs
+from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.training.loop import TrainingInterrupted, fit, schedule
 from foreword.training.plan import TrainPlan
@@ -110,15 +113,14 @@ def test_resuming_another_run_is_refused(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, out = tiny.build("llama"), tmp_path / "adapter"
-    from foreword.training import loop
+    real, calls = Classify.losses, []
 
-    real, calls = loop.token_losses, []
-
-    def broken(*given: Any) -> torch.Tensor:
+    def broken(*given: Any) -> Costs:
         calls.append(1)
-        return real(*given) * (float("nan") if len(calls) == 6 else 1.0)
+        costs = real(*given)
+        return replace(costs, losses=costs.losses * (float("nan") if len(calls) == 6 else 1.0))
 
-    monkeypatch.setattr(loop, "token_losses", broken)
+    monkeypatch.setattr(Classify, "losses", broken)
     with pytest.raises(DivergedError) as caught:
         fit(model, spec("prompt-tuning"), TASK, examples(16), examples(8, 100), replace(PLAN, learning_rate=0.5), out=out)
     assert str(caught.value) == (
@@ -135,6 +137,20 @@ def test_gradient_checkpointing_changes_no_number() -> None:
         fit(model, spec("prefix-tuning"), TASK, train, valid, replace(PLAN, gradient_checkpointing=on)).adapter.flat for on in (False, True)
     )
     assert torch.allclose(plain, saved, atol=1e-6)
+
+
+def test_gradient_checkpointing_computes_layers_again() -> None:
+    model, train, valid = tiny.build("llama"), examples(16), examples(8, 100)
+    layers = [module for module in model.network.modules() if isinstance(module, GradientCheckpointingLayer)]
+    counts: dict[bool, int] = {}
+    for on in (False, True):
+        calls: list[int] = []
+        hooks = [layer.self_attn.register_forward_hook(lambda *_: calls.append(1)) for layer in layers]  # type: ignore[operator]
+        fit(model, spec("prefix-tuning"), TASK, train, valid, replace(PLAN, gradient_checkpointing=on))
+        counts[on] = len(calls)
+        for hook in hooks:
+            hook.remove()
+    assert counts[True] == counts[False] + PLAN.steps * len(layers)
     assert not any(module.training for module in model.network.modules())
 
 

@@ -1,0 +1,116 @@
+"""Classification of one or two texts by a head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from foreword.backbone.encoded import Encoded
+from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.learned import Learned
+from foreword.errors import DataError
+from foreword.prompts.head import HeadSpec
+from foreword.prompts.init import Material
+from foreword.specs import PromptSpec
+from foreword.tasks import metrics
+from foreword.tasks.base import Costs, Example, Lesson, Prediction, Question, Reading, Task
+from foreword.tasks.headed import HeadTask, Pooling, check_fits, check_pooling, pool, resolved, row_of, states
+from foreword.tasks.metrics import Score
+
+
+@final
+@dataclass(frozen=True)
+class HeadClassify(HeadTask):
+    """p(label | text) = softmax(W·pool(states) + b); `pair` reads a second text from the column text_b.
+
+    `pooling`: "first" ([CLS]), "last", "mean", or what the model's kind asks for. Heads of causal models have no bias, as transformers' have none.
+    """
+
+    labels: tuple[str, ...]
+    pair: bool = False
+    pooling: Pooling = "auto"
+    bias: bool = True
+    description: str = ""
+    kind: ClassVar[str] = "classify-head"
+    metric: ClassVar[str] = "accuracy"
+    target: ClassVar[str] = "label"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", tuple(self.labels))
+        check_pooling(self.pooling)
+        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
+            raise DataError(
+                f"labels {', '.join(self.labels) or 'none'} came, but a classifier needs at least two different ones; check the label column."
+            )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return ("text", "text_b") if self.pair else ("text",)
+
+    @property
+    def head(self) -> HeadSpec:
+        return HeadSpec(len(self.labels), self.bias)
+
+    def suited(self, model: FrozenModel, spec: PromptSpec | None) -> Task:
+        super().suited(model, spec)
+        return replace(self, pooling=resolved(self.pooling, model), bias=model.shape.kind != "causal")
+
+    def lessons(self, example: Example, model: FrozenModel, how: Reading, dampening: float = 0.0) -> tuple[list[Lesson], bool]:
+        label = example.get(self.target)
+        if label not in self.labels:
+            raise DataError(f"label '{label}' is not one of {', '.join(self.labels)}; correct the data, or train with this label.")
+        encoded = self._encoded(example, model, how)
+        return [Lesson((row_of(encoded, model, how),), (float(self.labels.index(label)),))], encoded.cut
+
+    def ask(self, example: Example, model: FrozenModel, how: Reading, *, truncate: bool, room: int | None = None) -> tuple[Question, bool]:
+        encoded = self._encoded(example, model, how)
+        if encoded.cut and not truncate:
+            check_fits(encoded, len(self._encoded(example, model, Reading(how.soft, 1 << 30)).ids), model, how, truncate=truncate)
+        return Question((row_of(encoded, model, how),)), encoded.cut
+
+    def _encoded(self, example: Example, model: FrozenModel, how: Reading) -> Encoded:
+        texts = [self._text(example, name) for name in self.columns]
+        return model.tokenizer.pair(texts[0], texts[1] if self.pair else None, how.budget - how.soft)
+
+    @staticmethod
+    def _text(example: Example, name: str) -> str:
+        if name not in example:
+            raise DataError(
+                f"the task needs the column '{name}', but the example has {', '.join(example) or 'none'}; rename a column, or map it with --columns."
+            )
+        return example[name]
+
+    def losses(self, model: FrozenModel, learned: Learned, lessons: Sequence[Lesson]) -> Costs:
+        logits = self._logits(model, learned, [lesson.rows[0] for lesson in lessons])
+        targets = torch.tensor([int(lesson.target[0]) for lesson in lessons], device=logits.device)
+        found = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+        return Costs(found, torch.ones_like(found), [1] * len(lessons))
+
+    def _logits(self, model: FrozenModel, learned: Learned, rows: Sequence[Any]) -> Float[Tensor, "B C"]:
+        return learned.needed_head()(pool(*states(model, learned, rows), self.pooling))
+
+    def predict(self, model: FrozenModel, learned: Learned, questions: Sequence[Question], batch_size: int) -> Iterator[Prediction]:
+        for begin in range(0, len(questions), batch_size):
+            with torch.inference_mode():
+                logits = self._logits(model, learned, [question.rows[0] for question in questions[begin : begin + batch_size]])
+                logs = logits.log_softmax(1).cpu()
+            for row in logs:
+                costs = dict(zip(self.labels, (-row).tolist(), strict=True))
+                yield Prediction(self.labels[int(row.argmax())], dict(zip(self.labels, row.exp().tolist(), strict=True)), costs)
+
+    def score(self, predictions: Sequence[Prediction], targets: Sequence[str]) -> dict[str, Score]:
+        predicted = [p.text for p in predictions]
+        return {"accuracy": metrics.accuracy(predicted, targets), "macro_f1": metrics.macro_f1(predicted, targets)}
+
+    def material(self, examples: Sequence[Example]) -> Material:
+        text = self.description or f"Classify the text as {', '.join(self.labels[:-1])} or {self.labels[-1]}."
+        return Material(text, self.labels, tuple(" ".join(example[name] for name in self.columns) for example in examples))
+
+    def to_dict(self) -> dict[str, Any]:
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {"kind": self.kind, **plain, "labels": list(self.labels)}

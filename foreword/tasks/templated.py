@@ -1,0 +1,111 @@
+"""Tasks whose answers are words: a template says how an example reads, and the model's own output matrix answers."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from foreword.backbone.batch import Batch, collate
+from foreword.backbone.frozen import FrozenModel, Tokens
+from foreword.backbone.learned import Learned
+from foreword.errors import DataError, ModelError
+from foreword.prompts.template import Row, Template
+from foreword.specs import PromptSpec
+from foreword.tasks.base import Costs, Example, Lesson, Question, Reading, Task
+
+
+class TemplateTask(Task):
+    """Abstract: `Classify` by label words and `Generate` are of this kind."""
+
+    template: Template
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.template.fields
+
+    @property
+    def room(self) -> int:
+        """Tokens an answer may need at most, where it is written freely."""
+        return 0
+
+    @abstractmethod
+    def answer(self, example: Example, model: FrozenModel) -> list[int]:
+        """Token ids of the right answer; raises DataError for one that cannot be."""
+
+    @abstractmethod
+    def with_template(self, template: Template) -> TemplateTask:
+        """The same task, read through another template."""
+
+    def suited(self, model: FrozenModel, spec: PromptSpec | None) -> Task:
+        if model.shape.kind == "encoder":
+            raise ModelError(
+                f"task '{self.kind}' needs a model that writes words, but {model.name} is an encoder; use a task with a head, or a causal model."
+            )
+        return self if spec is None else for_site(self, spec)
+
+    def answer_length(self, example: Example, model: FrozenModel) -> int:
+        return len(self.answer(example, model))
+
+    def lessons(self, example: Example, model: FrozenModel, how: Reading, dampening: float = 0.0) -> tuple[list[Lesson], bool]:
+        row, cut = self.lesson(example, model, how, dampening)
+        return [Lesson((row,), weight=sum(row.weights))], cut
+
+    def ask(self, example: Example, model: FrozenModel, how: Reading, *, truncate: bool, room: int | None = None) -> tuple[Question, bool]:
+        row, cut = self.question(example, model, how, truncate=truncate, room=self.room if room is None else room)
+        return Question((row,)), cut
+
+    def losses(self, model: FrozenModel, learned: Learned, lessons: Sequence[Lesson]) -> Costs:
+        batch = collate([row for lesson in lessons for row in lesson.rows], pad=model.tokenizer.pad).to(model.device)
+        select = batch.labels >= 0
+        return Costs(token_losses(model, batch, learned.tokens), batch.weights[select], select.sum(1).tolist())
+
+    def question(self, example: Example, model: FrozenModel, how: Reading, *, truncate: bool, room: int = 0) -> tuple[Row, bool]:
+        """A row without its answer, leaving `room` tokens for one; raises DataError for a text that is too long unless `truncate`."""
+        row, cut = self.template.fit(example, model.tokenizer, how.soft, (), how.budget - room)
+        if cut and not truncate:
+            full = self.template.render(example, model.tokenizer, how.soft)
+            raise DataError(
+                f"a text needs {full.num_tokens + room} tokens with its template and answer, but {how.budget} fit in {model.name}; shorten it, or pass --truncate."
+            )
+        return row, cut
+
+    def lesson(self, example: Example, model: FrozenModel, how: Reading, dampening: float = 0.0) -> tuple[Row, bool]:
+        """A row with its answer as labels, cut to the budget; `dampening` λ adds the text's own tokens to the loss with that weight."""
+        row, cut = self.template.fit(example, model.tokenizer, how.soft, self.answer(example, model), how.budget)
+        if dampening:
+            first = 1 if not row.at or row.at[0] > 0 else 0  # nothing stands before the very first token to predict it from
+            labels = (*row.labels[:first], *row.ids[first:])
+            weights = tuple(
+                dampening if old < 0 <= new else weight for old, new, weight in zip(row.labels, labels, row.weights, strict=True)
+            )
+            row = Row(row.ids, row.at, labels, weights)
+        return row, cut
+
+
+def token_losses(model: FrozenModel, batch: Batch, tokens: Tokens) -> Float[Tensor, " M"]:
+    """Cross-entropy of every labelled token in nats, row by row, in fp32."""
+    batch = batch.to(model.device)
+    select = batch.labels >= 0
+    logits = model.predicting(batch, tokens, select)
+    return torch.nn.functional.cross_entropy(logits.float(), batch.labels[select], reduction="none")
+
+
+def parsed(template: Template | str) -> Template:
+    """A template, from text if need be."""
+    return Template.parse(template) if isinstance(template, str) else template
+
+
+def for_site(task: TemplateTask, spec: PromptSpec) -> Any:
+    """The task as a spec reads it: at the input site a template without {soft} gets it first; at the kv site a bare {soft} has no place and goes."""
+    source, bos = task.template.source, task.template.bos
+    if spec.site == "kv":
+        return task.with_template(Template.parse(source.replace("{soft}", ""), bos=bos))
+    if task.template.has_soft:
+        return task
+    first = "{bos}" if source.startswith("{bos}") else ""
+    return task.with_template(Template.parse(first + "{soft}" + source.removeprefix("{bos}"), bos=bos))

@@ -1,0 +1,49 @@
+"""The first values of a run: the prompt from its initialiser, the head scaled to real states, LoRA or a copy of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from foreword.adapters.peft import read_numbers
+from foreword.backbone import weights
+from foreword.backbone.batch import collate
+from foreword.backbone.frozen import FrozenModel
+from foreword.prompts import init
+from foreword.prompts.head import Head, HeadSpec
+from foreword.prompts.init import Material
+from foreword.prompts.soft_prompt import SoftPrompt
+from foreword.prompts.template import Row
+from foreword.recipe import Recipe
+from foreword.specs import PromptSpec
+from foreword.tasks.base import Lesson, Task
+from foreword.training.tuning import Tuning
+
+_PROBES = 16  # lessons whose states give a head its scale
+
+
+def start(
+    base: FrozenModel, recipe: Recipe, task: Task, material: Material, lessons: Sequence[Lesson], seed: int
+) -> tuple[FrozenModel, Tuning]:
+    """The model that is read with, and everything that is trained, at its first values. Initialisers see the frozen model alone."""
+    prompt = _prompt(base, recipe.prompt, material, seed) if recipe.prompt else None
+    head = _head(base, task.head, lessons, seed) if task.head else None
+    model, inside = weights.apply(base, recipe, seed=seed)
+    return model, Tuning(recipe, prompt, head, inside)
+
+
+def _prompt(model: FrozenModel, spec: PromptSpec, material: Material, seed: int) -> SoftPrompt:
+    given = read_numbers(Path(spec.init.path), model) if spec.init.path else None
+    first = init.start(spec, model, material, seed=seed, given=given)
+    return SoftPrompt(spec, model.shape, first.origin, first.scale, seed=seed).to(model.device)
+
+
+@torch.no_grad()
+def _head(model: FrozenModel, spec: HeadSpec, lessons: Sequence[Lesson], seed: int) -> Head:
+    head = Head(spec, model.shape.hidden, seed=seed).to(model.device)
+    rows = [row for lesson in lessons[:_PROBES] for row in lesson.rows]
+    batch = collate([Row(row.ids, types=row.types) for row in rows], pad=model.tokenizer.pad).to(model.device)
+    head.measure(model.hidden(batch)[batch.mask])
+    return head

@@ -1,0 +1,67 @@
+"""Everything one run trains: a prompt with its re-parameterisation, a head, LoRA or all weights, each at a rate of its own."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+from torch import Tensor, nn
+
+from foreword.adapters.adapter import HEAD
+from foreword.adapters.tensors import KEY
+from foreword.backbone.learned import Learned
+from foreword.backbone.weights import Weights
+from foreword.prompts.head import Head
+from foreword.prompts.soft_prompt import SoftPrompt, as_tokens
+from foreword.recipe import Recipe
+from foreword.shape import ModelShape
+from foreword.training import calibrate
+
+
+@final
+class Tuning(nn.Module):
+    """A module whose parameters are exactly what is trained; calling it gives what tasks read, in the graph."""
+
+    def __init__(self, recipe: Recipe, prompt: SoftPrompt | None, head: Head | None, weights: Weights | None) -> None:
+        super().__init__()
+        self.recipe, self.prompt, self.head = recipe, prompt, head
+        self.inside = weights
+        self.weights = nn.ParameterList(weights.parameters() if weights else [])
+
+    def forward(self) -> Learned:
+        return Learned(self.prompt() if self.prompt else None, self.head)
+
+    def train(self, mode: bool = True) -> Tuning:
+        """Dropout on or off, LoRA's too."""
+        if self.inside is not None:
+            self.inside.train(mode)
+        return super().train(mode)
+
+    def groups(self, rate: float | None) -> list[dict[str, Any]]:
+        """Parameter groups of the optimiser. `rate` is the user's: it means the prompt where there is one, else what is trained instead."""
+        found: list[dict[str, Any]] = []
+        if self.prompt is not None:
+            relative = calibrate.default_rate(self.prompt.spec) if rate is None else rate
+            found.append({"params": list(self.prompt.reparam.parameters()), "lr": calibrate.absolute_rate(self.prompt, relative)})
+            rate = None
+        if len(self.weights):
+            found.append({"params": list(self.weights), "lr": calibrate.weights_rate(self.recipe) if rate is None else rate})
+            rate = None
+        if self.head is not None:
+            alone = not found
+            found.append({"params": list(self.head.parameters()), "lr": rate if alone and rate is not None else calibrate.HEAD_RATE})
+        return found
+
+    def bake(self) -> dict[str, Tensor]:
+        """The numbers as an adapter keeps them, re-parameterisations dropped."""
+        baked = {KEY: self.prompt.bake()} if self.prompt else {}
+        if self.head is not None:
+            baked |= {HEAD + name: tensor for name, tensor in self.head.bake().items()}
+        return baked | (self.inside.state() if self.inside else {})
+
+    def read(self, baked: dict[str, Tensor], shape: ModelShape) -> Learned:
+        """What tasks read, from baked numbers; trained weights are put back into the model."""
+        if self.inside is not None:
+            self.inside.load(baked)
+        head = {name.removeprefix(HEAD): tensor for name, tensor in baked.items() if name.startswith(HEAD)}
+        tokens = as_tokens(baked[KEY], self.prompt.spec, shape) if self.prompt else None
+        return Learned(tokens, Head.read(head).to(next(iter(head.values())).device) if head else None)
