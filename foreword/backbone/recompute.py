@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from foreword.backbone.visiting import recalled
 from foreword.errors import ModelError
 
 
@@ -19,9 +20,11 @@ def recomputing(network: PreTrainedModel, name: str) -> Iterator[None]:
 
     transformers checkpoints only layers whose own `training` flag is set. The flag is raised on the layer modules alone, so dropout of
     their sub-modules stays off, and lowered again at the end, because a checkpointing layer would ignore the cache that generation needs.
-    Raises ModelError where a layer itself holds dropout, which its flag would switch on.
+    Raises ModelError where there are no such layers, and where a layer itself holds dropout, which its flag would switch on.
     """
     layers = [module for module in network.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if not layers:
+        raise ModelError(f"model '{name}' has no layers that transformers can checkpoint; train without gradient checkpointing.")
     noisy = [rate for layer in layers if isinstance(rate := vars(layer).get("dropout"), float) and rate > 0]
     if noisy:
         raise ModelError(
@@ -30,7 +33,7 @@ def recomputing(network: PreTrainedModel, name: str) -> Iterator[None]:
         )
     try:
         for layer in layers:
-            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)  # type: ignore[assignment]
+            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False, context_fn=recalled)  # type: ignore[assignment]
             layer.gradient_checkpointing = layer.training = True
         yield
     finally:

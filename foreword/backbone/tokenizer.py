@@ -56,8 +56,8 @@ class TextTokenizer:
         return Frame(self._single.opening, tuple((index, 0) for index in self.encode("\n")), (), (0, 0))
 
     def _frame(self, *texts: str) -> Frame:
-        """Special tokens around texts, as the tokenizer puts them by default."""
-        made = self.inner(*texts, return_token_type_ids=True)
+        """Special tokens around one or two texts, as the tokenizer puts them by default."""
+        made = self.inner(texts[0], texts[1] if len(texts) == 2 else None, return_token_type_ids=True)
         line = list(zip(made["input_ids"], made["token_type_ids"], strict=True))
         of = made.sequence_ids(0)
         if any(place not in of for place in range(len(texts))):  # a vocabulary without the letter
