@@ -72,7 +72,7 @@ def test_list_json(foreword: Foreword, trained: Path, model: Path, broken: Path)
     bad, good = json.loads(result.stdout)["adapters"]
     assert bad == {
         "adapter": str(broken),
-        "problem": f"adapter '{broken}' has format_version None, but this Foreword reads 1; update Foreword, or save the adapter again.",
+        "problem": f"adapter '{broken}' has format_version None, but this Foreword reads 1 to 2; update Foreword, or save the adapter again.",
     }
     assert set(good.pop("scores")) == {"accuracy", "macro_f1", "loss"}
     assert good == {

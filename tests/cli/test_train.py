@@ -74,7 +74,7 @@ def test_options_reach_the_adapter(foreword: Foreword, model: Path, reviews: Pat
     more = ("--template", r"{text}\nGood? {answer}", "--description", "Is it good?", "--seed", 3, "--calibrate-prior", "--dtype", "float32")
     assert foreword("train", reviews, "--model", model, "--out", tmp_path / "a", *QUICK, *options, *more).exit_code == 0
     found = json.loads(foreword("show", tmp_path / "a", "--json").stdout)
-    spec, task, plan = found["manifest"]["spec"], found["manifest"]["task"], found["manifest"]["provenance"]["plan"]
+    spec, task, plan = found["manifest"]["recipe"]["prompt"], found["manifest"]["task"], found["manifest"]["provenance"]["plan"]
     assert (spec["method"], spec["layers"], spec["dropout"], spec["length"]) == ("p-tuning-v2", "last:1", 0.1, 4)
     assert spec["init"]["kind"] == "vocabulary"
     assert (task["template"], task["words"], task["description"]) == ("{text}\nGood? {answer}", ["no", "yes"], "Is it good?")
