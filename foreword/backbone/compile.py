@@ -30,11 +30,17 @@ def compile_prompt(model: FrozenModel, prompt: EmbeddingPrefix, row: Row) -> tup
     """The KV prefix of everything in `row` up to its last soft token, and how many of the row's text tokens it swallows.
 
     The prefix holds those text tokens too (BOS, the attention sink, above all) and follows the model's sliding window, as they did.
-    Raises ModelError on families without keys and values per head. The caller sees to it that `row` starts with constants only.
+    Raises ModelError on models that are not causal and on families without keys and values per head. The caller sees to it that `row` starts with constants only.
     """
     family = family_of(model.shape.family)
+    if model.shape.kind != "causal":
+        raise ModelError(
+            f"{family.title} cannot read a compiled prompt: what stands first in it depends on what follows; use the prompt as it is."
+        )
     if "kv" not in family.sites:
         raise ModelError(f"{family.title} cannot read a compiled prompt: {family.why_not}; use the prompt as it is.")
+    if model.shape.kind != "causal":
+        raise ModelError(f"{family.title} cannot read a compiled prompt: its prompt sees the text behind it; use the prompt as it is.")
     swallowed = row.at[-1]
     head = Row(row.ids[:swallowed], row.at)
     batch = collate([head]) if head.ids else _only_soft(len(head.at))

@@ -8,12 +8,14 @@ from typing import Any
 
 from foreword.errors import AdapterError, UsageError
 from foreword.prompts.template import Template
+from foreword.shape import Kind
 from foreword.tasks.base import Task
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.head_classify import HeadClassify
+from foreword.tasks.seq2seq import Seq2Seq
 
-KINDS: dict[str, type[Any]] = {task.kind: task for task in (Classify, HeadClassify, Generate)}
+KINDS: dict[str, type[Any]] = {task.kind: task for task in (Classify, HeadClassify, Generate, Seq2Seq)}
 COLUMNS: dict[str, tuple[str, ...]] = {"classify": ("text", "label"), "generate": ("input", "output")}
 
 
@@ -33,11 +35,11 @@ def task_from_dict(data: Mapping[str, Any]) -> Task:
     return KINDS[kind](**plain)
 
 
-def kind_of(columns: Sequence[str]) -> str:
-    """The kind whose columns these are; raises UsageError naming the columns found."""
+def kind_of(columns: Sequence[str], stacks: Kind = "causal") -> str:
+    """The kind whose columns these are; texts go to `seq2seq` on an encoder–decoder. Raises UsageError naming the columns found."""
     for kind, needed in COLUMNS.items():
         if set(needed) <= set(columns):
-            return kind
+            return "seq2seq" if kind == "generate" and stacks == "encoder-decoder" else kind
     wanted = " or ".join(f"{','.join(needed)} ({kind})" for kind, needed in COLUMNS.items())
     raise UsageError(
         f"the data has columns {', '.join(columns) or 'none'}, but a task needs {wanted}; rename them, or map them with --columns text=NAME."

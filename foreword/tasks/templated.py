@@ -13,7 +13,7 @@ from torch import Tensor
 from foreword.backbone.batch import Batch, collate
 from foreword.backbone.frozen import FrozenModel, Tokens
 from foreword.backbone.learned import Learned
-from foreword.errors import DataError, ModelError
+from foreword.errors import DataError, ModelError, UsageError
 from foreword.prompts.template import Row, Template
 from foreword.specs import PromptSpec
 from foreword.tasks.base import Costs, Example, Lesson, Question, Reading, Task
@@ -46,6 +46,10 @@ class TemplateTask(Task):
             raise ModelError(
                 f"task '{self.kind}' needs a model that writes words, but {model.name} is an encoder; use a task with a head, or a causal model."
             )
+        if model.shape.kind == "encoder-decoder" and self.room + len(model.answer_opening) > model.shape.positions:
+            raise UsageError(
+                f"max_new_tokens is {self.room}, but {model.name} has {model.shape.positions} positions for an answer and what begins it; ask for fewer."
+            )
         return self if spec is None else for_site(self, spec)
 
     def answer_length(self, example: Example, model: FrozenModel) -> int:
@@ -65,7 +69,8 @@ class TemplateTask(Task):
         return Costs(token_losses(model, batch, learned.tokens), batch.weights[select], select.sum(1).tolist())
 
     def question(self, example: Example, model: FrozenModel, how: Reading, *, truncate: bool, room: int = 0) -> tuple[Row, bool]:
-        """A row without its answer, leaving `room` tokens for one; raises DataError for a text that is too long unless `truncate`."""
+        """A row without its answer, leaving `room` tokens for one where both share a line; raises DataError for a text that is too long unless `truncate`."""
+        room = 0 if model.shape.kind == "encoder-decoder" else room
         row, cut = self.template.fit(example, model.tokenizer, how.soft, (), how.budget - room)
         if cut and not truncate:
             full = self.template.render(example, model.tokenizer, how.soft)
@@ -76,7 +81,15 @@ class TemplateTask(Task):
 
     def lesson(self, example: Example, model: FrozenModel, how: Reading, dampening: float = 0.0) -> tuple[Row, bool]:
         """A row with its answer as labels, cut to the budget; `dampening` λ adds the text's own tokens to the loss with that weight."""
-        row, cut = self.template.fit(example, model.tokenizer, how.soft, self.answer(example, model), how.budget)
+        answer = self.answer(example, model)
+        apart = len(answer) if model.shape.kind == "encoder-decoder" else 0
+        if apart and dampening:
+            raise UsageError(
+                f"dampening is {dampening}, but {model.name} is an encoder–decoder, which never predicts its source; leave it at 0."
+            )
+        if apart and apart + len(model.answer_opening) - 1 > model.shape.positions:
+            raise DataError(f"an answer has {apart} tokens, but {model.shape.positions} positions are there in {model.name}; shorten it.")
+        row, cut = self.template.fit(example, model.tokenizer, how.soft, answer, how.budget + apart)
         if dampening:
             first = 1 if not row.at or row.at[0] > 0 else 0  # nothing stands before the very first token to predict it from
             labels = (*row.labels[:first], *row.ids[first:])
