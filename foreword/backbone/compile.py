@@ -39,8 +39,6 @@ def compile_prompt(model: FrozenModel, prompt: EmbeddingPrefix, row: Row) -> tup
         )
     if "kv" not in family.sites:
         raise ModelError(f"{family.title} cannot read a compiled prompt: {family.why_not}; use the prompt as it is.")
-    if model.shape.kind != "causal":
-        raise ModelError(f"{family.title} cannot read a compiled prompt: its prompt sees the text behind it; use the prompt as it is.")
     swallowed = row.at[-1]
     head = Row(row.ids[:swallowed], row.at)
     batch = collate([head]) if head.ids else _only_soft(len(head.at))
