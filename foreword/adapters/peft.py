@@ -182,6 +182,8 @@ def _type_of(spec: PromptSpec) -> str:
 
 def _why_not(spec: PromptSpec, shape: ModelShape, template: Template) -> str | None:
     """Why no type of PEFT can hold this prompt, or None; ends with what to do."""
+    if shape.kind == "encoder-decoder":
+        return "PEFT's prompts of encoder–decoders take positions and attend otherwise than these; use it with Foreword"
     if spec.site == "input":
         if template.has_soft and template.leading:
             return None
