@@ -19,7 +19,7 @@ from foreword.prompts.init import Material
 from foreword.specs import PromptSpec
 from foreword.tasks import metrics
 from foreword.tasks.base import Costs, Example, Lesson, Prediction, Question, Reading, Task
-from foreword.tasks.headed import HeadTask, Pooling, check_fits, check_pooling, pool, resolved, row_of, states
+from foreword.tasks.headed import HeadTask, check_fits, check_pooling, pool, resolved, row_of, states
 from foreword.tasks.metrics import Score
 
 
@@ -33,7 +33,7 @@ class HeadClassify(HeadTask):
 
     labels: tuple[str, ...]
     pair: bool = False
-    pooling: Pooling = "auto"
+    pooling: str = "auto"
     bias: bool = True
     description: str = ""
     kind: ClassVar[str] = "classify-head"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,8 +17,8 @@ from foreword.prompts.template import Row
 from foreword.specs import PromptSpec
 from foreword.tasks.base import Reading, Task
 
-Pooling = Literal["auto", "first", "last", "mean"]
-POOLINGS: tuple[Pooling, ...] = ("auto", "first", "last", "mean")
+Pooling = str  # one of POOLINGS
+POOLINGS = ("auto", "first", "last", "mean")
 
 
 class HeadTask(Task):
@@ -59,7 +58,7 @@ def states(model: FrozenModel, learned: Learned, rows: Sequence[Row]) -> tuple[F
     return model.hidden(batch, learned.tokens), batch.mask
 
 
-def pool(states: Float[Tensor, "B T H"], mask: Bool[Tensor, "B T"], how: Pooling) -> Float[Tensor, "B H"]:
+def pool(states: Float[Tensor, "B T H"], mask: Bool[Tensor, "B T"], how: str) -> Float[Tensor, "B H"]:
     """One state for a row: of its first token ([CLS]), of its last, or the mean of all; pads never take part."""
     if how == "mean":
         weights = mask[:, :, None].float()
@@ -74,7 +73,7 @@ def check_pooling(pooling: str) -> None:
         raise UsageError(f"pooling '{pooling}' is not known; choose one of {', '.join(POOLINGS)}.")
 
 
-def resolved(pooling: Pooling, model: FrozenModel) -> Pooling:
+def resolved(pooling: str, model: FrozenModel) -> str:
     """What "auto" means: the first token of an encoder, which sees all others as every token does; the last of a causal model, which alone does."""
     if pooling != "auto":
         return pooling
