@@ -83,7 +83,10 @@ class FrozenModel:
     @cached_property
     def slots(self) -> dict[nn.Module, int]:
         """The attention modules, numbered as `shape.kv`."""
-        return attention.number(self.network, self.shape)
+        if self.base is None:
+            return attention.number(self.network, self.shape)
+        names = {module: name for name, module in self.base.network.named_modules()}
+        return {self.network.get_submodule(names[module]): index for module, index in self.base.slots.items()}
 
     def hidden(self, batch: Batch, tokens: Tokens = None) -> Float[Tensor, "B T H"]:
         """The last layer's output at each of the caller's T tokens: what a task's head reads."""
@@ -239,7 +242,8 @@ class FrozenModel:
 
     def table(self, ids: Int[Tensor, "*N"]) -> Float[Tensor, "*N E"]:
         """Input embeddings as the first layer gets them (Gemma's are scaled inside)."""
-        embeds = self.network.get_input_embeddings()(ids)
+        stack = self.network.get_encoder() if self.shape.kind == "encoder-decoder" else self.network
+        embeds = stack.get_input_embeddings()(ids)
         return embeds if self.embed_scale == 1.0 else embeds * self.embed_scale
 
     def embed(self, ids: Sequence[int]) -> Float[Tensor, "N E"]:
@@ -262,8 +266,11 @@ class FrozenModel:
     def keys_values(self, embeddings: Float[Tensor, "N E"]) -> Float[Tensor, "N W"]:
         """Keys and values of every attention for a run of input embeddings between special tokens (whose own are left out), flat.
 
-        An encoder–decoder reads it as a source and as an answer.
+        An encoder–decoder reads it as a source and as an answer. A run longer than the model's positions is read in pieces.
         """
+        room = self.shape.positions - len(self.tokenizer.opening) - len(self.tokenizer.closing) - 2  # a decoder's own opening
+        if len(embeddings) > room:
+            return torch.cat([self.keys_values(piece) for piece in embeddings.split(room)])
         text = embeddings.to(self.device, self.dtype)
         first = self.tokenizer.bos
         before = self.embed([first]) if first is not None else self.embed([])

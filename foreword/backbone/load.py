@@ -8,20 +8,40 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from foreword.backbone.families import family_of
 from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.quantize import quantised_loading
 from foreword.errors import ModelError
-from foreword.shape import ModelShape, read_shape
+from foreword.recipe import Quantize
+from foreword.shape import Kind, ModelShape, read_shape
 
 DTYPES = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_NETWORKS: dict[Kind, Any] = {"causal": AutoModelForCausalLM, "encoder": AutoModel, "encoder-decoder": AutoModelForSeq2SeqLM}
 
 
-def load(name: str | Path, *, dtype: str = "auto", device: str | None = None, revision: str | None = None) -> FrozenModel:
-    """Load a causal language model, frozen. `dtype` "auto" keeps the checkpoint's precision.
+def load(
+    name: str | Path,
+    *,
+    dtype: str = "auto",
+    device: str | None = None,
+    revision: str | None = None,
+    quantize: Quantize | None = None,
+) -> FrozenModel:
+    """Load a model, frozen: causal, encoder (hidden states only) or encoder–decoder.
 
-    Raises ModelError for an unknown or refused family, an unknown dtype or device, a name that cannot be found, or a broken checkpoint.
+    `dtype` "auto" keeps the checkpoint's precision; `quantize` stores linear layers as nf4 or int8.
+    Raises ModelError for an unknown or refused family, an unknown dtype or device, a name that cannot be found, a broken checkpoint,
+    or what cannot be quantised.
     """
     if dtype not in DTYPES:
         raise ModelError(f"dtype '{dtype}' is not known; choose one of {', '.join(DTYPES)}.")
@@ -29,48 +49,64 @@ def load(name: str | Path, *, dtype: str = "auto", device: str | None = None, re
         config = AutoConfig.from_pretrained(name, revision=revision)
     except (OSError, ValueError, StrictDataclassError) as error:
         raise ModelError(f"model '{name}' cannot be read ({_first_line(error)}); give a hub id or a folder with config.json.") from error
-    shape = read_causal_shape(config.to_dict())
+    shape = shape_of(config.to_dict())
     _no_dropout(config)
+    device = usable(device or default_device())
+    more = {} if quantize is None else quantised_loading(str(name), config, quantize, _computing(dtype, config), device)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-        network = _complete(str(name), config, DTYPES[dtype], revision)
+        network = _complete(str(name), config, shape, DTYPES[dtype], revision, more)
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"model '{name}' cannot be loaded ({_first_line(error)}); check that the folder is complete.") from error
-    return FrozenModel(_move(network, device or default_device()), tokenizer, shape, str(name))
+    return FrozenModel(network if quantize else network.to(torch.device(device)), tokenizer, shape, str(name))  # type: ignore[arg-type]
 
 
 def wrap(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str | None = None) -> FrozenModel:
-    """Freeze a model that is already in memory; its weights are shared, never copied."""
-    shape = read_causal_shape(network.config.to_dict())
-    return FrozenModel(network, tokenizer, shape, name or network.name_or_path or type(network).__name__)
+    """Freeze a model that is already in memory; its weights are shared, never copied. An encoder is taken without whatever head it has."""
+    shape = shape_of(network.config.to_dict())
+    name = name or network.name_or_path or type(network).__name__
+    return FrozenModel(network.base_model if shape.kind == "encoder" else network, tokenizer, shape, name)  # type: ignore[arg-type]
 
 
-def read_causal_shape(config: dict[str, Any]) -> ModelShape:
+def shape_of(config: dict[str, Any]) -> ModelShape:
     """The shape of a supported family's config."""
     family_of(str(config.get("model_type")))
     return read_shape(config)
 
 
-def _complete(name: str, config: Any, dtype: Any, revision: str | None) -> PreTrainedModel:
-    """The network with every weight read from the checkpoint: transformers would fill gaps with random numbers and go on."""
-    network, report = AutoModelForCausalLM.from_pretrained(
-        name, config=config, dtype=dtype, revision=revision, output_loading_info=True, ignore_mismatched_sizes=True
+def _complete(name: str, config: Any, shape: ModelShape, dtype: Any, revision: str | None, more: dict[str, Any]) -> PreTrainedModel:
+    """The network with every weight read from the checkpoint: transformers would fill gaps with random numbers and go on.
+
+    An encoder's pooler, which no task reads, is left out where the checkpoint has none.
+    """
+    network, report = _NETWORKS[shape.kind].from_pretrained(
+        name, config=config, dtype=dtype, revision=revision, output_loading_info=True, ignore_mismatched_sizes=True, **more
     )  # type: ignore[misc]
     wrong = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
-    if wrong:
+    if shape.kind == "encoder" and wrong and all(key.startswith("pooler.") for key in wrong):
+        network.pooler = None
+    elif wrong:
         raise ModelError(
             f"model '{name}' has no weights that fit '{wrong[0]}' ({len(wrong)} in all) of its config; get the checkpoint and config.json again."
         )
     return network
 
 
-def _move(network: PreTrainedModel, device: str) -> PreTrainedModel:
+def usable(device: str) -> str:
+    """The device's name; raises ModelError where this machine cannot use it."""
     try:
-        return network.to(torch.device(device))  # type: ignore[arg-type]
+        torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch raises the second where it was built without the device
         raise ModelError(
             f"device '{device}' cannot be used ({_first_line(error)}); give cpu, or a device that this machine has."
         ) from error
+    return device
+
+
+def _computing(dtype: str, config: Any) -> torch.dtype:
+    """The precision of what is not quantised: as asked for, or as stored."""
+    found = DTYPES[dtype] if dtype != "auto" else config.dtype
+    return found if isinstance(found, torch.dtype) else torch.float32
 
 
 def default_device() -> str:
@@ -80,7 +116,7 @@ def default_device() -> str:
 def _no_dropout(config: Any) -> None:
     """A frozen model is a function: dropout in it would break resuming and gradient checkpointing, and regularises nothing that is trained."""
     for key, value in config.to_dict().items():
-        if isinstance(value, float) and (key.endswith("dropout") or key.endswith("_pdrop")):
+        if isinstance(value, float) and key.endswith(("dropout", "dropout_prob", "_pdrop")):
             setattr(config, key, 0.0)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import huggingface_hub.utils
 import transformers
 
@@ -11,5 +13,6 @@ def quiet(*, downloads: bool) -> None:
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     huggingface_hub.utils.logging.set_verbosity_error()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if downloads:
         huggingface_hub.utils.enable_progress_bars()
