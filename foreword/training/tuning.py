@@ -27,6 +27,13 @@ class Tuning(nn.Module):
         self.inside = weights
         self.weights = nn.ParameterList(weights.parameters() if weights else [])
 
+    def train(self, mode: bool = True) -> Tuning:
+        """Dropout of prompts and of LoRA on or off."""
+        super().train(mode)
+        if self.inside is not None:
+            self.inside.train(mode)
+        return self
+
     def forward(self) -> Learned:
         return Learned(self.prompt() if self.prompt else None, self.head)
 
