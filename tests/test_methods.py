@@ -13,7 +13,7 @@ from foreword.specs import Init, Reparam
 
 EXPECTED = {
     "prompt-tuning": ("input", "direct", "2104.08691"),
-    "p-tuning": ("input", "lstm", "2103.10385"),
+    "p-tuning": ("input", "mlp", "2103.10385"),
     "prefix-tuning": ("kv", "mlp", "2101.00190"),
     "p-tuning-v2": ("kv", "direct", "2110.07602"),
 }
@@ -32,8 +32,8 @@ def test_a_recipe_knows_its_name_and_its_paper(name: str) -> None:
 
 
 def test_options_of_one_method() -> None:
-    assert methods.p_tuning(encoder="mlp", hidden=64).reparam == Reparam("mlp", 64)
-    assert methods.p_tuning(hidden=64).reparam == Reparam("lstm", 64)
+    assert methods.p_tuning(encoder="lstm", hidden=64).reparam == Reparam("lstm", 64)
+    assert methods.p_tuning(hidden=64).reparam == Reparam("mlp", 64)
     assert methods.prefix_tuning(prefix_projection=False).reparam == Reparam("direct")
     assert methods.prefix_tuning(hidden=64, layers="last:2", dropout=0.1).layers == "last:2"
     assert methods.p_tuning_v2(init=Init("random")).init.kind == "random"
@@ -54,7 +54,7 @@ def test_what_cannot_be_is_refused() -> None:
     assert str(caught.value) == "layers 'last:2' came for the input site, which has no layers; drop it or use a method of the kv site."
     with pytest.raises(UsageError) as caught:
         methods.p_tuning(encoder="gru")
-    assert str(caught.value) == "encoder 'gru' is not known; choose lstm or mlp."
+    assert str(caught.value) == "encoder 'gru' is not known; choose mlp or lstm."
     with pytest.raises(UsageError) as caught:
         recipe("p-tuning", length=0)
     assert str(caught.value) == "num_virtual_tokens is 0, but it must be a whole number of at least 1."

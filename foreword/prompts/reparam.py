@@ -48,7 +48,17 @@ class LSTM(nn.Module):
         self.lstm = nn.LSTM(hidden, (hidden + 1) // 2, layers, bidirectional=True, batch_first=True)
         self.inner = nn.Linear(2 * ((hidden + 1) // 2), hidden)
         self.outer = nn.Linear(hidden, width)
+        self._centre()
         _zero(self.outer)
+
+    @torch.no_grad()
+    def _centre(self) -> None:
+        """Let the ReLU see mean 0 and RMS 1 over the virtual tokens; torch's biases drown what differs between them, and all would move as one."""
+        seen = self.lstm(self.embedding[None])[0][0] @ self.inner.weight.T
+        if len(seen) > 1:
+            size = (seen - seen.mean(0)).square().mean().sqrt()
+            self.inner.weight.div_(size)
+            self.inner.bias.copy_(-seen.mean(0) / size)
 
     def forward(self) -> Float[Tensor, "P W"]:
         states, _ = self.lstm(self.embedding[None])

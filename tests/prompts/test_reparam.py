@@ -39,6 +39,17 @@ def test_what_each_kind_is() -> None:
     assert sum(p.numel() for p in build(Reparam("mlp", 6), 5, 12).parameters()) == 5 * 6 + (36 + 6) + (72 + 12)
 
 
+def test_the_virtual_tokens_of_an_lstm_differ_from_the_start() -> None:
+    torch.manual_seed(0)
+    made = LSTM(20, 12, 64, 2)
+    with torch.no_grad():
+        seen = made.inner(made.lstm(made.embedding[None])[0][0])
+    assert seen.mean(0).abs().max() < 1e-5
+    assert seen.square().mean().sqrt() == pytest.approx(1, abs=1e-5)
+    alone = LSTM(1, 12, 64, 2)
+    assert torch.equal(alone(), torch.zeros(1, 12)) and bool(alone.inner.weight.isfinite().all())
+
+
 def test_only_the_lstm_ties_neighbours_together() -> None:
     for spec, together in ((SPECS[1], False), (SPECS[2], True)):
         made = build(spec, 5, 12)
