@@ -50,7 +50,7 @@ class TemplateTask(Task):
             raise UsageError(
                 f"max_new_tokens is {self.room}, but {model.name} has {model.shape.positions} positions for an answer and what begins it; ask for fewer."
             )
-        return self if spec is None else for_site(self, spec)
+        return for_site(self, spec)
 
     def answer_length(self, example: Example, model: FrozenModel) -> int:
         return len(self.answer(example, model))
@@ -113,10 +113,10 @@ def parsed(template: Template | str) -> Template:
     return Template.parse(template) if isinstance(template, str) else template
 
 
-def for_site(task: TemplateTask, spec: PromptSpec) -> Any:
+def for_site(task: TemplateTask, spec: PromptSpec | None) -> Any:
     """The task as a spec reads it: at the input site a template without {soft} gets it first; at the kv site a bare {soft} has no place and goes."""
     source, bos = task.template.source, task.template.bos
-    if spec.site == "kv":
+    if spec is None or spec.site == "kv":
         return task.with_template(Template.parse(source.replace("{soft}", ""), bos=bos))
     if task.template.has_soft:
         return task

@@ -41,7 +41,10 @@ class TrainingInterrupted(TrainingError):
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a run gave: the adapter (saved when `out` was given) with its validation scores, and how it went."""
+    """What a run gave: the adapter (saved when `out` was given) with its validation scores, and how it went.
+
+    `num_trained` counts the numbers that had gradients, those of a re-parameterisation too, which the adapter does not keep.
+    """
 
     adapter: Adapter
     scores: dict[str, Score]
@@ -51,6 +54,7 @@ class FitResult:
     cut: int
     notices: list[str] = field(default_factory=list)
     history: list[dict[str, float | int]] = field(default_factory=list)
+    num_trained: int = 0
 
 
 def fit(
@@ -279,7 +283,8 @@ class Run:
             adapter.save(self.out, overwrite=overwrite)
         seconds = self._seconds()
         self.record.add("end", step=self.step, scores=adapter.scores, seconds=round(seconds, 3))
-        return FitResult(adapter, scores, self.step, seconds, peak_memory(), self.cut, self.notices, self.history)
+        trained = sum(parameter.numel() for parameter in self.tuning.parameters())
+        return FitResult(adapter, scores, self.step, seconds, peak_memory(), self.cut, self.notices, self.history, trained)
 
 
 def schedule(step: int, plan: TrainPlan) -> float:
