@@ -19,7 +19,7 @@ def export(
         str | None, typer.Option("--model", help="Base model, where the export needs to run it.", rich_help_panel="Model")
     ] = None,
     as_: Annotated[
-        Literal["cartridge"] | None, typer.Option("--as", help="cartridge: keys and values under PEFT's CARTRIDGE, not PREFIX_TUNING.")
+        Literal["cartridge"] | None, typer.Option("--as", help="cartridge: keys and values under this name of PEFT's, not as a prefix.")
     ] = None,
     dtype: Dtype = "auto",
     device: Device = None,
