@@ -1,11 +1,14 @@
-"""The named methods: each a recipe of a few lines over site × re-parameterisation that cites its paper. The only place that knows their names."""
+"""The named methods and the baselines they are compared with: recipes of a few lines that cite their paper. The only place that knows the names."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import reduce
+from operator import add
 
 from foreword.errors import UsageError
+from foreword.recipe import LoraSpec, Recipe
 from foreword.specs import Init, Layers, PromptSpec, Reparam
 
 
@@ -60,6 +63,62 @@ METHODS: dict[str, Callable[..., PromptSpec]] = {
     "prefix-tuning": prefix_tuning,
     "p-tuning-v2": p_tuning_v2,
 }
+
+
+def lora(r: int = 8, alpha: float = 16.0, targets: str | tuple[str, ...] = "attention", *, rslora: bool = False) -> Recipe:
+    """Hu et al. 2021 (arXiv:2106.09685): W + (alpha / r)·B·A beside queries and values; `rslora` divides by √r (arXiv:2312.03732)."""
+    return Recipe("lora", lora=LoraSpec(r, alpha, targets, rslora))
+
+
+def qlora(r: int = 8, alpha: float = 16.0, targets: str | tuple[str, ...] = "all-linear", *, rslora: bool = False) -> Recipe:
+    """Dettmers et al. 2023 (arXiv:2305.14314): LoRA on every linear layer of a base in 4-bit NF4. Differs: AdamW as everywhere, unpaged."""
+    return Recipe("qlora", lora=LoraSpec(r, alpha, targets, rslora), quantize="nf4")
+
+
+def full() -> Recipe:
+    """Full fine-tuning (Howard & Ruder 2018, arXiv:1801.06146): a copy of the base in fp32 whose every weight is trained."""
+    return Recipe("full", full=True)
+
+
+def head_only() -> Recipe:
+    """Linear probing (Alain & Bengio 2016, arXiv:1610.01644): the task's head on the frozen model's last states. For tasks that have one."""
+    return Recipe("head-only")
+
+
+def zero_shot() -> Recipe:
+    """A written prompt (Radford et al. 2019): the template's words alone, nothing is trained."""
+    return Recipe("zero-shot")
+
+
+def few_shot(shots: int = 4) -> Recipe:
+    """A written prompt with examples (Brown et al. 2020, arXiv:2005.14165): `shots` of the training examples before the text, nothing is trained."""
+    if type(shots) is not int or shots < 1:
+        raise UsageError(f"few-shot came with {shots!r} shots, but it needs a whole number of at least 1; use zero-shot for none.")
+    return Recipe("few-shot", shots=shots)
+
+
+BASELINES: dict[str, Callable[..., Recipe]] = {
+    "lora": lora,
+    "qlora": qlora,
+    "full": full,
+    "head-only": head_only,
+    "zero-shot": zero_shot,
+    "few-shot": few_shot,
+}
+
+
+def named(text: str) -> Recipe:
+    """The recipe a user names with its defaults: a method, a baseline, or a sum as in "prefix-tuning+lora".
+
+    Raises UsageError for an unknown name and for a sum that cannot be.
+    """
+    known = METHODS | BASELINES
+    parts: list[Recipe] = []
+    for name in text.split("+"):
+        if name.strip() not in known:
+            raise UsageError(f"method '{name.strip()}' is not known; choose one of {', '.join(known)}, or a sum like prefix-tuning+lora.")
+        parts.append(Recipe.of(known[name.strip()]()))
+    return reduce(add, parts)
 
 
 def recipe(name: str, *, length: int | None = None, init: Init | None = None, layers: Layers = "all", dropout: float = 0.0) -> PromptSpec:

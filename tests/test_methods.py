@@ -8,7 +8,8 @@ import pytest
 
 from foreword import methods
 from foreword.errors import UsageError
-from foreword.methods import METHODS, recipe
+from foreword.methods import BASELINES, METHODS, named, recipe
+from foreword.recipe import LoraSpec, Recipe
 from foreword.specs import Init, Reparam
 
 EXPECTED = {
@@ -58,3 +59,58 @@ def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(UsageError) as caught:
         recipe("p-tuning", length=0)
     assert str(caught.value) == "num_virtual_tokens is 0, but it must be a whole number of at least 1."
+
+
+BASELINE_PAPERS = {
+    "lora": "2106.09685",
+    "qlora": "2305.14314",
+    "full": "1801.06146",
+    "head-only": "1610.01644",
+    "zero-shot": "Radford et al. 2019",
+    "few-shot": "2005.14165",
+}
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_knows_its_name_and_its_paper_and_reads_back(name: str) -> None:
+    made = BASELINES[name]()
+    assert made.method == name and made.prompt is None
+    assert BASELINES[name] is getattr(methods, name.replace("-", "_"))
+    assert BASELINE_PAPERS[name] in (inspect.getdoc(BASELINES[name]) or "")
+    assert Recipe.from_dict(made.to_dict()) == made == named(name)
+
+
+def test_what_the_baselines_train() -> None:
+    assert methods.lora() == Recipe("lora", lora=LoraSpec(8, 16.0, "attention"))
+    assert methods.lora(4, 8.0, ("q_proj",), rslora=True).lora == LoraSpec(4, 8.0, ("q_proj",), True)
+    assert methods.qlora() == Recipe("qlora", lora=LoraSpec(8, 16.0, "all-linear"), quantize="nf4")
+    assert {name for name, make in BASELINES.items() if make().trains} == {"lora", "qlora", "full"}
+    assert methods.full().full and methods.few_shot(2).shots == 2 and methods.zero_shot().shots == 0
+
+
+def test_a_name_or_a_sum_of_names() -> None:
+    assert named("p-tuning-v2") == Recipe("p-tuning-v2", prompt=methods.p_tuning_v2())
+    both = named("prefix-tuning + lora")
+    assert both == methods.prefix_tuning() + methods.lora() == Recipe("prefix-tuning+lora", methods.prefix_tuning(), LoraSpec())
+    assert named("prompt-tuning+qlora").quantize == "nf4"
+    assert named(both.method) == both
+
+
+def test_names_and_sums_that_cannot_be_are_refused() -> None:
+    every = "prompt-tuning, p-tuning, prefix-tuning, p-tuning-v2, lora, qlora, full, head-only, zero-shot, few-shot"
+    for text, unknown in (("lroa", "lroa"), ("prefix-tuning+dora", "dora"), ("lora+", ""), ("", "")):
+        with pytest.raises(UsageError) as caught:
+            named(text)
+        assert str(caught.value) == f"method '{unknown}' is not known; choose one of {every}, or a sum like prefix-tuning+lora."
+    with pytest.raises(UsageError) as caught:
+        named("lora+qlora")
+    assert str(caught.value) == "lora + qlora holds two parts of one kind ('lora'), but a recipe has one of each; drop one."
+    with pytest.raises(UsageError) as caught:
+        named("prefix-tuning+zero-shot")
+    assert str(caught.value) == "prefix-tuning + zero-shot cannot be trained together; add a soft prompt and LoRA."
+    with pytest.raises(UsageError) as caught:
+        named("full+lora")
+    assert str(caught.value) == "method 'full+lora' trains all weights and something else too, but all weights stand alone; choose one."
+    with pytest.raises(UsageError) as caught:
+        methods.few_shot(0)
+    assert str(caught.value) == "few-shot came with 0 shots, but it needs a whole number of at least 1; use zero-shot for none."

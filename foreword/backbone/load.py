@@ -22,7 +22,6 @@ from foreword.backbone.families import family_of
 from foreword.backbone.frozen import FrozenModel
 from foreword.backbone.quantize import quantised_loading
 from foreword.errors import ModelError
-from foreword.recipe import Quantize
 from foreword.shape import Kind, ModelShape, read_shape
 
 DTYPES = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -35,7 +34,7 @@ def load(
     dtype: str = "auto",
     device: str | None = None,
     revision: str | None = None,
-    quantize: Quantize | None = None,
+    quantize: str | None = None,
 ) -> FrozenModel:
     """Load a model, frozen: causal, encoder (hidden states only) or encoder–decoder.
 

@@ -12,7 +12,6 @@ import torch
 from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
 from foreword.errors import ModelError
-from foreword.recipe import Quantize
 
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _DEVICES = ("cpu", "cuda")
@@ -20,7 +19,7 @@ _DEVICES = ("cpu", "cuda")
 Network = TypeVar("Network", bound=PreTrainedModel)
 
 
-def quantised_loading(name: str, config: PreTrainedConfig, quantize: Quantize, dtype: torch.dtype, device: str) -> dict[str, Any]:
+def quantised_loading(name: str, config: PreTrainedConfig, quantize: str, dtype: torch.dtype, device: str) -> dict[str, Any]:
     """What `from_pretrained` is told. Raises ModelError for what does not run."""
     if quantize not in ("nf4", "int8"):
         raise ModelError(f"quantize '{quantize}' is not known; choose nf4 or int8.")
@@ -62,13 +61,13 @@ def settle(network: Network) -> Network:
     """Keep bitsandbytes' layers from changing their weights or their arithmetic between calls; other networks are left as they are."""
     if not isinstance(getattr(network.config, "quantization_config", None), BitsAndBytesConfig):
         return network
-    from bitsandbytes.nn import Linear4bit, Linear8bitLt  # an extra: only who quantises needs it
+    from bitsandbytes.nn.modules import Int8Params, Linear4bit, Linear8bitLt  # an extra: only who quantises needs it
 
     for module in network.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False  # else the first forward without gradients repacks the weights in place
         elif isinstance(module, Linear8bitLt):
-            if module.weight.CB is not None:
+            if isinstance(module.weight, Int8Params) and module.weight.CB is not None:
                 module.init_8bit_state()  # else the first forward does it, in two threads perhaps at once
             # On a CPU this flag chooses plain products with the dequantised weights: activations stay exact (the other way rounds them to
             # fp16 and 8 bits, by outliers of the whole batch), and gradients belong to the very function that is computed.
