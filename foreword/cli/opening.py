@@ -13,6 +13,7 @@ from foreword.adapters.folder import read_whole
 from foreword.adapters.manifest import Manifest, read_manifest
 from foreword.cli.output import screen
 from foreword.errors import ModelError
+from foreword.recipe import Quantize
 
 if TYPE_CHECKING:
     from foreword.adapters.adapter import Adapter
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from foreword.backbone.frozen import FrozenModel
 
 
-def open_model(name: str, *, dtype: str = "auto", device: str | None = None) -> FrozenModel:
+def open_model(name: str, *, dtype: str = "auto", device: str | None = None, quantize: Quantize | None = None) -> FrozenModel:
     """Load a base model quietly, but for a download's bars on a terminal; raises ModelError for one that cannot be."""
     if (name.startswith((".", "/", "~")) or name.count("/") > 1) and not Path(name).is_dir():
         raise ModelError(f"model '{name}' is no folder that exists; give a hub id or a folder with config.json.")
@@ -30,7 +31,7 @@ def open_model(name: str, *, dtype: str = "auto", device: str | None = None) -> 
         quiet(downloads=sys.stderr.isatty() and "HF_HUB_DISABLE_PROGRESS_BARS" not in os.environ)
         from foreword.backbone.load import load
 
-        return load(name, dtype=dtype, device=device)
+        return load(name, dtype=dtype, device=device, quantize=quantize)
 
 
 def warm_up() -> None:
@@ -68,9 +69,9 @@ def in_store(url: str) -> tuple[AdapterStore, str]:
 def open_base(adapter: Adapter, path: str, model: str | None, *, dtype: str = "auto", device: str | None = None) -> FrozenModel:
     """Load the model asked for, else the base the adapter records; raises ModelError with the way out."""
     if model is not None:
-        return open_model(model, dtype=dtype, device=device)
+        return open_model(model, dtype=dtype, device=device, quantize=adapter.recipe.quantize)
     try:
-        return open_model(adapter.base, dtype=dtype, device=device)
+        return open_model(adapter.base, dtype=dtype, device=device, quantize=adapter.recipe.quantize)
     except ModelError as error:
         raise ModelError(f"{str(error).removesuffix('.')}, or say with --model where the base of adapter '{path}' is now.") from error
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from foreword.cli.complete import adapter_names, choices
 from foreword.errors import DataError, UsageError
-from foreword.methods import DEFAULT_METHOD, METHODS, recipe
+from foreword.methods import BASELINES, DEFAULT_METHOD, METHODS, named
 from foreword.prompts.template import Template
+from foreword.recipe import LoraSpec, Recipe
 from foreword.specs import INIT_KINDS, Init, Layers, PromptSpec
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 KINDS = ("classify", "generate")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 MODEL = "Model"
+TRAINABLE = (*METHODS, *(name for name in BASELINES if not name.endswith("-shot")))
 
 AdapterPath = Annotated[str, typer.Argument(metavar="ADAPTER", help="Folder of the adapter.", autocompletion=adapter_names)]
 BaseModel = Annotated[str | None, typer.Option("--model", help="Base model, if not the one recorded.", rich_help_panel=MODEL)]
@@ -50,18 +52,62 @@ def _option(default: Any, help: str, complete: tuple[str, ...] = ()) -> Any:
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """A method and what every method can be told."""
+    """What to train, and what its parts can be told."""
 
-    method: str = _option(DEFAULT_METHOD, f"One of {', '.join(METHODS)}.", tuple(METHODS))
+    method: str = _option(DEFAULT_METHOD, f"One of {', '.join(TRAINABLE)}, or a sum such as prefix-tuning+lora.", TRAINABLE)
     length: int | None = _option(None, f"Number of virtual tokens; by default {METHODS[DEFAULT_METHOD]().length}.")
     init: str = _option("default", f"KIND or KIND:PATH, where the first values come from: {', '.join(INIT_KINDS)}.", INIT_KINDS)
     init_text: str | None = _option(None, "Words to start from; by default the task's own.")
     layers: str = _option("all", "Layers that get keys and values: all, last:N, or indices such as 0,2,5.")
+    parts: str = _option("all", "Parts of an encoder–decoder that get keys and values: all, or some of encoder,decoder,cross.")
     dropout: float = _option(0.0, "Share of the prompt's numbers dropped while training.")
+    lora_r: int | None = _option(None, "Rank of LoRA.")
+    lora_alpha: float | None = _option(None, "Scale of LoRA: its product is multiplied by alpha / r.")
+    lora_targets: str | None = _option(None, "Layers that get LoRA: attention, all-linear, or names such as q_proj,v_proj.")
+    lora_rslora: bool = _option(False, "Divide LoRA's alpha by the root of r.")
+    lora_path: str | None = _option(None, "Saved LoRA to start from: a folder of PEFT's or of Foreword's.")
+    lora_frozen: bool = _option(False, "Keep that LoRA as it is, and train a prompt on top of it.")
+    quantize: str | None = _option(None, "Load the base in nf4 (4 bits) or int8.", ("nf4", "int8"))
 
-    def spec(self) -> PromptSpec:
-        """The recipe; raises UsageError for anything that cannot be."""
-        return recipe(self.method, length=self.length, init=self._init(), layers=self._layers(), dropout=self.dropout)
+    def recipe(self) -> Recipe:
+        """What is trained; raises UsageError for anything that cannot be, options of a part that the method lacks among it."""
+        found = named(self.method)
+        if found.prompt is None:
+            self._refuse("a soft prompt", "length", "init", "init_text", "layers", "parts", "dropout")
+        if found.lora is None:
+            self._refuse("LoRA", "lora_r", "lora_alpha", "lora_targets", "lora_rslora", "lora_path", "lora_frozen")
+        if self.quantize not in (None, "nf4", "int8"):
+            raise UsageError(f"--quantize '{self.quantize}' is not known; choose nf4 or int8.")
+        prompt = found.prompt and self._prompt(found.prompt)
+        lora = found.lora and self._lora(found.lora)
+        return replace(found, prompt=prompt, lora=lora, quantize=self.quantize or found.quantize)
+
+    def _refuse(self, part: str, *names: str) -> None:
+        """Raise UsageError for the first of these options that was given."""
+        defaults = MethodOptions()
+        for name in names:
+            if getattr(self, name) != getattr(defaults, name):
+                raise UsageError(
+                    f"--{name.replace('_', '-')} came with method '{self.method}', which has no {part.removeprefix('a ')}; leave it out."
+                )
+
+    def _prompt(self, spec: PromptSpec) -> PromptSpec:
+        length = spec.length if self.length is None else self.length
+        parts = self.parts if self.parts == "all" else tuple(self.parts.split(","))
+        return replace(spec, length=length, init=self._init(), layers=self._layers(), dropout=self.dropout, parts=parts)
+
+    def _lora(self, spec: LoraSpec) -> LoraSpec:
+        targets = spec.targets if self.lora_targets is None else self.lora_targets
+        if isinstance(targets, str) and targets not in ("attention", "all-linear"):
+            targets = tuple(targets.split(","))
+        return LoraSpec(
+            r=self.lora_r or spec.r,
+            alpha=spec.alpha if self.lora_alpha is None else self.lora_alpha,
+            targets=targets,
+            rslora=self.lora_rslora,
+            path=self.lora_path,
+            frozen=self.lora_frozen,
+        )
 
     def _init(self) -> Init:
         kind, _, path = self.init.partition(":")

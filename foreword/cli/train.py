@@ -61,14 +61,14 @@ def train(
     force: Force = False,
     json: AsJson = False,
 ) -> None:
-    """Train a soft prompt from a file of examples.
+    """Train a soft prompt, or what it is compared with, from a file of examples.
 
     The columns text,label make a classifier, input,output a writer of texts; other names are mapped with --columns.
     Ctrl-C keeps a checkpoint and says how to go on.
 
     [bold]Example:[/bold] foreword train reviews.jsonl --model google/gemma-3-270m --out prompts/sentiment
     """
-    spec = method.spec()
+    recipe = method.recipe()
     check_target(out, overwrite=force or resume)
     rows, held = _examples(data, valid, columns)
     warm_up()
@@ -80,10 +80,10 @@ def train(
     if not held:
         rows, held = split(rows)  # only now: messages name the rows of the file
     _note_checkpoint(out, resume)
-    frozen = open_model(model, dtype=dtype, device=device)
+    frozen = open_model(model, dtype=dtype, device=device, quantize=recipe.quantize)
     if task.chat:
         job = in_chat(job, frozen)
-    run = partial(_fit, frozen, spec, job, rows, held, plan, out=out, resume=resume, overwrite=force or resume)
+    run = partial(_fit, frozen, recipe, job, rows, held, plan, out=out, resume=resume, overwrite=force or resume)
     result = _watched(run, job.metric, out)
     if not _is_main():
         return
