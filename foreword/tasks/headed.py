@@ -74,7 +74,7 @@ def check_pooling(pooling: str) -> None:
 
 
 def resolved(pooling: str, model: FrozenModel) -> str:
-    """What "auto" means: the first token of an encoder, which sees all others as every token does; the last of a causal model, which alone does."""
+    """What "auto" means: the mean over an encoder's tokens (0.76 against 0.70 for the first one, a head alone on MiniLM: LOG.md); the last of a causal model, which alone sees all."""
     if pooling != "auto":
         return pooling
-    return "last" if model.shape.kind == "causal" else "first"
+    return "last" if model.shape.kind == "causal" else "mean"
