@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from foreword.backbone.batch import collate
 from foreword.backbone.frozen import FrozenModel
 from foreword.backbone.learned import Learned
 from foreword.errors import DataError, UsageError
@@ -19,8 +18,9 @@ from foreword.prompts.template import Row, Template
 from foreword.prompts.tokens import VirtualTokens
 from foreword.tasks import metrics
 from foreword.tasks.base import Example, Prediction, Question
+from foreword.tasks.candidates import candidate_scores
 from foreword.tasks.metrics import Score
-from foreword.tasks.templated import TemplateTask, parsed, token_losses
+from foreword.tasks.templated import TemplateTask, parsed
 
 
 @final
@@ -80,19 +80,10 @@ class Classify(TemplateTask):
                 best = max(range(len(scores)), key=scores.__getitem__)
                 yield Prediction(self.labels[best], dict(zip(self.labels, scores, strict=True)), dict(zip(self.labels, costs, strict=True)))
 
-    @torch.inference_mode()
     def scores(self, model: FrozenModel, tokens: VirtualTokens | None, rows: Sequence[Row]) -> Float[Tensor, "B C"]:
         """Length-normalised log-probability of each label's words, less the prior."""
-        pieces = self.pieces(model)
         prior = torch.tensor(self.prior or (0.0,) * len(self.labels))
-        if all(len(ids) == 1 for ids in pieces):
-            batch = collate([_answered(row, pieces[0]) for row in rows], pad=model.tokenizer.pad)
-            logits = model.predicting(batch, tokens, batch.labels >= 0).float().log_softmax(1)
-            return logits[:, [ids[0] for ids in pieces]].cpu() - prior
-        batch = collate([_answered(row, ids) for row in rows for ids in pieces], pad=model.tokenizer.pad)
-        sizes = [len(ids) for _ in rows for ids in pieces]
-        means = [-losses.mean() for losses in token_losses(model, batch, tokens).cpu().split(sizes)]
-        return torch.stack(means).view(len(rows), len(pieces)) - prior
+        return candidate_scores(model, tokens, rows, self.pieces(model)) - prior
 
     def calibrated(self, model: FrozenModel, tokens: VirtualTokens | None, soft: int) -> Classify:
         """This task with the prior measured on content-free texts."""
@@ -116,9 +107,3 @@ class Classify(TemplateTask):
     def to_dict(self) -> dict[str, Any]:
         named = {"labels": list(self.labels), "words": list(self.words), "prior": list(self.prior), "description": self.description}
         return {"kind": self.kind, "template": self.template.source, "bos": self.template.bos, **named}
-
-
-def _answered(row: Row, ids: Sequence[int]) -> Row:
-    """A question row with an answer to be scored."""
-    blank = (-100,) * len(row.ids)
-    return Row((*row.ids, *ids), row.at, (*blank, *ids), (0.0,) * len(row.ids) + (1.0,) * len(ids))

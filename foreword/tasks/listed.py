@@ -13,8 +13,8 @@ def words(example: Mapping[str, str], column: str) -> list[str]:
     """The words of a cell: a JSON list, or a text with spaces between. Raises DataError for a missing, empty or broken one."""
     text = cell(example, column).strip()
     found = parsed(text, column) if text.startswith("[") else text.split()
-    if not found:
-        raise DataError(f"an example has no words in '{column}'; remove the row or fill it.")
+    if not found or not all(word.strip() for word in found):
+        raise DataError(f"an example has {'an empty word' if found else 'no words'} in '{column}'; fill it or remove the row.")
     return found
 
 

@@ -10,13 +10,29 @@ from foreword.errors import AdapterError, UsageError
 from foreword.prompts.template import Template
 from foreword.shape import Kind
 from foreword.tasks.base import Task
+from foreword.tasks.choice import Choice
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.head_classify import HeadClassify
+from foreword.tasks.multilabel import MultiLabel
+from foreword.tasks.probe import Probe
+from foreword.tasks.qa import QA
+from foreword.tasks.regress import Regress
 from foreword.tasks.seq2seq import Seq2Seq
+from foreword.tasks.tag import Tag
 
-KINDS: dict[str, type[Any]] = {task.kind: task for task in (Classify, HeadClassify, Generate, Seq2Seq)}
-COLUMNS: dict[str, tuple[str, ...]] = {"classify": ("text", "label"), "generate": ("input", "output")}
+_ALL: tuple[type[Any], ...] = (Classify, HeadClassify, MultiLabel, Regress, Tag, QA, Choice, Probe, Generate, Seq2Seq)
+KINDS: dict[str, type[Any]] = {task.kind: task for task in _ALL}
+
+# What tells kinds apart by their columns alone; the others are asked for by name.
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "classify": ("text", "label"),
+    "generate": ("input", "output"),
+    "tag": ("tokens", "tags"),
+    "qa": ("question", "context", "answers"),
+    "choice": ("question", "choices", "label"),
+    "probe": ("subject", "answer"),
+}
 
 
 def task_from_dict(data: Mapping[str, Any]) -> Task:

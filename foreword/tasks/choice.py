@@ -1,0 +1,127 @@
+"""Multiple choice: the question is read with each choice, and a head scores the pairs against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.learned import Learned
+from foreword.errors import DataError
+from foreword.prompts.head import HeadSpec
+from foreword.prompts.init import Material
+from foreword.prompts.template import Row
+from foreword.specs import PromptSpec
+from foreword.tasks import metrics
+from foreword.tasks.base import Costs, Example, Lesson, Prediction, Question, Reading, Task
+from foreword.tasks.headed import HeadTask, check_fits, check_pooling, resolved, row_of
+from foreword.tasks.listed import cell, parsed, short
+from foreword.tasks.metrics import Score
+from foreword.tasks.texts import ENDLESS, pooled
+
+
+@final
+@dataclass(frozen=True)
+class Choice(HeadTask):
+    """p(choice c) = softmax over the example's choices of w·pool(states of question and c). Examples may have different numbers of choices."""
+
+    pooling: str = "auto"
+    description: str = ""
+    kind: ClassVar[str] = "choice"
+    metric: ClassVar[str] = "accuracy"
+    target: ClassVar[str] = "label"
+
+    def __post_init__(self) -> None:
+        check_pooling(self.pooling)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return ("question", "choices")
+
+    @property
+    def head(self) -> HeadSpec:
+        return HeadSpec(1)
+
+    def suited(self, model: FrozenModel, spec: PromptSpec | None) -> Task:
+        super().suited(model, spec)
+        return replace(self, pooling=resolved(self.pooling, model))
+
+    def lessons(self, example: Example, model: FrozenModel, how: Reading, dampening: float = 0.0) -> tuple[list[Lesson], bool]:
+        choices = choices_of(example)
+        right = index_of(cell(example, self.target), choices)
+        rows, cut = self._rows(example, choices, model, how, truncate=True)
+        return [Lesson(rows, (float(right),))], cut
+
+    def ask(self, example: Example, model: FrozenModel, how: Reading, *, truncate: bool, room: int | None = None) -> tuple[Question, bool]:
+        choices = choices_of(example)
+        rows, cut = self._rows(example, choices, model, how, truncate=truncate)
+        return Question(rows, choices), cut
+
+    @staticmethod
+    def _rows(example: Example, choices: list[str], model: FrozenModel, how: Reading, *, truncate: bool) -> tuple[tuple[Row, ...], bool]:
+        """The question with each choice; the longer of the two is cut where they do not fit."""
+        rows, cut, question = [], False, cell(example, "question")
+        for choice in choices:
+            encoded = model.tokenizer.pair(question, choice, how.budget - how.soft)
+            if encoded.cut and not truncate:
+                check_fits(encoded, len(model.tokenizer.pair(question, choice, ENDLESS).ids), model, how, truncate=False)
+            rows.append(row_of(encoded, model, how))
+            cut = cut or encoded.cut
+        return tuple(rows), cut
+
+    def losses(self, model: FrozenModel, learned: Learned, lessons: Sequence[Lesson]) -> Costs:
+        logits = self._logits(model, learned, [lesson.rows for lesson in lessons])
+        targets = torch.tensor([int(lesson.target[0]) for lesson in lessons], device=logits.device)
+        found = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+        return Costs(found, torch.ones_like(found), [1] * len(lessons))
+
+    def _logits(self, model: FrozenModel, learned: Learned, groups: Sequence[tuple[Row, ...]]) -> Float[Tensor, "B C"]:
+        """The head's number for each choice, -∞ where an example has fewer than others."""
+        found = pooled(model, learned, [row for rows in groups for row in rows], self.pooling)[:, 0]
+        parts = list(found.split([len(rows) for rows in groups]))
+        return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=-float("inf"))
+
+    def predict(self, model: FrozenModel, learned: Learned, questions: Sequence[Question], batch_size: int) -> Iterator[Prediction]:
+        for begin in range(0, len(questions), batch_size):
+            part = questions[begin : begin + batch_size]
+            with torch.inference_mode():
+                shares = self._logits(model, learned, [question.rows for question in part]).softmax(1).cpu()
+            for question, row in zip(part, shares.tolist(), strict=True):
+                choices = question.notes
+                best = max(range(len(choices)), key=row.__getitem__)
+                yield Prediction(choices[best], dict(zip(choices, row, strict=False)), value=best)
+
+    def score(self, predictions: Sequence[Prediction], targets: Sequence[str]) -> dict[str, Score]:
+        right = [float(p.value == index_of(text, list(p.scores))) for p, text in zip(predictions, targets, strict=True)]
+        return {"accuracy": metrics.mean(right)}
+
+    def material(self, examples: Sequence[Example]) -> Material:
+        text = self.description or "Choose the right answer to the question."
+        return Material(text, (), tuple(f"{example['question']} {' '.join(choices_of(example))}" for example in examples))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": self.kind, **asdict(self)}
+
+
+def choices_of(example: Example) -> list[str]:
+    """At least two different choices; raises DataError that names the question."""
+    choices = parsed(cell(example, "choices"), "choices")
+    if len(choices) < 2 or len(set(choices)) != len(choices):
+        raise DataError(
+            f"the question '{short(cell(example, 'question'))}' has the choices {', '.join(choices) or 'none'}, but it needs at least two different ones; correct the data."
+        )
+    return choices
+
+
+def index_of(label: str, choices: Sequence[str]) -> int:
+    """Which choice a label means: the choice itself, or its number counted from 0; raises DataError for neither."""
+    if label in choices:
+        return choices.index(label)
+    if label.isdecimal() and int(label) < len(choices):
+        return int(label)
+    raise DataError(f"label '{label}' is neither one of {', '.join(choices)} nor the number of one, counted from 0; correct the data.")

@@ -1,0 +1,110 @@
+"""Multi-label classification: each label holds or does not, by a head with one output a label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.learned import Learned
+from foreword.errors import DataError, UsageError
+from foreword.prompts.head import HeadSpec
+from foreword.prompts.init import Material
+from foreword.specs import PromptSpec
+from foreword.tasks.base import Costs, Example, Lesson, Prediction, Question, Reading, Task
+from foreword.tasks.headed import HeadTask, check_pooling, resolved, row_of
+from foreword.tasks.listed import several
+from foreword.tasks.metrics import Score
+from foreword.tasks.set_metrics import set_scores
+from foreword.tasks.texts import ask, encode, pooled, text_columns
+
+
+@final
+@dataclass(frozen=True)
+class MultiLabel(HeadTask):
+    """p(label | text) = σ(W·pool(states) + b), each label for itself; those of at least `threshold` are the answer, which may be none.
+
+    The label column holds a JSON list, or labels with | between. `pair` reads a second text from the column text_b.
+    """
+
+    labels: tuple[str, ...]
+    threshold: float = 0.5
+    pair: bool = False
+    pooling: str = "auto"
+    bias: bool = True
+    description: str = ""
+    kind: ClassVar[str] = "multi-label"
+    metric: ClassVar[str] = "micro_f1"
+    target: ClassVar[str] = "label"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", tuple(self.labels))
+        check_pooling(self.pooling)
+        if not self.labels or len(set(self.labels)) != len(self.labels):
+            raise DataError(
+                f"labels {', '.join(self.labels) or 'none'} came, but they must be different and at least one; check the label column."
+            )
+        if not 0.0 < self.threshold < 1.0:
+            raise UsageError(f"threshold is {self.threshold}, but it must be a probability between 0 and 1.")
+
+    @classmethod
+    def of(cls, examples: Sequence[Example], **settings: Any) -> MultiLabel:
+        """The task with every label that occurs in the examples, sorted."""
+        return cls(tuple(sorted({label for example in examples for label in several(example, cls.target)})), **settings)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return text_columns(self.pair)
+
+    @property
+    def head(self) -> HeadSpec:
+        return HeadSpec(len(self.labels), self.bias)
+
+    def suited(self, model: FrozenModel, spec: PromptSpec | None) -> Task:
+        super().suited(model, spec)
+        return replace(self, pooling=resolved(self.pooling, model), bias=model.shape.kind != "causal")
+
+    def lessons(self, example: Example, model: FrozenModel, how: Reading, dampening: float = 0.0) -> tuple[list[Lesson], bool]:
+        meant = several(example, self.target)
+        for label in meant:
+            if label not in self.labels:
+                raise DataError(f"label '{label}' is not one of {', '.join(self.labels)}; correct the data, or train with this label.")
+        encoded = encode(example, self.columns, model, how)
+        return [Lesson((row_of(encoded, model, how),), tuple(float(label in meant) for label in self.labels))], encoded.cut
+
+    def ask(self, example: Example, model: FrozenModel, how: Reading, *, truncate: bool, room: int | None = None) -> tuple[Question, bool]:
+        return ask(example, self.columns, model, how, truncate=truncate)
+
+    def losses(self, model: FrozenModel, learned: Learned, lessons: Sequence[Lesson]) -> Costs:
+        logits = self._logits(model, learned, [lesson.rows[0] for lesson in lessons])
+        targets = torch.tensor([lesson.target for lesson in lessons], device=logits.device)
+        found = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
+        return Costs(found, torch.ones_like(found), [1] * len(lessons))
+
+    def _logits(self, model: FrozenModel, learned: Learned, rows: Sequence[Any]) -> Float[Tensor, "B C"]:
+        return pooled(model, learned, rows, self.pooling)
+
+    def predict(self, model: FrozenModel, learned: Learned, questions: Sequence[Question], batch_size: int) -> Iterator[Prediction]:
+        for begin in range(0, len(questions), batch_size):
+            rows = [question.rows[0] for question in questions[begin : begin + batch_size]]
+            with torch.inference_mode():
+                shares = self._logits(model, learned, rows).sigmoid().tolist()
+            for row in shares:
+                found = [label for label, share in zip(self.labels, row, strict=True) if share >= self.threshold]
+                yield Prediction("|".join(found), dict(zip(self.labels, row, strict=True)), value=found)
+
+    def score(self, predictions: Sequence[Prediction], targets: Sequence[str]) -> dict[str, Score]:
+        meant = [frozenset(several({self.target: text}, self.target)) for text in targets]
+        return set_scores([frozenset(p.value) for p in predictions], meant, self.labels)
+
+    def material(self, examples: Sequence[Example]) -> Material:
+        text = self.description or f"Which of these hold: {', '.join(self.labels)}?"
+        return Material(text, self.labels, tuple(" ".join(example[name] for name in self.columns) for example in examples))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": self.kind, **asdict(self), "labels": list(self.labels)}

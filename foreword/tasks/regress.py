@@ -1,0 +1,114 @@
+"""Regression: a number for one or two texts, by a head."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, final
+
+import torch
+
+from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.learned import Learned
+from foreword.errors import DataError, UsageError
+from foreword.prompts.head import HeadSpec
+from foreword.prompts.init import Material
+from foreword.specs import PromptSpec
+from foreword.tasks.base import Costs, Example, Lesson, Prediction, Question, Reading, Task
+from foreword.tasks.headed import HeadTask, check_pooling, resolved, row_of
+from foreword.tasks.listed import cell
+from foreword.tasks.metrics import Score
+from foreword.tasks.number_metrics import number_scores
+from foreword.tasks.texts import ask, encode, pooled, text_columns
+
+
+@final
+@dataclass(frozen=True)
+class Regress(HeadTask):
+    """number = center + spread · (W·pool(states) + b), learned by half the squared error in units of `spread`.
+
+    `Regress.of(examples)` takes center and spread from them; `pair` reads a second text from the column text_b.
+    """
+
+    center: float = 0.0
+    spread: float = 1.0
+    pair: bool = False
+    pooling: str = "auto"
+    bias: bool = True
+    description: str = ""
+    kind: ClassVar[str] = "regress"
+    metric: ClassVar[str] = "pearson"
+    target: ClassVar[str] = "label"
+
+    def __post_init__(self) -> None:
+        check_pooling(self.pooling)
+        if not (math.isfinite(self.center) and math.isfinite(self.spread) and self.spread > 0):
+            raise UsageError(f"center {self.center} and spread {self.spread} came, but both must be numbers and spread above 0.")
+
+    @classmethod
+    def of(cls, examples: Sequence[Example], **settings: Any) -> Regress:
+        """The task with the mean and the standard deviation of these labels; raises DataError where they are all the same."""
+        numbers = [number(example, cls.target) for example in examples]
+        center = sum(numbers) / max(len(numbers), 1)
+        spread = math.sqrt(sum((n - center) ** 2 for n in numbers) / max(len(numbers), 1))
+        if spread == 0:
+            raise DataError(f"all {len(numbers)} labels are the same number, so there is nothing to learn; check the label column.")
+        return cls(center, spread, **settings)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return text_columns(self.pair)
+
+    @property
+    def head(self) -> HeadSpec:
+        return HeadSpec(1, self.bias)
+
+    def suited(self, model: FrozenModel, spec: PromptSpec | None) -> Task:
+        super().suited(model, spec)
+        return replace(self, pooling=resolved(self.pooling, model), bias=model.shape.kind != "causal")
+
+    def lessons(self, example: Example, model: FrozenModel, how: Reading, dampening: float = 0.0) -> tuple[list[Lesson], bool]:
+        target = (number(example, self.target) - self.center) / self.spread
+        encoded = encode(example, self.columns, model, how)
+        return [Lesson((row_of(encoded, model, how),), (target,))], encoded.cut
+
+    def ask(self, example: Example, model: FrozenModel, how: Reading, *, truncate: bool, room: int | None = None) -> tuple[Question, bool]:
+        return ask(example, self.columns, model, how, truncate=truncate)
+
+    def losses(self, model: FrozenModel, learned: Learned, lessons: Sequence[Lesson]) -> Costs:
+        found = pooled(model, learned, [lesson.rows[0] for lesson in lessons], self.pooling)[:, 0]
+        targets = torch.tensor([lesson.target[0] for lesson in lessons], device=found.device)
+        errors = (found - targets).square() / 2
+        return Costs(errors, torch.ones_like(errors), [1] * len(lessons))
+
+    def predict(self, model: FrozenModel, learned: Learned, questions: Sequence[Question], batch_size: int) -> Iterator[Prediction]:
+        for begin in range(0, len(questions), batch_size):
+            rows = [question.rows[0] for question in questions[begin : begin + batch_size]]
+            with torch.inference_mode():
+                found = pooled(model, learned, rows, self.pooling)[:, 0].tolist()
+            for unit in found:
+                value = self.center + self.spread * unit
+                yield Prediction(f"{value:.4g}", value=value)
+
+    def score(self, predictions: Sequence[Prediction], targets: Sequence[str]) -> dict[str, Score]:
+        return number_scores([p.value for p in predictions], [number({self.target: text}, self.target) for text in targets])
+
+    def material(self, examples: Sequence[Example]) -> Material:
+        text = self.description or "How much? Rate the text with a number."
+        return Material(text, (), tuple(" ".join(example[name] for name in self.columns) for example in examples))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": self.kind, **asdict(self)}
+
+
+def number(example: Example, column: str) -> float:
+    """A cell as a finite number; raises DataError for anything else."""
+    text = cell(example, column)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError(f"'{column}' is '{text}', but regression needs a finite number; correct the data, or classify instead.")
+    return value

@@ -1,0 +1,177 @@
+"""Tagging: a label for each word, by a head on the state of one of its tokens. Entities where the labels mark some, else plain tags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from foreword.backbone.batch import collate
+from foreword.backbone.encoded import Encoded
+from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.learned import Learned
+from foreword.errors import DataError, UsageError
+from foreword.prompts.head import HeadSpec
+from foreword.prompts.init import Material
+from foreword.prompts.template import Row
+from foreword.specs import PromptSpec
+from foreword.tasks.base import Costs, Example, Lesson, Prediction, Question, Reading, Task
+from foreword.tasks.entities import Scheme, repaired, scheme_of
+from foreword.tasks.headed import HeadTask, check_fits, row_of
+from foreword.tasks.listed import short, words
+from foreword.tasks.metrics import Score
+from foreword.tasks.tag_metrics import entity_scores, token_accuracy
+from foreword.tasks.texts import ENDLESS
+
+_PIECES = ("auto", "first", "last")
+NOT_READ = "?"  # stands for the tag of a word that did not fit
+
+
+@final
+@dataclass(frozen=True)
+class Tag(HeadTask):
+    """p(tag | word) = softmax(W·state + b) at one token of each word: its `piece`, the first on encoders, the last, which has read it all, on causal models.
+
+    Labels such as B-PER and I-PER mark entities (IOB1, IOB2, IOBES, BILOU): tags are mended so that each entity is well formed, and scored as
+    entities. Other labels (parts of speech) stand for themselves.
+    """
+
+    labels: tuple[str, ...]
+    piece: str = "auto"
+    description: str = ""
+    kind: ClassVar[str] = "tag"
+    target: ClassVar[str] = "tags"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", tuple(self.labels))
+        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
+            raise DataError(
+                f"tags {', '.join(self.labels) or 'none'} came, but a tagger needs at least two different ones; check the tags column."
+            )
+        if self.piece not in _PIECES:
+            raise UsageError(f"piece '{self.piece}' is not known; choose one of {', '.join(_PIECES)}.")
+
+    @classmethod
+    def of(cls, examples: Sequence[Example], **settings: Any) -> Tag:
+        """The task with every tag of the examples, sorted, "O" first; entities as `repaired` writes them."""
+        sentences = [tags_of(example) for example in examples]
+        found = {tag for tags in sentences for tag in tags}
+        scheme = scheme_of(sorted(found))
+        if scheme:
+            found = {"O"} | {tag for tags in sentences for tag in repaired(tags, scheme)}
+        return cls(tuple(sorted(found, key=lambda tag: (tag != "O", tag))), **settings)
+
+    @property
+    def metric(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]  which one people read first depends on the labels
+        return "entity_f1" if self.scheme else "token_accuracy"
+
+    @property
+    def scheme(self) -> Scheme | None:
+        return scheme_of(self.labels)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return ("tokens",)
+
+    @property
+    def head(self) -> HeadSpec:
+        return HeadSpec(len(self.labels))
+
+    def suited(self, model: FrozenModel, spec: PromptSpec | None) -> Task:
+        super().suited(model, spec)
+        return replace(self, piece="last" if model.shape.kind == "causal" else "first") if self.piece == "auto" else self
+
+    def lessons(self, example: Example, model: FrozenModel, how: Reading, dampening: float = 0.0) -> tuple[list[Lesson], bool]:
+        tags = self._mended(tags_of(example))
+        for tag in tags:
+            if tag not in self.labels:
+                raise DataError(f"tag '{tag}' is not one of {', '.join(self.labels)}; correct the data, or train with this tag.")
+        row, read, cut = self._row(example, model, how, [self.labels.index(tag) for tag in tags])
+        return [Lesson((row,), weight=float(read))], cut
+
+    def ask(self, example: Example, model: FrozenModel, how: Reading, *, truncate: bool, room: int | None = None) -> tuple[Question, bool]:
+        count = len(words(example, "tokens"))
+        row, read, cut = self._row(example, model, how, [0] * count)
+        if cut and not truncate:
+            full = model.tokenizer.words(words(example, "tokens"), ENDLESS)
+            check_fits(replace(full, cut=True), len(full.ids), model, how, truncate=False)
+        return Question((row,), (read, count)), cut
+
+    def _row(self, example: Example, model: FrozenModel, how: Reading, classes: Sequence[int]) -> tuple[Row, int, bool]:
+        """The sentence with the class of each word at its piece, how many words it has of them all, and whether it was cut."""
+        tokens = words(example, "tokens")
+        encoded = model.tokenizer.words(tokens, how.budget - how.soft)
+        places = self._places(encoded)
+        read = max(places, default=-1) + 1
+        for index in range(read if encoded.cut else len(tokens)):
+            if index not in places:
+                raise DataError(
+                    f"word {index + 1} of '{short(' '.join(tokens))}' is '{tokens[index]}', which has no token of its own for {model.name}; replace it, or join it with the next."
+                )
+        labels = [-100] * len(encoded.ids)
+        for index, place in places.items():
+            labels[place] = classes[index]
+        return row_of(encoded, model, how, labels), read, encoded.cut
+
+    def _places(self, encoded: Encoded) -> dict[int, int]:
+        """Where each word's piece stands."""
+        places: dict[int, int] = {}
+        for place, (text, (word, _)) in enumerate(zip(encoded.text, encoded.spans, strict=True)):
+            if text == 0 and (self.piece == "last" or word not in places):
+                places[word] = place
+        return places
+
+    def _mended(self, tags: Sequence[str]) -> list[str]:
+        """Tags as this task writes them; what marks no entity is left to be refused by name."""
+        if self.scheme is None or scheme_of([*tags, "B-X"]) is None:
+            return list(tags)
+        return repaired(tags, self.scheme)
+
+    def losses(self, model: FrozenModel, learned: Learned, lessons: Sequence[Lesson]) -> Costs:
+        logits, classes, sizes = _at_words(model, learned, [lesson.rows[0] for lesson in lessons])
+        found = torch.nn.functional.cross_entropy(logits, classes, reduction="none")
+        return Costs(found, torch.ones_like(found), sizes)
+
+    def predict(self, model: FrozenModel, learned: Learned, questions: Sequence[Question], batch_size: int) -> Iterator[Prediction]:
+        for begin in range(0, len(questions), batch_size):
+            part = questions[begin : begin + batch_size]
+            with torch.inference_mode():
+                logits, _, sizes = _at_words(model, learned, [question.rows[0] for question in part])
+            for question, best in zip(part, logits.argmax(1).cpu().split(sizes), strict=True):
+                read, count = question.notes
+                tags = self._mended([self.labels[index] for index in best.tolist()]) + [NOT_READ] * (count - read)
+                yield Prediction(" ".join(tags), value=tags)
+
+    def score(self, predictions: Sequence[Prediction], targets: Sequence[str]) -> dict[str, Score]:
+        """Words that were not read count as wrong."""
+        meant = [self._mended(words({"tags": text}, "tags")) for text in targets]
+        found = {"token_accuracy": token_accuracy([p.value for p in predictions], meant)}
+        if not self.scheme:
+            return found
+        return entity_scores([["O" if tag == NOT_READ else tag for tag in p.value] for p in predictions], meant) | found
+
+    def material(self, examples: Sequence[Example]) -> Material:
+        text = self.description or f"Tag each word as {', '.join(self.labels[:-1])} or {self.labels[-1]}."
+        return Material(text, self.labels, tuple(" ".join(words(example, "tokens")) for example in examples))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": self.kind, **asdict(self), "labels": list(self.labels)}
+
+
+def tags_of(example: Example) -> list[str]:
+    """The tags of an example; raises DataError unless each word has one."""
+    tokens, tags = words(example, "tokens"), words(example, "tags")
+    if len(tokens) != len(tags):
+        raise DataError(f"'{short(' '.join(tokens))}' has {len(tokens)} words but {len(tags)} tags; give each word one tag.")
+    return tags
+
+
+def _at_words(model: FrozenModel, learned: Learned, rows: Sequence[Row]) -> tuple[Float[Tensor, "M C"], Any, list[int]]:
+    """What the head says at each marked token, its class [M], and how many each row has."""
+    batch = collate(rows, pad=model.tokenizer.pad).to(model.device)
+    select = batch.labels >= 0
+    return learned.needed_head()(model.hidden(batch, learned.tokens)[select]), batch.labels[select], select.sum(1).tolist()
