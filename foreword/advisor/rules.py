@@ -1,0 +1,254 @@
+"""The decision guide as data: each rule says when it holds, what it prefers, why, and where that is known from. First rule first.
+
+A rule names kinds of recipe, best first: a site and a re-parameterisation ("kv/mlp"), "lora", "qlora" or "full". Facts are named in `FACTS`.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+Fact = str | int | bool
+Condition = tuple[str, str, Fact | tuple[str, ...]]
+
+FACTS = {
+    "task": "what the model is to do",
+    "examples": "training examples",
+    "tasks": "tasks that one base model will answer",
+    "parameters": "numbers of the base model",
+    "kind": "causal, encoder or encoder-decoder",
+    "knowledge": "near: the base model knows what is needed; far: it does not",
+    "serving": "any; shared: many tasks mixed in one batch; bare: no token and no time more than the base model",
+}
+
+_COMPARE: Mapping[str, Callable[..., bool]] = {
+    "<": operator.lt,
+    ">=": operator.ge,
+    "is": operator.eq,
+    "in": lambda fact, values: fact in values,
+}
+
+OWN_RUNS = "Foreword's own runs (LOG.md, 2026-11-22)"
+PEFT_TABLE = "PEFT's method comparison, GSM8K with Llama-3.2-3B"
+
+DEEP = ("kv/mlp", "kv/direct")
+SOFT = (*DEEP, "input/direct", "input/lstm")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When all conditions hold, `prefer` these kinds for this reason, and failing them take `then`; `source` is a paper's arXiv id, or runs of our own."""
+
+    name: str
+    when: tuple[Condition, ...]
+    prefer: tuple[str, ...]
+    then: tuple[str, ...]
+    reason: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A setting `about` which thing; of a table the first entry counts whose conditions hold."""
+
+    about: str
+    when: tuple[Condition, ...]
+    value: float
+    reason: str
+    source: str
+
+
+def holds(conditions: tuple[Condition, ...], facts: Mapping[str, Fact]) -> bool:
+    """Whether all conditions are true of these facts."""
+    return all(_COMPARE[comparison](facts[fact], value) for fact, comparison, value in conditions)
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "bare",
+        (("serving", "is", "bare"),),
+        ("lora", "qlora", "full"),
+        (),
+        "LoRA can be merged into the weights, so a request costs what it costs on the base model; every soft prompt takes attention or context",
+        "arXiv:2106.09685",
+    ),
+    Rule(
+        "far and plentiful",
+        (("knowledge", "is", "far"), ("examples", ">=", 10_000), ("tasks", "<", 3)),
+        ("full",),
+        ("lora", "qlora"),
+        "what the base model does not know must go into its weights, and there are enough examples for all of them",
+        "arXiv:2310.19698",
+    ),
+    Rule(
+        "far",
+        (("knowledge", "is", "far"),),
+        ("lora", "qlora", "full"),
+        (),
+        "a soft prompt selects among skills that the base model has and cannot make its attention look elsewhere: sorting downwards, on a model that learned "
+        "to sort upwards, stayed at 0 % with a prefix and reached 85 % with full fine-tuning",
+        "arXiv:2310.19698",
+    ),
+    Rule(
+        "few examples",
+        (("examples", "<", 500),),
+        ("lora", "qlora"),
+        DEEP,
+        "with under 500 examples soft prompts are at their weakest: prompt tuning comes near full fine-tuning where data suffice and falls far behind with few",
+        "arXiv:2109.04332",
+    ),
+    Rule(
+        "few examples, real text",
+        (("examples", "<", 500),),
+        DEEP,
+        (),
+        "prefixes that start from keys and values of real words did better than fine-tuning in their paper's low-data tests: worth a comparison",
+        "arXiv:2101.00190",
+    ),
+    Rule(
+        "one or two tasks",
+        (("tasks", "<", 3),),
+        ("lora", "qlora"),
+        ("full", *DEEP),
+        "for one or two tasks it hardly counts that a soft prompt is a file of kilobytes over one shared model, and LoRA reaches more: 47.8 % against "
+        "41.6 % with a prefix and 34.3 % with prompt tuning",
+        PEFT_TABLE,
+    ),
+    Rule(
+        "words or spans",
+        (("task", "in", ("tag", "qa")),),
+        ("kv/direct", "kv/mlp"),
+        ("lora", "qlora"),
+        "tagging and extractive answers need keys and values in every layer: prompts at the input alone fail there on small frozen encoders "
+        "(SQuAD 1.1, BERT-large: F1 8.5, against 86.0 in every layer and 91.1 with full fine-tuning)",
+        "arXiv:2110.07602",
+    ),
+    Rule(
+        "probing",
+        (("task", "is", "probe"),),
+        ("input/lstm",),
+        ("input/direct",),
+        "soft tokens among the words of a template, made by an LSTM, were built for asking a frozen model what it knows",
+        "arXiv:2103.10385",
+    ),
+    Rule(
+        "writing",
+        (("task", "in", ("generate", "seq2seq")),),
+        DEEP,
+        ("lora", "qlora"),
+        "for writing, keys and values in every layer beat embeddings alone by far: BLEU 69.7 against 62.2 at best (E2E, GPT-2 medium)",
+        "arXiv:2101.00190",
+    ),
+    Rule(
+        "ten billion",
+        (("parameters", ">=", 10_000_000_000),),
+        ("input/direct",),
+        DEEP,
+        "from about ten billion numbers on, prompt tuning matches training all weights, and it is the smallest file there is",
+        "arXiv:2104.08691",
+    ),
+    Rule(
+        "encoder",
+        (("kind", "is", "encoder"),),
+        ("kv/direct", "kv/mlp"),
+        ("lora",),
+        "on encoders, prompts in every layer with a head come close to fine-tuning where input prompts do not",
+        "arXiv:2110.07602",
+    ),
+    Rule(
+        "default",
+        (),
+        ("kv/mlp",),
+        ("kv/direct", "input/direct", "lora", "qlora", "input/lstm", "full"),
+        "first of the methods on sentiment with Gemma-3-270M: 0.868 ± 0.017, against 0.860 ± 0.017 trained directly and 0.848 ± 0.018 at the input; "
+        "one seed, and within each other's errors",
+        OWN_RUNS,
+    ),
+    Rule(
+        "many tasks",
+        (("tasks", ">=", 3),),
+        SOFT,
+        (),
+        "one frozen copy of the model answers every task, and a task is only its file",
+        "arXiv:2104.08691",
+    ),
+    Rule(
+        "shared",
+        (("serving", "is", "shared"),),
+        SOFT,
+        (),
+        "rows of different soft prompts share one batch without anything being switched; LoRA needs an engine that computes several at once",
+        "arXiv:2104.08691",
+    ),
+)
+
+LENGTHS: tuple[Choice, ...] = (
+    Choice(
+        "length", (("task", "is", "qa"),), 16, "the released scripts for SQuAD use 8 and 16 virtual tokens", "arXiv:2110.07602, its code"
+    ),
+    Choice(
+        "length",
+        (("task", "is", "tag"),),
+        20,
+        "released scripts for tagging use 11 to 224 and guides say 1 to 5, so compare 5, 20 and 100 on your data",
+        "arXiv:2110.07602, its code",
+    ),
+    Choice(
+        "length",
+        (("task", "in", ("generate", "seq2seq")),),
+        20,
+        "the paper needs 5 to 10 for table to text and 100 to 200 for summaries, so compare a longer one if answers are long",
+        "arXiv:2101.00190",
+    ),
+    Choice("length", (), 20, "beyond 20 virtual tokens little is gained", "arXiv:2104.08691"),
+)
+
+# The same rates as `training/calibrate.py`, by kind of recipe; for soft prompts a share of the RMS of what the model itself puts there.
+RATES: Mapping[str, Choice] = {
+    "direct": Choice(
+        "learning_rate", (), 0.03, "relative: first steps of 3 % of the RMS of the model's own numbers in that place", OWN_RUNS
+    ),
+    "mlp": Choice(
+        "learning_rate", (), 0.005, "relative, and lower than a free table's: the network moves all virtual tokens together", OWN_RUNS
+    ),
+    "lstm": Choice(
+        "learning_rate", (), 0.005, "relative, and lower than a free table's: the network moves all virtual tokens together", OWN_RUNS
+    ),
+    "lora": Choice(
+        "learning_rate", (), 5e-4, "AdamW's own rate, for runs of a few hundred steps", "the order of arXiv:2106.09685; Foreword's default"
+    ),
+    "full": Choice(
+        "learning_rate", (), 3e-5, "AdamW's own rate, of the small-data settings for fine-tuning", "arXiv:1810.04805; Foreword's default"
+    ),
+}
+
+# As `TrainPlan` has them.
+BATCH_SIZE, WARMUP, STEPS = 16, 0.06, 300
+PASSES, MOST_STEPS = 2, 3000
+SCHEDULE = Choice(
+    "warmup",
+    (),
+    WARMUP,
+    "the rate rises for the first 6 % of the steps, then falls to zero in a cosine; training ends early when validation no longer improves",
+    "Foreword's default",
+)
+CHECKPOINTING = Choice(
+    "gradient_checkpointing",
+    (),
+    True,
+    "less memory for about a third more time: layers are computed again for the backward pass",
+    "arXiv:1604.06174",
+)
+STEPS_REASON = f"{PASSES} passes over the examples, at least {STEPS} steps and at most {MOST_STEPS:,}"
+
+
+def steps_for(examples: int) -> Choice:
+    """Steps of a run: a few passes, within bounds."""
+    passes = -(-PASSES * examples // BATCH_SIZE)
+    return Choice("steps", (), max(STEPS, min(MOST_STEPS, passes)), STEPS_REASON, "Foreword's default; not a measured optimum")
+
+
+def first(table: tuple[Choice, ...], facts: Mapping[str, Fact]) -> Choice:
+    """The entry of a table that counts."""
+    return next(choice for choice in table if holds(choice.when, facts))
