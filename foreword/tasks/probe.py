@@ -51,9 +51,11 @@ class Probe(TemplateTask):
         found: dict[tuple[int, ...], str] = {}
         for candidate in self.candidates:
             ids = tuple(model.tokenizer.encode(self.template.space + candidate))
-            if not ids or ids in found:
+            if not ids:
+                raise UsageError(f"candidate '{candidate}' has no tokens of its own for {model.name}; leave it out.")
+            if ids in found:
                 raise UsageError(
-                    f"candidate '{candidate}' reads like '{found.get(ids, '')}' for {model.name}; leave one of them out, or change the template's end."
+                    f"candidates '{found[ids]}' and '{candidate}' are the same tokens for {model.name}; leave one of them out."
                 )
             found[ids] = candidate
         return [list(ids) for ids in found]

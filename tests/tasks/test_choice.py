@@ -25,7 +25,7 @@ THREE = {"question": "The capital of France", "choices": '["Paris", "a film", "m
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_shares_are_a_softmax_over_the_choices_and_alone_as_in_a_batch(family: str) -> None:
-    task, model, how, learned = ready(Choice(), family)
+    task, model, how, learned = ready(Choice(pooling="first" if family == "bert" else "auto"), family)
     found = answers(task, model, how, learned, [TWO, THREE], 2)
     for p, row in zip(found, (TWO, THREE), strict=True):
         (alone,) = answers(task, model, how, learned, [row], 1)
