@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from foreword.errors import DataError, UsageError
+from foreword.tasks.placed import Placed
 
 Example = dict[str, str]
 
@@ -62,7 +63,8 @@ def _from_lines(lines: Iterable[bytes], fields: Sequence[str], where: str = "sta
         except UnicodeDecodeError as error:
             raise DataError(f"line {number} of {where} is not UTF-8 text: byte 0x{line[error.start]:02x}; convert it to UTF-8.") from None
         if text.strip():
-            yield _from_line(text, fields, f"line {number} of {where}")
+            place = f"line {number} of {where}"
+            yield Placed(_from_line(text, fields, place), place)
     if not number:
         raise DataError(f"{where} is empty; give one text or JSON object a line.")
 

@@ -14,6 +14,7 @@ from foreword.tasks.base import Example, Prediction, Question, Reading, Task, re
 from foreword.tasks.generate import Generate
 from foreword.tasks.judge import Exam, Tick, judge, predictions
 from foreword.tasks.metrics import Score
+from foreword.tasks.placed import naming
 from foreword.tasks.registry import task_from_dict
 from foreword.tasks.templated import TemplateTask
 
@@ -64,4 +65,5 @@ class Reader:
         return judge(self.task, self.model, self.learned, exam, batch_size=batch_size, tick=tick), exam.cut
 
     def _question(self, example: Example, truncate: bool) -> Question:
-        return self.task.ask(example, self.model, self.how, truncate=truncate)[0]
+        with naming(example):
+            return self.task.ask(example, self.model, self.how, truncate=truncate)[0]

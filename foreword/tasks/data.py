@@ -15,6 +15,7 @@ import fsspec
 
 from foreword.errors import DataError
 from foreword.tasks import conll
+from foreword.tasks.placed import Placed
 
 Rows = list[dict[str, str]]
 _SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", *conll.SUFFIXES)
@@ -31,7 +32,7 @@ def read(source: str | Path, *, columns: Mapping[str, str] | None = None) -> Row
         raise DataError(f"'{source}' has no examples; give a file with at least one row.")
     if columns and not source.endswith(conll.SUFFIXES):
         raw = [_renamed(row, columns, source) for row in raw]
-    return [{key: _text(value) for key, value in row.items()} for row in raw]
+    return [Placed({key: _text(value) for key, value in row.items()}, f"row {number} of '{source}'") for number, row in enumerate(raw, 1)]
 
 
 def need(rows: Rows, columns: Sequence[str], source: str) -> Rows:

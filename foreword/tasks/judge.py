@@ -12,6 +12,7 @@ from foreword.backbone.learned import Learned
 from foreword.tasks import metrics
 from foreword.tasks.base import Example, Lesson, Prediction, Question, Reading, Task
 from foreword.tasks.metrics import Score
+from foreword.tasks.placed import of_each
 
 Tick = Callable[[int], None]
 
@@ -27,9 +28,9 @@ class Exam:
 
     @classmethod
     def prepare(cls, task: Task, model: FrozenModel, how: Reading, examples: Sequence[Example], *, truncate: bool) -> Exam:
-        room = max((task.answer_length(example, model) for example in examples), default=0)
-        asked = [task.ask(example, model, how, truncate=truncate, room=room) for example in examples]
-        taught = [task.lessons(example, model, how) for example in examples]
+        room = max(of_each(examples, lambda example: task.answer_length(example, model)), default=0)
+        asked = of_each(examples, lambda example: task.ask(example, model, how, truncate=truncate, room=room))
+        taught = of_each(examples, lambda example: task.lessons(example, model, how))
         return cls(
             [question for question, _ in asked],
             [lesson for lessons, _ in taught for lesson in lessons],

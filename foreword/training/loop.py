@@ -24,6 +24,7 @@ from foreword.tasks.base import Example, Reading, Task, reading
 from foreword.tasks.classify import Classify
 from foreword.tasks.judge import Exam, judge
 from foreword.tasks.metrics import Score
+from foreword.tasks.placed import of_each
 from foreword.training import calibrate, checkpoint
 from foreword.training.checkpoint import Checkpoint
 from foreword.training.interrupt import Interrupt
@@ -110,7 +111,7 @@ class Run:
         self.begun, self.before = time.monotonic(), 0.0
         self.folder = None if out is None else checkpoint.folder(out)
         self.record = RunRecord(self.folder, listener)
-        taught = [self.task.lessons(example, model, self.how, plan.dampening) for example in train]
+        taught = of_each(train, lambda example: self.task.lessons(example, model, self.how, plan.dampening))
         self.lessons = [lesson for lessons, _ in taught for lesson in lessons]
         self.exam = Exam.prepare(self.task, model, self.how, valid[: plan.eval_examples], truncate=True)
         self.cut = sum(cut for _, cut in taught) + self.exam.cut

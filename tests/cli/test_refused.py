@@ -183,7 +183,7 @@ def test_a_checkpoint_of_other_options(foreword: Foreword, model: Path, reviews:
 
 def test_an_unknown_label_in_other_data(foreword: Foreword, trained: Path, model: Path, tmp_path: Path) -> None:
     data = write(tmp_path / "data.jsonl", [*ROWS, {"text": "a film", "label": "mixed"}])
-    expected = "label 'mixed' is not one of bad, good; correct the data, or train with this label."
+    expected = f"row {len(ROWS) + 1} of '{data}': label 'mixed' is not one of bad, good; correct the data, or train with this label."
     assert sentence(foreword("evaluate", trained, data)) == expected
     assert refused(foreword, write(tmp_path / "train.jsonl", ROWS), tmp_path / "a", "--valid", data, model=model) == expected
 
@@ -192,9 +192,16 @@ def test_a_text_that_is_too_long(foreword: Foreword, trained: Path, model: Path,
     data = write(tmp_path / "data.jsonl", [{"text": "joy " * 200, "label": "good"}])
     for command in (("evaluate", trained, data), ("predict", trained, "--file", data)):
         message = sentence(foreword(*command))
-        assert message.startswith("a text needs ")
+        assert message.startswith(f"row 1 of '{data}': a text needs ")
         assert message.endswith(f" tokens with its template and answer, but 128 fit in {model}; shorten it, or pass --truncate.")
         assert foreword(*command, "--truncate").exit_code == 0
+
+
+def test_a_line_that_is_too_long(foreword: Foreword, trained: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "lines.txt"
+    lines.write_text("a joy\n\n" + "joy " * 200 + "\n", "utf-8")
+    assert sentence(foreword("predict", trained, "--file", lines)).startswith(f"line 3 of '{lines}': a text needs ")
+    assert sentence(foreword("predict", trained, "joy " * 200)).startswith("a text needs ")
 
 
 def test_another_base_model(foreword: Foreword, trained: Path, model: Path, reviews: Path, tmp_path: Path) -> None:
