@@ -48,8 +48,9 @@ def test_a_stale_matrix_is_seen_and_renewed(docs: ModuleType, monkeypatch: pytes
     assert "| old |" in readme.read_text("utf-8"), "checking writes nothing"
     run(docs, monkeypatch)
     text = readme.read_text("utf-8")
-    assert text.startswith(f"before\n{docs.START}\n| family ") and text.endswith(f"{docs.END}\nafter\n") and "old" not in text
+    assert text.startswith(f"before\n{docs.START}\nA ✓ under a site ") and text.endswith(f"{docs.END}\nafter\n") and "old" not in text
     assert "| DeepSeek-V3 | `deepseek_v3` | ✓ | – | – | – |" in text and "| Gemma 3 | `gemma3_text` | ✓ | ✓ | ✓ | ✓ |" in text
+    assert "| BERT | `bert` | ✓ | ✓ | ✓ | – |" in text and "| ModernBERT | `modernbert` | ✓ | ✓ | – | ✓ |" in text
     assert "Not measured yet" in (tmp_path / "docs" / "results.md").read_text("utf-8"), "there are no result files here"
     run(docs, monkeypatch, "--check")
 

@@ -10,7 +10,7 @@ import torch
 from tokenizers import AddedToken
 
 from foreword.backbone.fingerprint import fingerprint_model, fingerprint_tokenizer
-from foreword.backbone.load import load, read_causal_shape
+from foreword.backbone.load import load, shape_of
 
 
 def saved(folder: Path) -> Path:
@@ -30,7 +30,7 @@ def test_the_precision_of_loading_does_not_matter(tmp_path: Path) -> None:
 
 def test_one_changed_number_of_any_parameter_is_seen() -> None:
     network = tiny.network("llama")
-    shape = read_causal_shape(network.config.to_dict())
+    shape = shape_of(network.config.to_dict())
     first = fingerprint_model(network, shape)
     for parameter in network.parameters():
         with torch.no_grad():
@@ -43,8 +43,8 @@ def test_one_changed_number_of_any_parameter_is_seen() -> None:
 
 def test_the_same_weights_in_another_shape_are_another_model() -> None:
     network = tiny.network("mistral")
-    shape = read_causal_shape(network.config.to_dict())
-    windowless = read_causal_shape({**network.config.to_dict(), "sliding_window": None})
+    shape = shape_of(network.config.to_dict())
+    windowless = shape_of({**network.config.to_dict(), "sliding_window": None})
     assert fingerprint_model(network, shape) != fingerprint_model(network, windowless)
 
 

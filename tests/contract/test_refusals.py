@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import tiny
 from contract.given import spec
-from contract.laws import family
+from contract.laws import MODELS, family, kind_of
 from transformers import AutoConfig
 
 from foreword.backbone.families import FAMILIES, REFUSED, check_site, family_of
 from foreword.backbone.load import load, wrap
 from foreword.errors import ModelError
 from foreword.methods import METHODS
+from foreword.shape import read_shape
 
 BECAUSE = {
     "mamba": "it has no attention, so pads leak into its state and there are no keys and values to prefix; "
@@ -49,18 +50,19 @@ def test_a_family_nobody_proved(tmp_path: Path) -> None:
         load(tmp_path)
     assert str(caught.value) == (
         "model type 'gptj' is not among the families proved so far (llama, mistral, qwen2, qwen3, qwen3_moe, gemma2, gemma3_text, gpt2, "
-        "gpt_bigcode, gpt_neox, opt, phi3, olmo2, granite, smollm3, gpt_oss, deepseek_v3); use one of these."
+        "gpt_bigcode, gpt_neox, opt, phi3, olmo2, granite, smollm3, gpt_oss, t5, mt5, bart, mbart, marian, pegasus, deepseek_v3, bert, roberta, "
+        "xlm-roberta, electra, distilbert, albert, mpnet, deberta-v2, modernbert); use one of these."
     )
 
 
-def test_an_encoder_in_memory_is_refused() -> None:
-    from transformers import BertConfig, BertModel
+def test_another_encoder_in_memory_is_refused() -> None:
+    from transformers import MobileBertConfig, MobileBertModel
 
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    network = BertModel(BertConfig(vocab_size=320, **sizes))
+    sizes = {"hidden_size": 16, "embedding_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    network = MobileBertModel(MobileBertConfig(vocab_size=320, **sizes))
     with pytest.raises(ModelError) as caught:
         wrap(network, tiny.tokenizer())
-    assert str(caught.value).startswith("model type 'bert' is not among the families proved so far (llama, ")
+    assert str(caught.value).startswith("model type 'mobilebert' is not among the families proved so far (llama, ")
 
 
 @pytest.mark.parametrize("method", [method for method, recipe in METHODS.items() if recipe().site == "kv"])
@@ -73,16 +75,16 @@ def test_keys_and_values_of_latent_attention(method: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", tiny.TINY)
+@pytest.mark.parametrize("name", [name for models in MODELS.values() for name in models])
 @pytest.mark.parametrize("method", METHODS)
 def test_every_other_site_is_accepted(method: str, name: str) -> None:
-    made = spec(method)
+    made, (model_type, settings) = spec(method), MODELS[kind_of(name)][name]
     if made.site in family(name).sites:
-        assert check_site(made, tiny.frozen(name).shape) is None
+        assert check_site(made, read_shape(AutoConfig.for_model(model_type, **settings).to_dict())) is None
 
 
 def test_a_row_of_the_table_for_every_family() -> None:
-    assert {model_type for model_type, _ in tiny.TINY.values()} == set(FAMILIES)
+    assert {model_type for models in MODELS.values() for model_type, _ in models.values()} == set(FAMILIES)
     assert not set(FAMILIES) & set(REFUSED)
     assert all(bool(row.why_not) == (row.sites != ("input", "kv")) for row in FAMILIES.values())
     assert family_of("gpt2").title == "GPT-2"

@@ -6,26 +6,35 @@ import re
 from pathlib import Path
 
 import pytest
-import tiny
-from contract.laws import LAWS, family, holds, law
+from contract.laws import MODELS, TABLES, family, holds, law
+from transformers import AutoConfig
 
 from foreword.backbone.families import FAMILIES
 from foreword.methods import METHODS
+from foreword.shape import Kind, read_shape
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+LAW = re.compile(r'^@law\("(\w+)"(?:, "([\w-]+)")?\)', re.MULTILINE)
 
 
 def test_every_law_has_a_test() -> None:
-    used = {key for path in HERE.glob("test_*.py") for key in re.findall(r'^@law\("(\w+)"\)', path.read_text("utf-8"), re.MULTILINE)}
-    assert used == set(LAWS)
+    found = [pair for path in HERE.glob("test_*.py") for pair in LAW.findall(path.read_text("utf-8"))]
+    assert {(key, kind or "causal") for key, kind in found} == {(key, kind) for kind, laws in TABLES.items() for key in laws}
 
 
-def test_a_law_runs_over_every_method_and_family() -> None:
-    cases = {tuple(case) for case in law("alone").args[1]}
+@pytest.mark.parametrize("kind", TABLES)
+def test_a_law_runs_over_every_method_and_family(kind: Kind) -> None:
+    cases = {tuple(case) for case in law("alone", kind).args[1]}
     assert {method for method, _ in cases} == set(METHODS)
-    assert {tiny.TINY[name][0] for _, name in cases} == set(FAMILIES)
+    assert {MODELS[kind][name][0] for _, name in cases} == {model_type for model_type, row in FAMILIES.items() if row.kind == kind}
     assert all(METHODS[method]().site in family(name).sites for method, name in cases)
+
+
+def test_a_row_is_of_the_kind_its_models_are() -> None:
+    for kind, models in MODELS.items():
+        for name, (model_type, settings) in models.items():
+            config = AutoConfig.for_model(model_type, **settings).to_dict()
+            assert read_shape(config).kind == family(name).kind == kind
 
 
 @pytest.mark.parametrize(
@@ -39,6 +48,12 @@ def test_a_law_runs_over_every_method_and_family() -> None:
         ("compiled", "llama", "kv", False),
         ("windows", "llama", "kv", False),
         ("windows", "phi3", "kv", True),
+        ("windows", "bert", "kv", False),
+        ("windows", "modernbert", "kv", True),
+        ("types", "deberta-v2", "input", True),
+        ("types", "deberta-v3", "input", False),
+        ("peft", "bert", "input", True),
+        ("peft", "bert", "kv", False),
     ],
 )
 def test_where_laws_hold(key: str, name: str, site: str, expected: bool) -> None:
