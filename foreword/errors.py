@@ -7,8 +7,10 @@
     ├── ModelError        a base model: unknown family, refused family, wrong checkpoint
     ├── AdapterError      an adapter folder: broken, foreign, unreadable, already there
     │   └── FingerprintError  the adapter was trained on another base or tokenizer
-    └── TrainingError     a run that cannot go on
-        └── DivergedError     the loss stopped being a number
+    ├── TrainingError     a run that cannot go on
+    │   └── DivergedError     the loss stopped being a number
+    └── ServingError      a request that a server cannot take now
+        └── CapacityError     no room for it at present
 
 A message is one sentence that says what came, what was expected and what to do.
 """
@@ -48,3 +50,11 @@ class TrainingError(ForewordError):
 
 class DivergedError(TrainingError):
     """The loss is no longer a finite number."""
+
+
+class ServingError(ForewordError):
+    """A request that an engine cannot take as it stands."""
+
+
+class CapacityError(ServingError):
+    """No room at present: the same request may be taken later."""

@@ -33,6 +33,15 @@ class Visitor(Protocol):
         ...
 
 
+@runtime_checkable
+class Taker(Visitor, Protocol):
+    """A visitor that takes plain attention over where it may."""
+
+    def attention(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+        """softmax(q·kᵀ·scaling)·v over everything this attention is to see, [B, T, A, D]."""
+        ...
+
+
 @dataclass(frozen=True)
 class Recorder:
     """Notes the keys and values [B, K, N, D] that every attention sees, in the order of the calls, and changes nothing."""
@@ -102,6 +111,8 @@ def attend(
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """The registered attention function: the family's own attention over [prefix | keys]."""
+    if isinstance(foreword, Taker) and module.config._attn_implementation == SDPA:  # type: ignore[union-attr]
+        return foreword.attention(module, query, key, value, kwargs.get("scaling")), None
     if foreword is not None:
         key, value, attention_mask = foreword.extend(module, key, value, attention_mask)
         if (bias := kwargs.get("position_bias")) is not None:  # T5's: a prefix stands at no distance, so its keys have none
