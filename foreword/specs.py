@@ -166,6 +166,8 @@ class PromptSpec:
             data["layers"] = tuple(data["layers"])
             if not all(isinstance(index, int) for index in data["layers"]):
                 raise UsageError(f"layers {list(data['layers'])} are not whole numbers; give indices of layers.")
+        if isinstance(data.get("parts"), list):
+            data["parts"] = tuple(data["parts"])
         return cls(**data)
 
 

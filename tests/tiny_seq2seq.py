@@ -53,6 +53,8 @@ def network(name: str, **changes: Any) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         made = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(model_type, **{**settings, **changes})).eval()
+        if "t5" not in model_type:  # one table for both stacks, as every checkpoint has; the output matrix may be another
+            made.base_model.set_input_embeddings(made.base_model.shared)
         with torch.no_grad():
             if "t5" in model_type:
                 made.get_input_embeddings().weight.mul_(0.1)  # else the layers hardly change what an embedding says
