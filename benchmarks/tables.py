@@ -14,20 +14,20 @@ from foreword.methods import METHODS
 
 START, END = "<!-- results:start -->", "<!-- results:end -->"
 Document = dict[str, Any]
-SPEED, QUALITY = "speed.json", "quality.json"
+SPEED, QUALITY, STARTUP = "speed.json", "quality.json", "startup.json"
 
 
 def pages(results: Path = store.RESULTS, docs: Path = ROOT / "docs") -> dict[Path, str]:
     """Every page that result files decide, as it should read; raises LookupError for a method's page without its marks."""
     speed, quality = store.read(results / SPEED), store.read(results / QUALITY)
-    fresh = {docs / "results.md": results_page(speed, quality)}
+    fresh = {docs / "results.md": results_page(speed, quality, store.read(results / STARTUP))}
     for method in METHODS:
         page = docs / "methods" / f"{method}.md"
         fresh[page] = _between(page, "\n".join(method_block(method, speed, quality)))
     return fresh
 
 
-def results_page(speed: Document, quality: Document) -> str:
+def results_page(speed: Document, quality: Document, startup: Document) -> str:
     """docs/results.md."""
     lines = ["# Results", "", "Written by `scripts/docs` from `benchmarks/results/`; do not edit. How each number is measured:"]
     lines += ["[benchmarks/README.md](../benchmarks/README.md).", "", "## Training speed and memory", ""]
@@ -36,9 +36,10 @@ def results_page(speed: Document, quality: Document) -> str:
     lines += ["", "## Accuracy", ""]
     if quality.get("runs"):
         lines += [*quality_intro(quality), "", *quality_table(quality, tuple(METHODS))]
-        lines += ["", "### PEFT's variants and rates", "", *sweep_table(quality), "", *quality_notes(quality)]
+        lines += ["", "### PEFT's rates", "", *sweep_table(quality), "", *quality_notes(quality)]
     else:
         lines += [_missing("quality.py")]
+    lines += ["", "## Start of the command line", "", *(startup_table(startup) if startup else [_missing("startup.py")])]
     return "\n".join(lines) + "\n"
 
 
@@ -92,6 +93,18 @@ def speed_notes(cases: Sequence[Document]) -> list[str]:
     return [*lines, "", *births]
 
 
+def startup_table(startup: Document) -> list[str]:
+    """One row a command: medians over rounds, least and most of the ratio in brackets."""
+    most, python = startup["setting"]["seconds_at_most"], next(iter(startup["commands"]))
+    lines = [f"| command | times `{python}` | under {most:g} s |", "|---|--:|:-:|"]
+    for name, found in startup["commands"].items():
+        if name != python:
+            ratio = found["times_python"]
+            reached = "yes" if found["met"] else "no"
+            lines.append(f"| `{name}` | {ratio['median']:.1f} ({ratio['least']:.1f}–{ratio['most']:.1f}) | {reached} |")
+    return [*lines, "", birthplace(startup["provenance"])]
+
+
 def quality_intro(quality: Document) -> list[str]:
     setting = quality["setting"]
     tests = setting["data"]["test"].split(" ")[0]
@@ -99,7 +112,7 @@ def quality_intro(quality: Document) -> list[str]:
         f"Rotten Tomatoes sentences, negative or positive, Gemma-3-270M, {setting['num_virtual_tokens']} virtual tokens, {setting['steps']} steps of "
         f"{setting['batch_size']}; accuracy on {tests} held-out",
         "sentences ± standard error, mean over seeds, least and most in brackets. Foreword with its defaults; PEFT with the best, by loss on",
-        "validation sentences, of its variants and three learning rates.",
+        "validation sentences, of three learning rates.",
     ]
 
 
@@ -131,7 +144,7 @@ def sweep_table(quality: Document) -> list[str]:
     first = quality["sessions"][0]["seeds"][0]
     found = {run_of(run): run for run in quality["runs"]}
     lines = ["| method | variant | rate | validation loss | validation accuracy | test accuracy |", "|---|---|--:|--:|--:|--:|"]
-    for run, result in found.items():
+    for run, result in sorted(found.items(), key=lambda pair: (list(METHODS).index(pair[0].method), pair[0].rate or 0)):
         if run.system == "peft" and run.seed == first:
             scores = [result["valid"]["loss"], result["valid"]["accuracy"], result["test"]["accuracy"]]
             cells = [run.method, run.variant, f"{run.rate:g}", *(f"{score['value']:.3f} ± {score['stderr']:.3f}" for score in scores)]

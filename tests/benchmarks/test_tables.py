@@ -65,6 +65,17 @@ RUNS = [
 ]
 
 
+STARTUP = {
+    "setting": {"rounds": 20, "adapters": 4, "seconds_at_most": 0.5},
+    "commands": {
+        "python -c pass": {"seconds": spread(0.02), "times_python": spread(1.0)},
+        "foreword --help": {"seconds": spread(0.16), "times_python": spread(8.0), "met": True},
+        "foreword list": {"seconds": spread(0.6), "times_python": spread(30.0), "met": False},
+    },
+    "provenance": BIRTH,
+}
+
+
 @pytest.fixture
 def docs(tmp_path: Path) -> Path:
     for method in METHODS:
@@ -79,6 +90,16 @@ def test_speed_rows() -> None:
     assert tables.speed_notes([speed_case("p-tuning")])[-3:] == [
         "- a case: asked for at least 3 times PEFT's speed and at most 0.6 of its peak memory, reached; "
         "61% of the machine's matrix-product peak (1.50 Tflop/s).",
+        "",
+        BORN,
+    ]
+
+
+def test_startup_rows() -> None:
+    assert tables.startup_table(STARTUP)[1:] == [
+        "|---|--:|:-:|",
+        "| `foreword --help` | 8.0 (7.5–8.5) | yes |",
+        "| `foreword list` | 30.0 (29.5–30.5) | no |",
         "",
         BORN,
     ]
@@ -105,6 +126,7 @@ def test_peft_has_no_row_before_its_sweep_is_complete() -> None:
 def test_pages(docs: Path, tmp_path: Path) -> None:
     store.write(tmp_path / "results" / "speed.json", {"cases": {"a case": speed_case("p-tuning")}})
     store.write(tmp_path / "results" / "quality.json", quality(RUNS))
+    store.write(tmp_path / "results" / "startup.json", STARTUP)
     fresh = tables.pages(tmp_path / "results", docs)
     assert sorted(fresh) == sorted([docs / "results.md", *(docs / "methods" / f"{method}.md" for method in METHODS)])
     assert BORN in fresh[docs / "results.md"]
@@ -118,6 +140,7 @@ def test_what_was_not_measured_is_said(docs: Path, tmp_path: Path) -> None:
     page = tables.pages(tmp_path / "nothing", docs)[docs / "results.md"]
     assert "Not measured yet: `python benchmarks/speed.py` does it." in page
     assert "Not measured yet: `python benchmarks/quality.py` does it." in page
+    assert "Not measured yet: `python benchmarks/startup.py` does it." in page
 
 
 def test_a_page_without_its_marks_is_refused(docs: Path, tmp_path: Path) -> None:
