@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from foreword.advisor import rules
 from foreword.advisor.memory import (
@@ -19,8 +19,9 @@ from foreword.advisor.network import Network
 from foreword.advisor.parameters import FLOAT32, Numbers, count_numbers
 from foreword.advisor.situation import Situation
 from foreword.errors import UsageError
-from foreword.methods import METHODS
-from foreword.recipe import LoraSpec, Recipe
+from foreword.methods import BASELINES, METHODS, WRITTEN, named
+from foreword.recipe import Recipe
+from foreword.shape import Kind
 
 
 @dataclass(frozen=True)
@@ -106,18 +107,26 @@ def advise(network: Network, situation: Situation, *, refused: Mapping[str, str]
 
 
 def candidates(situation: Situation, facts: Mapping[str, rules.Fact]) -> dict[str, Recipe]:
-    """Every recipe that is weighed, by its kind: the named soft prompts, LoRA, QLoRA, all weights."""
+    """Every recipe that is weighed, by its kind: the named methods and the baselines that train; then those that are only sized."""
     length = situation.length or int(rules.first(rules.LENGTHS, facts).value)
-    prompts = [Recipe.of(make()) for make in METHODS.values()]
-    found = {kind_of(recipe): replace(recipe, prompt=replace(recipe.prompt, length=length)) for recipe in prompts if recipe.prompt}
-    lora = LoraSpec(situation.lora_r, alpha=2.0 * situation.lora_r, targets=situation.targets())
-    trained = {"lora": Recipe("lora", lora=lora), "qlora": Recipe("qlora", lora=lora, quantize="nf4"), "full": Recipe("full", full=True)}
-    return found | trained
+    head = situation.head(cast(Kind, facts["kind"])) is not None
+    recipes = [Recipe.of(make()) for name, make in (METHODS | BASELINES).items() if name not in WRITTEN]
+    recipes += [named(name.strip()) for name in situation.also.split(",")] if situation.also else []
+    return {kind_of(recipe): _asked(recipe, length, situation) for recipe in recipes if recipe.trains or head}
+
+
+def _asked(recipe: Recipe, length: int, situation: Situation) -> Recipe:
+    """With the length and the LoRA that are asked for."""
+    prompt = replace(recipe.prompt, length=length) if recipe.prompt else None
+    lora = recipe.lora and replace(recipe.lora, r=situation.lora_r, targets=situation.targets() or recipe.lora.targets)
+    return replace(recipe, prompt=prompt, lora=lora)
 
 
 def kind_of(recipe: Recipe) -> str:
-    """The name that rules know a recipe by: site and re-parameterisation of a soft prompt, else the recipe's own."""
-    return f"{recipe.prompt.site}/{recipe.prompt.reparam.kind}" if recipe.prompt else recipe.method
+    """The name that rules know a recipe by: of a soft prompt its site and whether a network makes it, else the recipe's own."""
+    if recipe.prompt is None or recipe.lora:
+        return recipe.method
+    return f"{recipe.prompt.site}/{'direct' if recipe.prompt.reparam.kind == 'direct' else 'network'}"
 
 
 def _check_task(network: Network, situation: Situation) -> None:
@@ -183,8 +192,12 @@ def _pick(kind: str, sizing: Sizing, chosen: list[rules.Rule], facts: Mapping[st
     length = rules.first(rules.LENGTHS, facts)
     if sizing.length != length.value:
         length = replace(length, value=sizing.length, reason="as asked", source="the command line")
-    rate = rules.RATES["lora" if kind == "qlora" else kind.rpartition("/")[2]]
-    rest = (rate, rules.steps_for(int(facts["examples"])), rules.SCHEDULE, *([rules.CHECKPOINTING] if sizing.checkpointing else []))
+    rest = (
+        rules.RATES[kind],
+        rules.steps_for(int(facts["examples"])),
+        rules.SCHEDULE,
+        *([rules.CHECKPOINTING] if sizing.checkpointing else []),
+    )
     return Pick(sizing.method, reasons, against, (length, *rest) if sizing.length else rest)
 
 

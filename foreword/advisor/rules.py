@@ -1,6 +1,6 @@
 """The decision guide as data: each rule says when it holds, what it prefers, why, and where that is known from. First rule first.
 
-A rule names kinds of recipe, best first: a site and a re-parameterisation ("kv/mlp"), "lora", "qlora" or "full". Facts are named in `FACTS`.
+A rule names kinds of recipe, best first: a site and whether a network makes the prompt ("kv/network", "kv/direct"), "lora", "qlora" or "full". Facts are named in `FACTS`.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _COMPARE: Mapping[str, Callable[..., bool]] = {
 OWN_RUNS = "Foreword's own runs (LOG.md, 2026-11-22)"
 PEFT_TABLE = "PEFT's method comparison, GSM8K with Llama-3.2-3B"
 
-DEEP = ("kv/mlp", "kv/direct")
-SOFT = (*DEEP, "input/direct", "input/lstm")
+DEEP = ("kv/network", "kv/direct")
+SOFT = (*DEEP, "input/direct", "input/network")
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "words or spans",
         (("task", "in", ("tag", "qa")),),
-        ("kv/direct", "kv/mlp"),
+        ("kv/direct", "kv/network"),
         ("lora", "qlora"),
         "tagging and extractive answers need keys and values in every layer: prompts at the input alone fail there on small frozen encoders "
         "(SQuAD 1.1, BERT-large: F1 8.5, against 86.0 in every layer and 91.1 with full fine-tuning)",
@@ -127,9 +127,9 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "probing",
         (("task", "is", "probe"),),
-        ("input/lstm",),
+        ("input/network",),
         ("input/direct",),
-        "soft tokens among the words of a template, made by an LSTM, were built for asking a frozen model what it knows",
+        "soft tokens among the words of a template, made by a small network, were built for asking a frozen model what it knows",
         "arXiv:2103.10385",
     ),
     Rule(
@@ -151,7 +151,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "encoder",
         (("kind", "is", "encoder"),),
-        ("kv/direct", "kv/mlp"),
+        ("kv/direct", "kv/network"),
         ("lora",),
         "on encoders, prompts in every layer with a head come close to fine-tuning where input prompts do not",
         "arXiv:2110.07602",
@@ -159,8 +159,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "default",
         (),
-        ("kv/mlp",),
-        ("kv/direct", "input/direct", "lora", "qlora", "input/lstm", "full"),
+        ("kv/network",),
+        ("kv/direct", "input/direct", "lora", "qlora", "input/network", "full"),
         "first of the methods on sentiment with Gemma-3-270M: 0.868 ± 0.017, against 0.860 ± 0.017 trained directly and 0.848 ± 0.018 at the input; "
         "one seed, and within each other's errors",
         OWN_RUNS,
@@ -206,17 +206,15 @@ LENGTHS: tuple[Choice, ...] = (
 
 # The same rates as `training/calibrate.py`, by kind of recipe; for soft prompts a share of the RMS of what the model itself puts there.
 RATES: Mapping[str, Choice] = {
-    "direct": Choice(
-        "learning_rate", (), 0.03, "relative: first steps of 3 % of the RMS of the model's own numbers in that place", OWN_RUNS
-    ),
-    "mlp": Choice(
-        "learning_rate", (), 0.005, "relative, and lower than a free table's: the network moves all virtual tokens together", OWN_RUNS
-    ),
-    "lstm": Choice(
-        "learning_rate", (), 0.005, "relative, and lower than a free table's: the network moves all virtual tokens together", OWN_RUNS
-    ),
+    "input/direct": Choice("learning_rate", (), 0.03, "relative: first steps of 3 % of the RMS of the model's own embeddings", OWN_RUNS),
+    "input/network": Choice("learning_rate", (), 0.02, "relative: with 0.005 it learned more slowly, larger ones were not tried", OWN_RUNS),
+    "kv/direct": Choice("learning_rate", (), 0.03, "relative: first steps of 3 % of the RMS of the model's own keys and values", OWN_RUNS),
+    "kv/network": Choice("learning_rate", (), 0.005, "relative: with a free table's 0.03 the network did not learn", OWN_RUNS),
     "lora": Choice(
         "learning_rate", (), 5e-4, "AdamW's own rate, for runs of a few hundred steps", "the order of arXiv:2106.09685; Foreword's default"
+    ),
+    "qlora": Choice(
+        "learning_rate", (), 5e-4, "AdamW's own rate, for runs of a few hundred steps", "the order of arXiv:2305.14314; Foreword's default"
     ),
     "full": Choice(
         "learning_rate", (), 3e-5, "AdamW's own rate, of the small-data settings for fine-tuning", "arXiv:1810.04805; Foreword's default"

@@ -48,7 +48,10 @@ class Situation:
     memory: float | None = _option(None, "GB there are for training, by default any number.")
     length: int | None = _option(None, "Number of virtual tokens; by default one that fits the task.")
     lora_r: int = _option(8, "LoRA's rank.")
-    lora_targets: str = _option("attention", "attention (queries and values), all-linear, or some of q,k,v,o,gate,up,down.")
+    lora_targets: str | None = _option(
+        None, "attention (queries and values), all-linear, or some of q,k,v,o,gate,up,down; by default the method's."
+    )
+    also: str | None = _option(None, "Further methods to reckon, comma-separated, sums such as METHOD+lora among them.")
     text_tokens: int = _option(128, "Tokens of a text.")
     answer_tokens: int | None = _option(None, "Tokens of an answer; by default 64 for a written one, else 1.")
     batch_size: int = _option(BATCH_SIZE, "Examples a step.")
@@ -86,6 +89,8 @@ class Situation:
         )
         return Head(outputs, bias=kind != "causal" or self.task in _ALWAYS_BIASED) if outputs else None
 
-    def targets(self) -> str | tuple[str, ...]:
-        """LoRA's targets as a `LoraSpec` has them."""
-        return self.lora_targets if self.lora_targets in ("attention", "all-linear") else tuple(self.lora_targets.split(","))
+    def targets(self) -> str | tuple[str, ...] | None:
+        """LoRA's targets as a `LoraSpec` has them, None for the method's own."""
+        if self.lora_targets is None or self.lora_targets in ("attention", "all-linear"):
+            return self.lora_targets
+        return tuple(self.lora_targets.split(","))

@@ -19,9 +19,10 @@ from foreword.cli.configs import ShapeOptions, flag, read_config
 from foreword.cli.expand import expand
 from foreword.cli.options import AsJson
 from foreword.errors import UsageError
-from foreword.methods import METHODS
+from foreword.methods import BASELINES
 
 _NAME = "advise"
+_WITH_LORA = tuple(name for name, make in BASELINES.items() if make().lora)
 _LEGEND = (
     "Numbers trained and kept, bytes of the file in fp32. Cache: keys and values a sequence, if copied. Compute: added to reading a text."
 )
@@ -171,10 +172,8 @@ def _sentences(pick: Pick, *, whole: bool) -> Iterator[str]:
 
 
 def _command(pick: Pick, model: str | None, situation: Situation) -> str | None:
-    """The command line that tries it, where `foreword train` has the method and the task."""
-    from foreword.cli.options import KINDS
-
-    if model is None or pick.method not in METHODS or situation.task not in KINDS:
+    """The command line that tries it; of a shape alone there is none."""
+    if model is None:
         return None
     words = [
         "foreword",
@@ -190,6 +189,8 @@ def _command(pick: Pick, model: str | None, situation: Situation) -> str | None:
         f"prompts/{situation.task}",
     ]
     length = ["--length", str(pick.settings["length"])] if "length" in pick.settings else []
+    if pick.method in _WITH_LORA and situation.lora_r != Situation.lora_r:
+        length += ["--lora-r", str(situation.lora_r)]
     saving = ["--gradient-checkpointing"] if "gradient_checkpointing" in pick.settings else []
     return shlex.join([*words, *length, "--steps", str(pick.settings["steps"]), *saving])
 
