@@ -66,7 +66,7 @@ class Recipe:
     @property
     def trains(self) -> bool:
         """Whether anything but a head is trained."""
-        return self.full or self.prompt is not None or self.lora is not None
+        return self.full or self.prompt is not None or (self.lora is not None and not self.lora.frozen)
 
     @classmethod
     def of(cls, what: object) -> Recipe:
@@ -87,7 +87,7 @@ class Recipe:
                 raise UsageError(
                     f"{self.method} + {other.method} holds two parts of one kind ('{part}'), but a recipe has one of each; drop one."
                 )
-        if not (self.trains and other.trains):
+        if any(not (part.full or part.prompt or part.lora) for part in (self, other)):
             raise UsageError(f"{self.method} + {other.method} cannot be trained together; add a soft prompt and LoRA.")
         return replace(
             self,
@@ -118,5 +118,8 @@ class Recipe:
         if "prompt" in data:
             data["prompt"] = PromptSpec.from_dict(data["prompt"])
         if "lora" in data:
-            data["lora"] = LoraSpec(**data["lora"])
+            lora = dict(data["lora"])
+            if isinstance(lora.get("targets"), list):
+                lora["targets"] = tuple(lora["targets"])
+            data["lora"] = LoraSpec(**lora)
         return cls(method=data.pop("method"), **data)

@@ -15,8 +15,8 @@ from torch import Tensor
 from foreword import methods
 from foreword.adapters.adapter import Adapter
 from foreword.adapters.folder import CONFIG, MANIFEST, TENSORS, write_folder
-from foreword.adapters.manifest import PICKLES
-from foreword.adapters.numbers import as_matrix, read_file, read_tensors_file
+from foreword.adapters.numbers import as_matrix, read_file
+from foreword.adapters.peft_files import KEPT, read_folder
 from foreword.adapters.tensors import KEY, write_prompt
 from foreword.backbone.compile import compile_prompt
 from foreword.backbone.families import check_site
@@ -83,16 +83,15 @@ def import_peft(folder: str | Path, model: FrozenModel, *, task: Mapping[str, An
             f"'{found.where}' has virtual tokens of width {found.flat.shape[1]}, but '{model.name}' needs {width}; "
             f"use its own base model, '{found.config.get('base_model_name_or_path')}'."
         )
-    kept = ("peft_type", "base_model_name_or_path", "revision", "task_type", "peft_version", "num_frozen_tokens")
     return Adapter(
         recipe=Recipe.of(spec),
         shape=model.shape,
         tensors={KEY: found.flat},
-        task=_imported_task(task, spec),
+        task=imported_task(task, soft=spec.site == "input"),
         base=model.name,
         base_fingerprint=model.fingerprint,
         tokenizer_fingerprint=model.tokenizer_fingerprint,
-        provenance={"imported": {key: found.config[key] for key in kept if key in found.config}},
+        provenance={"imported": {key: found.config[key] for key in KEPT if key in found.config}},
     )
 
 
@@ -125,18 +124,13 @@ def export_peft(
     config = _config(peft_type or kind, spec, adapter.shape, adapter.base)
     tensors = write_prompt(flat.numpy().astype("<f4", copy=False).tobytes(), (flat.shape[0], flat.shape[1]))
     path = write_folder(target, {TENSORS: tensors, CONFIG: json.dumps(config, indent=2, sort_keys=True).encode()}, overwrite=overwrite)
-    return Exported(path, peft_type or kind, _note(template, adapter.spec.site))
+    return Exported(path, peft_type or kind, note_for(template, adapter.spec.site))
 
 
 def read_peft(folder: Path) -> PeftPrompt:
     """The soft prompt in a folder that PEFT saved; raises AdapterError for other methods, heads, pickles and broken files."""
-    folder = _saved_under(folder)
-    where = str(folder)
-    try:
-        config = json.loads((folder / CONFIG).read_bytes())
-        kind = config["peft_type"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AdapterError(f"'{where}' has an {CONFIG} that is no config of PEFT; copy the folder again.") from error
+    found = read_folder(folder)
+    where, config, kind = found.where, found.config, found.peft_type
     if kind not in (PROMPT, ENCODER, PREFIX, CARTRIDGE):
         raise AdapterError(
             f"'{where}' is a {kind} adapter, but {PROMPT}, {ENCODER}, {PREFIX} and {CARTRIDGE} can be imported; load it with PEFT."
@@ -145,7 +139,7 @@ def read_peft(folder: Path) -> PeftPrompt:
     for key, value in only.items():
         if config.get(key) not in (None, value):
             raise AdapterError(f"'{where}' has {key} {config[key]}, but prompts with {value} can be imported; load it with PEFT.")
-    tensors = _tensors(folder)
+    tensors = found.tensors
     heads = sorted(name for name in tensors if name.startswith("base_model."))
     if heads:
         raise AdapterError(
@@ -239,39 +233,13 @@ def _config(kind: str, spec: PromptSpec, shape: ModelShape, base: str) -> dict[s
     return {**common, "token_dim": heads * dim, "num_attention_heads": heads, **extra}
 
 
-def _note(template: Template, site: str) -> str:
+def note_for(template: Template, site: str) -> str:
     """What of the template is left to the user, who feeds PEFT."""
     softs = [i for i, part in enumerate(template.parts) if isinstance(part, Soft)] if site == "input" else []
     marks = list(_SOFT.finditer(template.source)) if softs else []
     rest = template.source[marks[-1].end() if marks else 0 :].removesuffix("{answer}").rstrip(" ").replace("{bos}", "")
     special = Bos() in template.parts[softs[-1] + 1 if softs else 0 :]
     return f"Give PEFT the text {rest!r}, tokenised with add_special_tokens={special}."
-
-
-def _saved_under(folder: Path) -> Path:
-    """The folder of the config: PEFT puts an adapter that is not named "default" into a folder of its name."""
-    if (folder / MANIFEST).is_file():
-        raise AdapterError(f"'{folder}' is an adapter of Foreword already; use it as it is.")
-    if (folder / CONFIG).is_file():
-        return folder
-    inside = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
-    if len(inside) == 1:
-        return folder / inside[0]
-    if inside:
-        raise AdapterError(f"'{folder}' holds several adapters, {', '.join(inside)}; give the folder of one.")
-    raise AdapterError(f"'{folder}' has no {CONFIG}; give a folder that PEFT saved.")
-
-
-def _tensors(folder: Path) -> dict[str, Tensor]:
-    if (folder / TENSORS).is_file():
-        return read_tensors_file(folder / TENSORS)
-    pickled = [name for name in PICKLES if (folder / name).exists()]
-    if pickled:
-        raise AdapterError(
-            f"'{folder / pickled[0]}' is a pickle, which can run code when it is read, and is never opened; "
-            "save it with PEFT's safe_serialization=True."
-        )
-    raise AdapterError(f"'{folder}' has no {TENSORS}; copy the folder again.")
 
 
 def _spec_of(found: PeftPrompt) -> PromptSpec:
@@ -291,7 +259,7 @@ def _spec_of(found: PeftPrompt) -> PromptSpec:
     return replace(spec, window="model")
 
 
-def _imported_task(task: Mapping[str, Any] | None, spec: PromptSpec) -> dict[str, Any]:
+def imported_task(task: Mapping[str, Any] | None, *, soft: bool) -> dict[str, Any]:
     """A task whose template keeps PEFT's order: soft tokens, BOS, text."""
     task = dict(Generate(template=Template.parse("{input}{answer}")).to_dict() if task is None else task)
     rest = _LEADING.sub("", task["template"], count=1)
@@ -299,5 +267,5 @@ def _imported_task(task: Mapping[str, Any] | None, spec: PromptSpec) -> dict[str
         raise AdapterError(
             f"template '{task['template']}' has soft tokens inside the text, but PEFT's prompts stand first; remove {{soft}} from it."
         )
-    first = "{soft}" if spec.site == "input" else ""
+    first = "{soft}" if soft else ""
     return {**task, "template": first + ("{bos}" if task["bos"] else "") + rest}

@@ -31,7 +31,7 @@ from foreword.training.interrupt import Interrupt
 from foreword.training.plan import TrainPlan
 from foreword.training.record import Listener, RunRecord, peak_memory, trackers, versions
 from foreword.training.sampler import BucketSampler
-from foreword.training.start import start
+from foreword.training.start import settled, start
 from foreword.training.tuning import Tuning
 from foreword.training.watch import LossWatch
 
@@ -103,7 +103,8 @@ class Run:
         listener: Listener | None,
     ) -> None:
         check_site(recipe.prompt, model.shape)
-        self.base, self.recipe, self.plan, self.out = model, recipe, plan, out
+        self.recipe, self.lora = settled(recipe, model)
+        self.base, self.plan, self.out = model, plan, out
         self.task = task.suited(model, recipe.prompt)
         if not recipe.trains and self.task.head is None:
             raise UsageError(f"method '{recipe.method}' trains nothing of task '{task.kind}', which has no head; evaluate it as it is.")
@@ -134,7 +135,7 @@ class Run:
 
     def _build(self, train: Sequence[Example]) -> None:
         plan = self.plan
-        self.model, tuning = start(self.base, self.recipe, self.task, self.task.material(train), self.lessons, plan.seed)
+        self.model, tuning = start(self.base, self.recipe, self.task, self.task.material(train), self.lessons, plan.seed, self.lora)
         groups = tuning.groups(plan.learning_rate)
         self.rates = [float(group["lr"]) for group in groups]
         relative = calibrate.default_rate(self.recipe.prompt) if self.recipe.prompt and plan.learning_rate is None else plan.learning_rate

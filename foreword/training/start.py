@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from foreword.adapters.peft import read_numbers
+from foreword.adapters.peft_lora import read_lora
 from foreword.backbone import weights
 from foreword.backbone.batch import collate
 from foreword.backbone.frozen import FrozenModel
@@ -24,13 +27,31 @@ from foreword.training.tuning import Tuning
 _PROBES = 16  # lessons whose states give a head its scale
 
 
+def settled(recipe: Recipe, base: FrozenModel) -> tuple[Recipe, dict[str, Tensor] | None]:
+    """A recipe whose LoRA starts from a saved one takes over that one's rank, scale and targets; and the saved numbers."""
+    if recipe.lora is None or recipe.lora.path is None:
+        return recipe, None
+    spec, tensors = read_lora(recipe.lora.path, base)
+    asked = recipe.lora
+    return replace(recipe, lora=replace(spec, path=asked.path, frozen=asked.frozen, dropout=asked.dropout)), tensors
+
+
 def start(
-    base: FrozenModel, recipe: Recipe, task: Task, material: Material, lessons: Sequence[Lesson], seed: int
+    base: FrozenModel,
+    recipe: Recipe,
+    task: Task,
+    material: Material,
+    lessons: Sequence[Lesson],
+    seed: int,
+    lora: Mapping[str, Tensor] | None = None,
 ) -> tuple[FrozenModel, Tuning]:
-    """The model that is read with, and everything that is trained, at its first values. Initialisers see the frozen model alone."""
-    prompt = _prompt(base, recipe.prompt, material, seed) if recipe.prompt else None
-    head = _head(base, task.head, lessons, seed) if task.head else None
-    model, inside = weights.apply(base, recipe, seed=seed)
+    """The model that is read with, and everything that is trained, at its first values; `lora` is a saved LoRA's.
+
+    Initialisers see the frozen model: a fresh LoRA adds nothing yet, a saved one they see.
+    """
+    model, inside = weights.apply(base, recipe, tensors=lora, seed=seed)
+    prompt = _prompt(model, recipe.prompt, material, seed) if recipe.prompt else None
+    head = _head(model, task.head, lessons, seed) if task.head else None
     return model, Tuning(recipe, prompt, head, inside)
 
 

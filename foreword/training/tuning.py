@@ -26,6 +26,7 @@ class Tuning(nn.Module):
         self.recipe, self.prompt, self.head = recipe, prompt, head
         self.inside = weights
         self.weights = nn.ParameterList(weights.parameters() if weights else [])
+        self.train()  # a module begins in this mode, LoRA's dropout does not
 
     def train(self, mode: bool = True) -> Tuning:
         """Dropout of prompts and of LoRA on or off."""
@@ -36,12 +37,6 @@ class Tuning(nn.Module):
 
     def forward(self) -> Learned:
         return Learned(self.prompt() if self.prompt else None, self.head)
-
-    def train(self, mode: bool = True) -> Tuning:
-        """Dropout on or off, LoRA's too."""
-        if self.inside is not None:
-            self.inside.train(mode)
-        return super().train(mode)
 
     def groups(self, rate: float | None) -> list[dict[str, Any]]:
         """Parameter groups of the optimiser. `rate` is the user's: it means the prompt where there is one, else what is trained instead."""

@@ -19,7 +19,8 @@ from foreword.backbone.batch import Batch, collate
 from foreword.backbone.families import FAMILIES
 from foreword.backbone.frozen import FrozenModel
 from foreword.backbone.generate import generate
-from foreword.backbone.lora import ATTENTION, LORA, LoraLayers, attach, target_layers
+from foreword.backbone.lora import LORA, LoraLayers, attach
+from foreword.backbone.targets import ATTENTION, target_layers
 from foreword.errors import ModelError, UsageError
 from foreword.prompts.template import Row
 from foreword.recipe import LoraSpec, Recipe
