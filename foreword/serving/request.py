@@ -1,0 +1,65 @@
+"""What an engine is asked and what it answers: plain data, in the order in which a client meets it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from foreword.serving.sampling import Sampling
+
+Reason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One example for one task; the task None is the frozen model itself, which goes on from the example's `text`.
+
+    `truncate` cuts a text that is too long, which is refused otherwise.
+    """
+
+    id: str
+    task: str | None
+    example: Mapping[str, str]
+    sampling: Sampling = field(default_factory=Sampling)
+    truncate: bool = False
+
+
+@dataclass(frozen=True)
+class Token:
+    """One more token: its `text` is what the answer grows by, empty while a character lacks bytes; `top` maps tokens to log-probabilities."""
+
+    text: str
+    token: int
+    logprob: float | None = None
+    top: Mapping[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer of a task that writes no text: `text` is what people read, `value` what programs do, `scores` a share for each label."""
+
+    text: str
+    value: object = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Done:
+    """The end of an answer; virtual tokens are counted nowhere."""
+
+    reason: Reason
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The end of a request that got no answer: the caller's mistake, an absent task, no room now, or a fault of the engine."""
+
+    kind: Literal["request", "task", "capacity", "engine"]
+    message: str
+
+
+Event = Token | Answer | Done | Failed
+END = (Done, Failed)

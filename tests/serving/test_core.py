@@ -1,0 +1,156 @@
+"""Served = predicted: any arrivals, lengths, cancellations and evictions, mixed tasks, token for token in fp32."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+import tiny
+from contract.given import prompt, spec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from foreword.adapters.adapter import Adapter
+from foreword.adapters.tensors import KEY
+from foreword.evaluation.evaluate import Reader
+from foreword.recipe import Recipe
+from foreword.serving.core import Core
+from foreword.serving.prefixes import Key
+from foreword.serving.request import Answer, Done, Event, Failed, Request, Token
+from foreword.serving.resident import Resident
+from foreword.serving.sampling import Sampling
+from foreword.tasks.classify import Classify
+from foreword.tasks.generate import Generate
+from foreword.tasks.templated import TemplateTask, for_site
+
+TASKS = {
+    "prefix": ("p-tuning-v2", 3, Generate(max_new_tokens=9)),
+    "longer": ("prefix-tuning", 6, Generate(max_new_tokens=5)),
+    "leading": ("prompt-tuning", 4, Generate(max_new_tokens=9)),
+    "suffix": ("prompt-tuning", 2, Generate("{input}\n{soft}:{answer}", max_new_tokens=7)),
+    "label": ("p-tuning-v2", 3, Classify(("good", "bad"), "{input} is {answer}")),
+}
+TEXTS = ["a film", "x", "one two three four five six seven", "a long story about nothing at all", ""]
+
+
+@cache
+def adapter(family: str, name: str) -> Adapter:
+    method, length, task = TASKS[name]
+    model, made = tiny.frozen(family), spec(method, length)
+    fitted: TemplateTask = for_site(task, made)
+    numbers = {KEY: prompt(model, made, len(name)).bake()}
+    return Adapter(Recipe.of(made), model.shape, numbers, fitted.to_dict(), model.name, model.fingerprint, model.tokenizer_fingerprint)
+
+
+@cache
+def resident(family: str, name: str) -> Resident:
+    return Resident.of(tiny.frozen(family), adapter(family, name), Key(name, "1"))
+
+
+@cache
+def predicted(family: str, name: str, text: str) -> str:
+    return Reader.of(tiny.frozen(family), adapter(family, name)).predict([{"input": text}])[0].text
+
+
+def text_of(events: list[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, Token | Answer))
+
+
+def run(core: Core, family: str, asked: list[tuple[str, str]], arrivals: list[int], cancelled: set[int]) -> list[list[Event]]:
+    """Requests join at their steps; cancelled ones leave two steps later."""
+    events: list[list[Event]] = [[] for _ in asked]
+    for step in range(400):
+        for index, (name, text) in enumerate(asked):
+            if arrivals[index] == step:
+                core.add(Request(f"r{index}", name, {"input": text}), resident(family, name), events[index].append)
+            if index in cancelled and arrivals[index] + 2 == step:
+                core.cancel(f"r{index}")
+        if not core.busy and step > max(arrivals, default=0) + 2:
+            break
+        core.step()
+        core.check()
+    assert not core.busy
+    return events
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "gpt2", "gemma2"])
+@settings(max_examples=8, deadline=None, derandomize=True, database=None)
+@given(data=st.data())
+def test_served_is_predicted(family: str, data: st.DataObject) -> None:
+    asked = data.draw(st.lists(st.tuples(st.sampled_from(sorted(TASKS)), st.sampled_from(TEXTS)), min_size=1, max_size=8))
+    arrivals = [data.draw(st.integers(0, 12)) for _ in asked]
+    cancelled = data.draw(st.sets(st.integers(0, len(asked) - 1), max_size=2))
+    events = run(Core(tiny.frozen(family), max_sequences=3), family, asked, arrivals, cancelled)
+    for index, (name, text) in enumerate(asked):
+        end = events[index][-1]
+        assert isinstance(end, Done), end
+        if end.reason == "cancelled":
+            assert index in cancelled and predicted(family, name, text).startswith(text_of(events[index]))
+        else:
+            assert text_of(events[index]) == predicted(family, name, text)
+
+
+def test_prefixes_are_stored_once_and_leave_for_others() -> None:
+    core = Core(tiny.frozen("llama"), max_sequences=4, prefix_bytes=resident("llama", "longer").num_bytes + 1)
+    asked = [("prefix", "a film"), ("prefix", "x"), ("longer", "x"), ("prefix", "a film")]
+    events = run(core, "llama", asked, [0, 0, 0, 30], set())
+    for (name, text), each in zip(asked, events, strict=True):
+        assert text_of(each) == predicted("llama", name, text)
+    assert core.runner.arena.capacity <= 9 and len(list(core.pool)) == 1
+
+
+def test_a_prefix_that_never_fits_is_refused() -> None:
+    core, events = Core(tiny.frozen("llama"), prefix_bytes=10), list[Event]()
+    core.add(Request("r", "prefix", {"input": "x"}), resident("llama", "prefix"), events.append)
+    core.step()
+    assert events == [Failed("capacity", "the prefix of task 'prefix' does not fit in the memory for prefixes; give it more.")]
+
+
+def test_a_mistake_fails_its_own_request_alone() -> None:
+    core = Core(tiny.frozen("llama"))
+    wrong, right = list[Event](), list[Event]()
+    core.add(Request("w", "prefix", {"text": "x"}), resident("llama", "prefix"), wrong.append)
+    core.add(Request("r", "prefix", {"input": "x"}), resident("llama", "prefix"), right.append)
+    while core.busy:
+        core.step()
+    assert wrong == [
+        Failed("request", "the template needs the column 'input', but the example has text; rename a column or change the template.")
+    ]
+    assert text_of(right) == predicted("llama", "prefix", "x")
+
+
+def test_a_fault_in_a_step_fails_its_requests_and_the_engine_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    core, first, second = Core(tiny.frozen("llama")), list[Event](), list[Event]()
+    core.add(Request("a", "prefix", {"input": "x"}), resident("llama", "prefix"), first.append)
+    core.step()
+    with monkeypatch.context() as patch:
+        patch.setattr(core.runner, "decode", lambda *given: 1 / 0)
+        core.step()
+    assert first[-1] == Failed("engine", "the step failed (ZeroDivisionError: division by zero).")
+    core.check()
+    core.add(Request("b", "prefix", {"input": "x"}), resident("llama", "prefix"), second.append)
+    while core.busy:
+        core.step()
+    assert text_of(second) == predicted("llama", "prefix", "x")
+
+
+def test_stop_strings_are_never_sent() -> None:
+    whole = predicted("llama", "prefix", "a film")
+    assert len(whole) > 6
+    stop = whole[3:5]
+    core, events = Core(tiny.frozen("llama")), list[Event]()
+    core.add(Request("r", "prefix", {"input": "a film"}, Sampling(stop=(stop,))), resident("llama", "prefix"), events.append)
+    while core.busy:
+        core.step()
+    assert text_of(events) == whole[: whole.find(stop)].rstrip()
+    assert isinstance(events[-1], Done) and events[-1].reason == "stop"
+
+
+def test_the_model_itself_goes_on_from_a_text() -> None:
+    core, events = Core(tiny.frozen("llama")), list[Event]()
+    core.add(Request("r", None, {"text": "a film"}, Sampling(max_tokens=5, logprobs=2)), None, events.append)
+    while core.busy:
+        core.step()
+    tokens = [event for event in events if isinstance(event, Token)]
+    assert isinstance(events[-1], Done) and events[-1].completion_tokens == 5
+    assert all(event.logprob is not None and len(event.top) == 2 and max(event.top.values()) == event.logprob for event in tokens[:5])
