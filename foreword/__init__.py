@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from foreword.training.loop import FitResult as FitResult
     from foreword.training.loop import fit as fit
     from foreword.training.plan import TrainPlan as TrainPlan
+    from foreword.training.trainable import trainable as trainable
 
 _HOMES = {
     "Adapter": "adapters.adapter",
@@ -66,6 +67,7 @@ _HOMES = {
     "prompt_tuning": "methods",
     "read_data": "tasks.data:read",
     "split_data": "tasks.data:split",
+    "trainable": "training.trainable",
     "wrap": "backbone.load",
 }
 
