@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import final
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from foreword.backbone.frozen import FrozenModel
 from foreword.backbone.step import Context
-from foreword.errors import CapacityError, ForewordError
+from foreword.errors import ForewordError
 from foreword.prompts.template import Row
 from foreword.serving.places import Places
 from foreword.serving.prefixes import Key, PrefixPool
@@ -20,44 +21,87 @@ from foreword.serving.resident import Resident
 from foreword.serving.runner import Runner, Stored
 from foreword.serving.sequence import Sequence as Running
 from foreword.serving.sequence import open_sequence
-from foreword.tasks.generate import Generate
 from foreword.tasks.judge import predictions
 
 Emit = Callable[[Event], None]
 PREFILL_TOKENS = 4096  # columns × rows of one prefill, so that a burst of long texts neither stalls the running sequences nor fills memory
 
 
+@dataclass(frozen=True, eq=False)
+class Waiting:
+    """A request that has not begun."""
+
+    request: Request
+    key: Key | None
+    emit: Emit
+
+
 @final
 class Core:
-    """`add` and `cancel` are called between steps, `step` does one piece of work. Not for several threads."""
+    """`add`, `cancel` and `install` are called between steps, `step` does one piece of work. Not for several threads."""
 
     def __init__(self, model: FrozenModel, *, max_sequences: int = 32, prefix_bytes: int = 1 << 30) -> None:
         self.model, self.max_sequences = model, max_sequences
         self.runner = Runner(model, max_sequences=max_sequences)
         self.pool = PrefixPool(prefix_bytes)
         self.places = Places(self.runner.arena)
+        self.tasks: dict[Key, Resident] = {}  # exactly those of the pool
         self.stored: dict[Key, Stored] = {}
-        self.waiting: deque[tuple[Request, Resident | None, Emit]] = deque()
+        self.waiting: deque[Waiting] = deque()
         self.running: list[Running] = []
+        self.retired: set[Key] = set()
         self.context: Context | None = None
-        self.steps = 0
+        self.steps = self.evictions = 0
 
     @property
     def busy(self) -> bool:
-        return bool(self.waiting or self.running)
+        """Whether a step would do anything."""
+        return bool(self.running) or any(entry.key is None or entry.key in self.tasks for entry in self.waiting)
 
-    def add(self, request: Request, task: Resident | None, emit: Emit) -> None:
-        """Take a request in; its events are emitted from `step`."""
-        self.waiting.append((request, task, emit))
+    @property
+    def wanted(self) -> list[Key]:
+        """Tasks that requests wait for and that are not in memory, in the order of the requests."""
+        return list(dict.fromkeys(entry.key for entry in self.waiting if entry.key is not None and entry.key not in self.tasks))
+
+    def add(self, request: Request, key: Key | None, emit: Emit) -> None:
+        """Take a request in; its events are emitted from `step`. Its task may still have to be installed."""
+        self.waiting.append(Waiting(request, key, emit))
 
     def cancel(self, request_id: str) -> None:
         """End a request where it stands; its place is free at once."""
-        for entry in [entry for entry in self.waiting if entry[0].id == request_id]:
+        for entry in [entry for entry in self.waiting if entry.request.id == request_id]:
             self.waiting.remove(entry)
-            entry[2](Done("cancelled", 0, 0))
+            entry.emit(Done("cancelled", 0, 0))
         for sequence in [sequence for sequence in self.running if sequence.request.id == request_id]:
             sequence.finish("cancelled")
             self._leave(sequence)
+
+    def install(self, task: Resident, *, pinned: bool = False) -> None:
+        """Bring a task into memory, for whichever requests wait for it; others leave for it. Raises CapacityError where there is no room."""
+        if task.key in self.tasks:
+            self.pool.pin(task.key, pinned)
+            return
+        for gone in self.pool.admit(task.key, task.num_bytes, pinned=pinned):
+            self._forget(gone)
+            self.evictions += 1
+        if task.prefix is not None and task.writes:
+            taken = self.places.take(task.prefix.length)
+            self.runner.arena.put(torch.tensor(taken, device=self.model.device), task.prefix)
+            lasting = task.prefix.window == "pinned"
+            self.stored[task.key] = Stored(taken, tuple(range(len(taken))), (lasting,) * len(taken))
+        self.tasks[task.key] = task.light()
+
+    def refuse(self, key: Key, failed: Failed) -> None:
+        """End all requests that wait for a task which cannot be had."""
+        for entry in [entry for entry in self.waiting if entry.key == key]:
+            self.waiting.remove(entry)
+            entry.emit(failed)
+
+    def retire(self, key: Key) -> None:
+        """Let a version leave memory as soon as nobody reads it any more."""
+        if key in self.pool:
+            self.retired.add(key)
+            self._retire_free()
 
     def step(self) -> None:
         """Let waiting requests join, then grow every sequence by a token. A fault fails this step's requests and no others."""
@@ -69,62 +113,53 @@ class Core:
             self._guarded(joining, lambda: self._prefill(joining))
         elif self.running:
             self._guarded(list(self.running), self._decode)
+        self._retire_free()
 
-    def drop(self, key: Key) -> bool:
-        """Forget a version's prefix if nobody reads it any more."""
-        if key in self.pool and self.pool.drop(key):
+    def _forget(self, key: Key) -> None:
+        del self.tasks[key]
+        if key in self.stored:
             self.places.free(self.stored.pop(key).places)
-            return True
-        return key not in self.pool
+        self.retired.discard(key)
 
-    def _admit(self) -> tuple[list[Running], list[tuple[Request, Resident, Emit]]]:
-        """Requests that join now, in the order of their arrival, as far as places and memory go; and those that are answered at once."""
+    def _retire_free(self) -> None:
+        for key in [key for key in self.retired if not any(entry.key == key for entry in self.waiting)]:
+            if self.pool.drop(key):
+                self._forget(key)
+
+    def _admit(self) -> tuple[list[Running], list[Waiting]]:
+        """Requests that join now, in the order of their arrival, as far as places go; and those that are answered at once.
+
+        A request whose task is not in memory yet holds nobody up.
+        """
         joining: list[Running] = []
-        whole: list[tuple[Request, Resident, Emit]] = []
+        whole: list[Waiting] = []
         widest = 0
-        while self.waiting:
-            request, task, emit = self.waiting[0]
-            if task is not None and not isinstance(task.task, Generate):
-                whole.append((request, task, emit))
-                self.waiting.popleft()
+        for entry in list(self.waiting):
+            task = None if entry.key is None else self.tasks.get(entry.key)
+            if entry.key is not None and task is None:
+                continue
+            if task is not None and not task.writes:
+                whole.append(entry)
+                self.waiting.remove(entry)
                 continue
             if len(self.running) + len(joining) >= self.max_sequences:
-                break
+                continue
             try:
-                sequence = open_sequence(request, task, self.model, emit)
-                width = max(widest, sequence.row.num_tokens)
-                if joining and width * (len(joining) + 1) > PREFILL_TOKENS:
-                    break
-                self._place(sequence)
-            except CapacityError:
-                if self.running or joining:
-                    break  # somebody will leave
-                emit(Failed("capacity", f"the prefix of task '{request.task}' does not fit in the memory for prefixes; give it more."))
-                self.waiting.popleft()
-                continue
+                sequence = open_sequence(entry.request, task, self.model, entry.emit)
             except ForewordError as error:
-                emit(Failed("request", str(error)))
-                self.waiting.popleft()
+                entry.emit(Failed("request", str(error)))
+                self.waiting.remove(entry)
                 continue
+            width = max(widest, sequence.row.num_tokens)
+            if joining and width * (len(joining) + 1) > PREFILL_TOKENS:
+                break
             widest = width
+            if task is not None:
+                self.pool.acquire(task.key, entry.request.id)
+                sequence.stored = self.stored.get(task.key, Stored())
             joining.append(sequence)
-            self.waiting.popleft()
+            self.waiting.remove(entry)
         return joining, whole
-
-    def _place(self, sequence: Running) -> None:
-        """See to it that the sequence's prefix is in memory, and note that it is read. Raises CapacityError where there is no room."""
-        task = sequence.task
-        if task is None or task.prefix is None:
-            return
-        if task.key not in self.pool:
-            for gone in self.pool.admit(task.key, task.num_bytes):
-                self.places.free(self.stored.pop(gone).places)
-            taken = self.places.take(task.prefix.length)
-            self.runner.arena.put(torch.tensor(taken, device=self.model.device), task.prefix)
-            pinned = task.prefix.window == "pinned"
-            self.stored[task.key] = Stored(taken, tuple(range(len(taken))), (pinned,) * len(taken))
-        self.pool.acquire(task.key, sequence.request.id)
-        sequence.stored = self.stored[task.key]
 
     def _prefill(self, joining: list[Running]) -> None:
         first = len(self.running)
@@ -162,30 +197,32 @@ class Core:
             self.runner.slots.move(last, slot, self.running[last].length)
             self.running[slot] = self.running[last]
         self.running.pop()
-        if sequence.task is not None and sequence.task.prefix is not None:
-            self.pool.release(sequence.task.key, sequence.request.id)
+        self._release(sequence)
         self._recount()
+
+    def _release(self, sequence: Running) -> None:
+        if sequence.task is not None:
+            self.pool.release(sequence.task.key, sequence.request.id)
 
     def _recount(self) -> None:
         self.context = self.runner.context([sequence.stored for sequence in self.running])
 
-    def _answer(self, whole: list[tuple[Request, Resident, Emit]]) -> None:
+    def _answer(self, whole: list[Waiting]) -> None:
         """Answer requests of tasks that write no text, task by task."""
-        by_task: dict[Key, list[tuple[Request, Resident, Emit]]] = {}
+        by_task: dict[Key, list[Waiting]] = {}
         for entry in whole:
-            by_task.setdefault(entry[1].key, []).append(entry)
-        for entries in by_task.values():
-            self._answer_task(entries)
+            by_task.setdefault(entry.key, []).append(entry)  # type: ignore[arg-type]
+        for key, entries in by_task.items():
+            self._answer_task(self.tasks[key], entries)
 
-    def _answer_task(self, entries: list[tuple[Request, Resident, Emit]]) -> None:
-        task = entries[0][1]
+    def _answer_task(self, task: Resident, entries: list[Waiting]) -> None:
         asked = []
-        for request, _, emit in entries:
+        for entry in entries:
             try:
-                question, _ = task.task.ask(request.example, task.model, task.how, truncate=request.truncate)
-                asked.append((question, emit))
+                question, _ = task.task.ask(entry.request.example, task.model, task.how, truncate=entry.request.truncate)
+                asked.append((question, entry.emit))
             except ForewordError as error:
-                emit(Failed("request", str(error)))
+                entry.emit(Failed("request", str(error)))
         try:
             found = predictions(task.task, task.model, task.learned, [question for question, _ in asked], 32)
         except Exception as error:  # a fault in one task's step must not stop the engine
@@ -204,8 +241,8 @@ class Core:
                 sequence.emit(Failed("engine", f"the step failed ({type(error).__name__}: {error})."))
                 if sequence in self.running:
                     self._leave(sequence)
-                elif sequence.task is not None and sequence.task.prefix is not None:
-                    self.pool.release(sequence.task.key, sequence.request.id)
+                else:
+                    self._release(sequence)
 
     def check(self) -> None:
         """Raise AssertionError if the books do not balance."""
@@ -213,6 +250,6 @@ class Core:
         self.places.check()
         taken = [place for stored in self.stored.values() for place in stored.places]
         assert len(set(taken)) == len(taken), "two prefixes share a place"
-        assert set(self.stored) == {entry.key for entry in self.pool}, "a prefix is stored without a place in the books"
+        assert set(self.tasks) == {entry.key for entry in self.pool}, "a task is in memory without a place in the books"
         readers = {reader for entry in self.pool for reader in entry.readers}
-        assert readers == {s.request.id for s in self.running if s.task is not None and s.task.prefix is not None}, "a reader has gone"
+        assert readers == {s.request.id for s in self.running if s.task is not None}, "a reader has gone"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -15,8 +15,8 @@ from foreword.prompts.template import Row
 from foreword.prompts.tokens import EmbeddingPrefix, KVPrefix
 from foreword.serving.prefixes import Key
 from foreword.tasks.base import Reading, Task, reading
+from foreword.tasks.generate import Generate
 from foreword.tasks.registry import task_from_dict
-from foreword.tasks.templated import TemplateTask
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +36,28 @@ class Resident:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the prefix as it is stored."""
-        if self.prefix is None:
-            return 0
-        width = sum(kv.width for kv in self.model.shape.kv)
-        return self.prefix.length * width * torch.finfo(self.model.dtype).bits // 8
+        """Bytes that this task takes: its prefix as the arena stores it, else what was learned, as it is."""
+        if self.prefix is not None and self.writes:
+            width = sum(kv.width for kv in self.model.shape.kv)
+            return self.prefix.length * width * torch.finfo(self.model.dtype).bits // 8
+        tokens, head = self.learned.tokens, self.learned.head
+        tensors = (
+            []
+            if tokens is None
+            else [tokens.vectors]
+            if isinstance(tokens, EmbeddingPrefix)
+            else [*tokens.keys.values(), *tokens.values.values()]
+        )
+        return sum(tensor.nbytes for tensor in (*tensors, *(head.parameters() if head else ())))
+
+    @property
+    def writes(self) -> bool:
+        """Whether the task's answers are written token by token."""
+        return isinstance(self.task, Generate)
+
+    def light(self) -> Resident:
+        """The same without a prefix that stands in the arena."""
+        return replace(self, prefix=None, learned=Learned(None, self.learned.head)) if self.prefix is not None and self.writes else self
 
     @classmethod
     def of(cls, model: FrozenModel, adapter: Adapter, key: Key) -> Resident:
@@ -57,7 +74,7 @@ class Resident:
         tokens = learned.tokens
         if isinstance(tokens, KVPrefix):
             return cls(key, task, how, view, learned, prefix=tokens)
-        if not isinstance(tokens, EmbeddingPrefix) or not isinstance(task, TemplateTask) or model.shape.kind != "causal":
+        if not isinstance(tokens, EmbeddingPrefix) or not isinstance(task, Generate) or model.shape.kind != "causal":
             return plain
         if not task.template.leading or "kv" not in family_of(model.shape.family).sites:
             return cls(key, task, how, view, learned, soft=tokens)
@@ -67,6 +84,4 @@ class Resident:
 
     def rest(self, row: Row) -> Row:
         """What of a row is still to be read once the prefix stands."""
-        if self.prefix is None or self.soft is not None:
-            return row
-        return Row(row.ids[self.swallowed :])
+        return Row(row.ids[self.swallowed :]) if self.swallowed else row

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from foreword.adapters.adapter import Adapter
 from foreword.adapters.tensors import KEY
+from foreword.errors import CapacityError
 from foreword.evaluation.evaluate import Reader
 from foreword.recipe import Recipe
 from foreword.serving.core import Core
@@ -52,6 +55,15 @@ def predicted(family: str, name: str, text: str) -> str:
     return Reader.of(tiny.frozen(family), adapter(family, name)).predict([{"input": text}])[0].text
 
 
+def ask(core: Core, request: Request, key: str | None = "prefix") -> list[Event]:
+    """Add a request whose task is in memory; its events, as they come."""
+    events: list[Event] = []
+    if key is not None:
+        core.install(resident("llama", key))
+    core.add(request, None if key is None else Key(key, "1"), events.append)
+    return events
+
+
 def text_of(events: list[Event]) -> str:
     return "".join(event.text for event in events if isinstance(event, Token | Answer))
 
@@ -62,14 +74,17 @@ def run(core: Core, family: str, asked: list[tuple[str, str]], arrivals: list[in
     for step in range(400):
         for index, (name, text) in enumerate(asked):
             if arrivals[index] == step:
-                core.add(Request(f"r{index}", name, {"input": text}), resident(family, name), events[index].append)
+                core.add(Request(f"r{index}", name, {"input": text}), Key(name, "1"), events[index].append)
             if index in cancelled and arrivals[index] + 2 == step:
                 core.cancel(f"r{index}")
-        if not core.busy and step > max(arrivals, default=0) + 2:
+        for key in core.wanted:
+            with contextlib.suppress(CapacityError):  # somebody must leave first
+                core.install(resident(family, key.task))
+        if not core.waiting and not core.running and step > max(arrivals, default=0) + 2:
             break
         core.step()
         core.check()
-    assert not core.busy
+    assert not core.waiting and not core.running
     return events
 
 
@@ -101,16 +116,41 @@ def test_prefixes_are_stored_once_and_leave_for_others() -> None:
 
 def test_a_prefix_that_never_fits_is_refused() -> None:
     core, events = Core(tiny.frozen("llama"), prefix_bytes=10), list[Event]()
-    core.add(Request("r", "prefix", {"input": "x"}), resident("llama", "prefix"), events.append)
+    core.add(Request("r", "prefix", {"input": "x"}), Key("prefix", "1"), events.append)
+    with pytest.raises(CapacityError):
+        core.install(resident("llama", "prefix"))
+    core.refuse(Key("prefix", "1"), Failed("capacity", "no room"))
+    assert events == [Failed("capacity", "no room")] and not core.waiting
+
+
+def test_a_task_that_is_not_in_memory_holds_nobody_up() -> None:
+    core, slow = Core(tiny.frozen("llama")), list[Event]()
+    core.add(Request("s", "longer", {"input": "x"}), Key("longer", "1"), slow.append)
+    quick = ask(core, Request("q", "prefix", {"input": "x"}))
+    while core.busy:
+        core.step()
+    assert text_of(quick) == predicted("llama", "prefix", "x") and not slow and core.wanted == [Key("longer", "1")]
+
+
+def test_a_replaced_version_serves_its_requests_to_the_end() -> None:
+    core = Core(tiny.frozen("llama"))
+    old = ask(core, Request("o", "prefix", {"input": "a film"}))
     core.step()
-    assert events == [Failed("capacity", "the prefix of task 'prefix' does not fit in the memory for prefixes; give it more.")]
+    core.retire(Key("prefix", "1"))
+    core.install(replace(resident("llama", "longer"), key=Key("prefix", "2")))
+    new = list[Event]()
+    core.add(Request("n", "prefix", {"input": "a film"}), Key("prefix", "2"), new.append)
+    while core.busy:
+        core.step()
+    core.check()
+    assert text_of(old) == predicted("llama", "prefix", "a film") and text_of(new) == predicted("llama", "longer", "a film")
+    assert set(core.tasks) == {Key("prefix", "2")}
 
 
 def test_a_mistake_fails_its_own_request_alone() -> None:
     core = Core(tiny.frozen("llama"))
-    wrong, right = list[Event](), list[Event]()
-    core.add(Request("w", "prefix", {"text": "x"}), resident("llama", "prefix"), wrong.append)
-    core.add(Request("r", "prefix", {"input": "x"}), resident("llama", "prefix"), right.append)
+    wrong = ask(core, Request("w", "prefix", {"text": "x"}))
+    right = ask(core, Request("r", "prefix", {"input": "x"}))
     while core.busy:
         core.step()
     assert wrong == [
@@ -120,15 +160,15 @@ def test_a_mistake_fails_its_own_request_alone() -> None:
 
 
 def test_a_fault_in_a_step_fails_its_requests_and_the_engine_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    core, first, second = Core(tiny.frozen("llama")), list[Event](), list[Event]()
-    core.add(Request("a", "prefix", {"input": "x"}), resident("llama", "prefix"), first.append)
+    core = Core(tiny.frozen("llama"))
+    first = ask(core, Request("a", "prefix", {"input": "x"}))
     core.step()
     with monkeypatch.context() as patch:
         patch.setattr(core.runner, "decode", lambda *given: 1 / 0)
         core.step()
     assert first[-1] == Failed("engine", "the step failed (ZeroDivisionError: division by zero).")
     core.check()
-    core.add(Request("b", "prefix", {"input": "x"}), resident("llama", "prefix"), second.append)
+    second = ask(core, Request("b", "prefix", {"input": "x"}))
     while core.busy:
         core.step()
     assert text_of(second) == predicted("llama", "prefix", "x")
@@ -137,9 +177,8 @@ def test_a_fault_in_a_step_fails_its_requests_and_the_engine_goes_on(monkeypatch
 def test_stop_strings_are_never_sent() -> None:
     whole = predicted("llama", "prefix", "a film")
     assert len(whole) > 6
-    stop = whole[3:5]
-    core, events = Core(tiny.frozen("llama")), list[Event]()
-    core.add(Request("r", "prefix", {"input": "a film"}, Sampling(stop=(stop,))), resident("llama", "prefix"), events.append)
+    stop, core = whole[3:5], Core(tiny.frozen("llama"))
+    events = ask(core, Request("r", "prefix", {"input": "a film"}, Sampling(stop=(stop,))))
     while core.busy:
         core.step()
     assert text_of(events) == whole[: whole.find(stop)].rstrip()
@@ -147,8 +186,8 @@ def test_stop_strings_are_never_sent() -> None:
 
 
 def test_the_model_itself_goes_on_from_a_text() -> None:
-    core, events = Core(tiny.frozen("llama")), list[Event]()
-    core.add(Request("r", None, {"text": "a film"}, Sampling(max_tokens=5, logprobs=2)), None, events.append)
+    core = Core(tiny.frozen("llama"))
+    events = ask(core, Request("r", None, {"text": "a film"}, Sampling(max_tokens=5, logprobs=2)), None)
     while core.busy:
         core.step()
     tokens = [event for event in events if isinstance(event, Token)]

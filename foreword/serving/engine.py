@@ -1,0 +1,76 @@
+"""What every engine can do, however it runs: requests in, events out, tasks by name."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
+
+from foreword.serving.request import Event, Request
+
+Place = Literal["known", "loading", "resident", "broken"]
+
+
+@dataclass(frozen=True)
+class TaskCard:
+    """A task an engine knows: `kind` of its task, `columns` it reads, `digest` of its newest version, where it comes from and what went wrong."""
+
+    name: str
+    kind: str
+    base: str
+    root: str
+    place: Place
+    columns: tuple[str, ...] = ()
+    digest: str = ""
+    num_bytes: int = 0
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Stats:
+    """An engine at one moment; counts since it began are named `num_…_total`."""
+
+    running: int
+    waiting: int
+    tasks: int
+    resident: int
+    prefix_bytes: int
+    prefix_budget: int
+    steps_total: int
+    loads_total: int
+    evictions_total: int
+    by_task: dict[str, int] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Submits requests and keeps tasks; safe to call from one event loop while the engine works elsewhere."""
+
+    def submit(self, request: Request) -> AsyncIterator[Event]:
+        """The events of a request, which begins now; leaving the iteration early cancels it."""
+        ...
+
+    def cancel(self, request_id: str) -> None:
+        """End a request."""
+        ...
+
+    async def load(self, name: str) -> TaskCard:
+        """Have a task ready in memory; its newest version if the store has another now. Raises AdapterError for what cannot be."""
+        ...
+
+    async def unload(self, name: str) -> None:
+        """Forget a task's memory; requests under way end first. Raises ServingError for an unknown name."""
+        ...
+
+    def tasks(self) -> Sequence[TaskCard]:
+        """All tasks, by name."""
+        ...
+
+    def stats(self) -> Stats:
+        """What is going on."""
+        ...
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the engine takes requests."""
+        ...
