@@ -19,7 +19,7 @@ from foreword.advisor.network import Network
 from foreword.advisor.parameters import FLOAT32, Numbers, count_numbers
 from foreword.advisor.situation import Situation
 from foreword.errors import UsageError
-from foreword.methods import BASELINES, METHODS, WRITTEN, named
+from foreword.methods import BASELINES, METHODS, head_only, named
 from foreword.recipe import Recipe
 from foreword.shape import Kind
 
@@ -110,9 +110,9 @@ def candidates(situation: Situation, facts: Mapping[str, rules.Fact]) -> dict[st
     """Every recipe that is weighed, by its kind: the named methods and the baselines that train; then those that are only sized."""
     length = situation.length or int(rules.first(rules.LENGTHS, facts).value)
     head = situation.head(cast(Kind, facts["kind"])) is not None
-    recipes = [Recipe.of(make()) for name, make in (METHODS | BASELINES).items() if name not in WRITTEN]
+    recipes = [Recipe.of(make()) for make in (METHODS | BASELINES).values()]
     recipes += [named(name.strip()) for name in situation.also.split(",")] if situation.also else []
-    return {kind_of(recipe): _asked(recipe, length, situation) for recipe in recipes if recipe.trains or head}
+    return {kind_of(recipe): _asked(recipe, length, situation) for recipe in recipes if recipe.trains or (head and recipe == head_only())}
 
 
 def _asked(recipe: Recipe, length: int, situation: Situation) -> Recipe:

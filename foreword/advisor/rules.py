@@ -250,3 +250,17 @@ def steps_for(examples: int) -> Choice:
 def first(table: tuple[Choice, ...], facts: Mapping[str, Fact]) -> Choice:
     """The entry of a table that counts."""
     return next(choice for choice in table if holds(choice.when, facts))
+
+
+def as_markdown() -> str:
+    """The rules as the table of docs/advise.md."""
+    rows = [f"| {_in_words(rule.when)} | {', '.join(rule.prefer)} | {rule.reason} | {rule.source} |" for rule in RULES]
+    return "\n".join(["| when | first | because | source |", "|---|---|---|---|", *rows])
+
+
+def _in_words(conditions: tuple[Condition, ...]) -> str:
+    words = []
+    for fact, comparison, value in conditions:
+        shown = " or ".join(value) if isinstance(value, tuple) else value if isinstance(value, str) else f"{value:,}"
+        words.append(f"{fact} {'is' if comparison == 'in' else comparison} {shown}")
+    return " and ".join(words) or "always"

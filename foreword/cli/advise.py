@@ -23,9 +23,7 @@ from foreword.methods import BASELINES
 
 _NAME = "advise"
 _WITH_LORA = tuple(name for name, make in BASELINES.items() if make().lora)
-_LEGEND = (
-    "Numbers trained and kept, bytes of the file in fp32. Cache: keys and values a sequence, if copied. Compute: added to reading a text."
-)
+_LEGEND = "Cache: keys and values in a sequence, if copied. Compute: added to reading a text."
 
 
 @expand(situation="Situation", shape="Shape, in place of a model")
@@ -119,8 +117,9 @@ def _page(advice: Advice, network: Network, situation: Situation, model: str | N
     screen, weights = output.screen(), base_bytes(network, situation.load().dtype)
     name = model or "the given shape"
     screen.print(f"{name}: {network.shape.kind}, {network.parameters:,} numbers, {output.size(weights)} in {situation.load().dtype}")
-    output.show(_table(advice, situation))
-    screen.print(f"{_LEGEND} Training: a step of {situation.batch_size} × {situation.text_tokens} tokens.", style="dim")
+    output.show(_files(advice, situation))
+    screen.print(f"\nTraining: memory of a step of {situation.batch_size} × {situation.text_tokens} tokens. {_LEGEND}", style="dim")
+    output.show(_costs(advice))
     for number, pick in enumerate(advice.picks):
         screen.print(f"\n{'Or' if number else 'Try first'}: {_settings(pick)}")
         for sentence in _sentences(pick, whole=not number):
@@ -132,24 +131,36 @@ def _page(advice: Advice, network: Network, situation: Situation, model: str | N
         screen.print(f"\nNext:\n  {command}")
 
 
-def _table(advice: Advice, situation: Situation) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("method", no_wrap=True)
-    for name in ("trains", "keeps", "a task", output.count(situation.tasks, "task"), "training", "cache", "context left", "compute"):
-        table.add_column(name, justify="right")
+def _files(advice: Advice, situation: Situation) -> Table:
+    """What each method trains and keeps."""
+    table = _table("numbers trained", "kept", "a task's file", f"all {output.count(situation.tasks, 'task')}")
     for size in advice.sizing:
-        table.add_row(
-            size.method,
+        kept = (
             f"{size.numbers.trained:,}",
             f"{size.numbers.stored:,}",
             output.size(size.bytes_per_task),
             output.size(size.bytes_all_tasks),
-            output.size(size.memory.total),
-            output.size(size.cache_bytes_per_sequence),
-            "no limit" if size.context_left is None else f"{size.context_left:,}",
-            f"+{100 * size.added_compute:.1f} %",
-            style="dim" if size.excluded else "",
         )
+        table.add_row(size.method, *kept, style="dim" if size.excluded else "")
+    return table
+
+
+def _costs(advice: Advice) -> Table:
+    """What each method takes from training and from a request."""
+    table = _table("training", "cache", "context left", "compute")
+    for size in advice.sizing:
+        cache = output.size(size.cache_bytes_per_sequence) if size.cache_bytes_per_sequence else "–"
+        left = "no limit" if size.context_left is None else f"{size.context_left:,}"
+        row = (output.size(size.memory.total), cache, left, f"+{100 * size.added_compute:.1f} %")
+        table.add_row(size.method, *row, style="dim" if size.excluded else "")
+    return table
+
+
+def _table(*names: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("method", no_wrap=True)
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
     return table
 
 

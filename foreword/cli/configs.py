@@ -45,7 +45,7 @@ class ShapeOptions:
         missing = [flag(name) for name in ("hidden", "layers", "heads", "vocabulary") if name not in self.given]
         if missing:
             raise UsageError(
-                f"no model came, and {', '.join(missing)} is missing to reckon without one; give --model, or all four numbers."
+                f"no model came, and a shape without {', '.join(missing)}; give --model, or --hidden, --layers, --heads and --vocabulary."
             )
         hidden, heads = self.given["hidden"], self.given["heads"]
         if hidden % heads and self.head_dim is None:

@@ -17,7 +17,7 @@ from cli.given import Foreword
 from typer.testing import CliRunner
 
 COMMAND = [sys.executable, "-m", "foreword"]
-COMMANDS = ("train", "evaluate", "predict", "demo", "show", "list", "verify", "import", "export")
+COMMANDS = ("advise", "train", "evaluate", "predict", "demo", "show", "list", "verify", "import", "export")
 HEAVY = {"torch", "transformers", "peft", "datasets", "pandas", "numpy", "fsspec"}
 
 
@@ -29,9 +29,13 @@ def processor_seconds(run: Callable[[], object]) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-@pytest.mark.parametrize("words", [["--help"], ["list", "{}"], ["show", "{}/sentiment"], ["verify", "{}"]], ids=lambda words: words[0])
-def test_light_commands_start_fast_and_without_torch(words: list[str], trained: Path) -> None:
-    words = [word.format(trained.parent) for word in words]
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["list", "{}"], ["show", "{}/sentiment"], ["verify", "{}"], ["advise", "--model", "{model}"]],
+    ids=lambda words: words[0],
+)
+def test_light_commands_start_fast_and_without_torch(words: list[str], trained: Path, model: Path) -> None:
+    words = [word.format(trained.parent, model=model) for word in words]
     code = f"import sys; sys.argv = ['foreword', *{words!r}]\ntry:\n    import foreword.__main__\nexcept SystemExit as stop:\n"
     code += f"    print(stop.code, sorted({HEAVY - {'fsspec'}!r} & set(sys.modules)), file=sys.stderr)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
