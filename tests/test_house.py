@@ -143,7 +143,8 @@ def test_type_checkers_see_the_public_names() -> None:
 def test_dependencies_are_those_imported() -> None:
     """Every third-party module that the package imports is declared, and nothing else is; extras may be imported by what they are for."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    needed, extra = (declared(part) for part in (project["dependencies"], project["optional-dependencies"]["demo"]))
+    extras = [part for name, part in project["optional-dependencies"].items() if name != "dev"]
+    needed, extra = declared(project["dependencies"]), declared([requirement for part in extras for requirement in part])
     trees = [ast.parse(path.read_text("utf-8")) for path in python_files("foreword")]
     modules = {name.split(".")[0] for tree in trees for node in ast.walk(tree) for name in imported(node)}
     owners = importlib.metadata.packages_distributions()

@@ -1,4 +1,4 @@
-"""`foreword export`: an adapter as a folder that PEFT reads, with the same answers."""
+"""`foreword export`: an adapter as a folder that PEFT reads, or two, with the same answers."""
 
 from __future__ import annotations
 
@@ -29,18 +29,21 @@ def export(
     """Write an adapter as a folder that PEFT reads.
 
     A prompt that stands behind the beginning-of-sequence token becomes keys and values, for which --model is run once.
+    A prompt with LoRA becomes two folders, prompt and lora, inside --out.
 
     [bold]Example:[/bold] foreword export prompts/sentiment --out peft-folder --model google/gemma-3-270m
     """
     warm_up()
-    from foreword.adapters.peft import export_peft
+    from foreword.adapters.exchange import export_folders
 
     found = open_adapter(adapter)
     frozen = None if model is None else open_model(model, dtype=dtype, device=device)
-    made = export_peft(found, out, frozen, peft_type=as_ and as_.upper(), overwrite=force)
+    made = export_folders(found, out, frozen, peft_type=as_ and as_.upper(), overwrite=force)
     if json:
-        output.document({"adapter": adapter, "folder": str(made.path), "peft_type": made.peft_type, "note": made.note})
+        parts = [{"folder": str(part.path), "peft_type": part.peft_type, "note": part.note} for part in made]
+        output.document({"adapter": adapter, **(parts[0] if len(parts) == 1 else {"folders": parts})})
         return
     screen = output.screen()
-    screen.print(f"{made.path}: {made.peft_type}")
-    screen.print(made.note)
+    for part in made:
+        screen.print(f"{part.path}: {part.peft_type}")
+    screen.print(made[0].note)

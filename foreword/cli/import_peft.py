@@ -1,4 +1,4 @@
-"""`foreword import`: a soft prompt that PEFT saved becomes an adapter."""
+"""`foreword import`: a soft prompt or a LoRA that PEFT saved becomes an adapter."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def import_(
     force: Force = False,
     json: AsJson = False,
 ) -> None:
-    """Bring in a soft prompt that PEFT saved.
+    """Bring in a soft prompt or a LoRA that PEFT saved.
 
     PEFT keeps no template and no labels: say what the prompt is for, else it writes on behind the bare column input.
 
@@ -40,19 +40,20 @@ def import_(
     """
     check_target(out, overwrite=force)
     warm_up()
-    from foreword.adapters.peft import import_peft
+    from foreword.adapters.exchange import import_folder
 
     meant = _meant(task, labels)
     frozen = open_model(model, dtype=dtype, device=device)
     if meant is not None and task.chat:
         meant = in_chat(meant, frozen)
-    adapter = import_peft(folder, frozen, task=None if meant is None else meant.to_dict())
+    adapter = import_folder(folder, frozen, task=None if meant is None else meant.to_dict())
     adapter.save(out, overwrite=force)
     if json:
         output.document(_document(adapter, out, model))
         return
     screen = output.screen()
-    screen.print(f"{out}: {adapter.method}, {output.count(adapter.spec.length, 'virtual token')}, {adapter.num_parameters:,} numbers")
+    length = f"{output.count(adapter.spec.length, 'virtual token')}, " if adapter.recipe.prompt else ""
+    screen.print(f"{out}: {adapter.method}, {length}{adapter.num_parameters:,} numbers")
     screen.print(f"Next:\n  foreword show {shlex.quote(str(out))}")
 
 

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from adapters.making import adapter
 from cli.given import QUICK, Foreword, write
+
+from foreword.adapters.tensors import KEY
+from foreword.backbone.load import load
+from foreword.backbone.lora import attach
+from foreword.recipe import LoraSpec, Recipe
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +107,26 @@ def test_a_folder_of_something_else(foreword: Foreword, model: Path, tmp_path: P
     write(tmp_path / "data.jsonl", [])
     result = foreword("import", tmp_path, "--model", model, "--out", tmp_path / "a")
     assert result.stderr == f"foreword: error: '{tmp_path}' has no adapter_config.json; give a folder that PEFT saved.\n"
+
+
+def test_lora_goes_out_and_comes_in_and_beside_a_prompt_becomes_two_folders(foreword: Foreword, model: Path, tmp_path: Path) -> None:
+    """Adapters made in Python: what the commands do with them is the same whoever trained them."""
+    made, frozen = adapter("llama", "prefix-tuning", template="{text}\nLabel: {answer}", window="model"), load(model, device="cpu")
+    lora = attach(frozen, LoraSpec(2))[1].state()
+    marks = {"shape": frozen.shape, "base": frozen.name, "base_fingerprint": frozen.fingerprint}
+    marks["tokenizer_fingerprint"] = frozen.tokenizer_fingerprint
+    alone = replace(made, recipe=Recipe("lora", lora=LoraSpec(2)), tensors=lora, **marks)
+    alone.save(tmp_path / "alone")
+    result = foreword("export", tmp_path / "alone", "--out", tmp_path / "peft")
+    assert result.stdout.startswith(f"{tmp_path / 'peft'}: LORA\nGive PEFT the text")
+    result = foreword("import", tmp_path / "peft", "--model", model, "--out", tmp_path / "back")
+    assert result.stdout == f"{tmp_path / 'back'}: lora, {alone.num_parameters} numbers\nNext:\n  foreword show {tmp_path / 'back'}\n"
+    prompt = torch.zeros(4, made.spec.width(frozen.shape))
+    both = replace(alone, recipe=made.recipe + LoraSpec(2), tensors={KEY: prompt} | lora)
+    both.save(tmp_path / "both")
+    result = foreword("export", tmp_path / "both", "--out", tmp_path / "two", "--json")
+    found = json.loads(result.stdout)
+    assert [(part["folder"], part["peft_type"]) for part in found["folders"]] == [
+        (str(tmp_path / "two" / "prompt"), "PREFIX_TUNING"),
+        (str(tmp_path / "two" / "lora"), "LORA"),
+    ]
