@@ -99,6 +99,10 @@ def read_shape(config: Mapping[str, Any]) -> ModelShape:
     family = str(config.get("model_type"))
     hidden, vocabulary = _need(config, "hidden_size", "n_embd", "d_model", "dim"), _need(config, "vocab_size")
     kind: Kind = "encoder-decoder" if config.get("is_encoder_decoder") else "encoder" if family in _ENCODERS else "causal"
+    if config.get("share_encoder_decoder_embeddings") is False:
+        raise ModelError(
+            f"a model of type '{family}' has a vocabulary of its own for answers, which is not read; use one whose stacks share theirs."
+        )
     positions = int(_first(config, "max_position_embeddings", "n_positions", "max_seq_len") or 1 << 30)
     if kind == "encoder-decoder" and config.get("relative_attention_num_buckets"):
         positions = 1 << 30  # T5's n_positions is the length of its pre-training, not a limit

@@ -44,10 +44,7 @@ def load(
     """
     if dtype not in DTYPES:
         raise ModelError(f"dtype '{dtype}' is not known; choose one of {', '.join(DTYPES)}.")
-    try:
-        config = AutoConfig.from_pretrained(name, revision=revision)
-    except (OSError, ValueError, StrictDataclassError) as error:
-        raise ModelError(f"model '{name}' cannot be read ({_first_line(error)}); give a hub id or a folder with config.json.") from error
+    config = _config(name, revision)
     shape = shape_of(config.to_dict())
     _no_dropout(config)
     device = usable(device or default_device())
@@ -55,6 +52,8 @@ def load(
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
         network = _complete(str(name), config, shape, DTYPES[dtype], revision, more)
+    except ImportError as error:  # Marian's tokenizer
+        raise ModelError(f"model '{name}' needs a package that is not installed ({_first_line(error)}); install it.") from error
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"model '{name}' cannot be loaded ({_first_line(error)}); check that the folder is complete.") from error
     return FrozenModel(network if quantize else network.to(torch.device(device)), tokenizer, shape, str(name))  # type: ignore[arg-type]
@@ -65,6 +64,18 @@ def wrap(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: 
     shape = shape_of(network.config.to_dict())
     name = name or network.name_or_path or type(network).__name__
     return FrozenModel(network.base_model if shape.kind == "encoder" else network, tokenizer, shape, name)  # type: ignore[arg-type]
+
+
+def kind_of_model(name: str | Path, *, revision: str | None = None) -> Kind:
+    """Which stacks a model has, from its config alone; raises ModelError as `load` does."""
+    return shape_of(_config(name, revision).to_dict()).kind
+
+
+def _config(name: str | Path, revision: str | None) -> Any:
+    try:
+        return AutoConfig.from_pretrained(name, revision=revision)
+    except (OSError, ValueError, StrictDataclassError) as error:
+        raise ModelError(f"model '{name}' cannot be read ({_first_line(error)}); give a hub id or a folder with config.json.") from error
 
 
 def shape_of(config: dict[str, Any]) -> ModelShape:

@@ -10,6 +10,7 @@ from typing import Any, final
 
 from transformers import PreTrainedTokenizerBase
 
+from foreword.backbone import marian
 from foreword.backbone.encoded import NOWHERE, Encoded, Frame, Pieces, assemble, in_words
 from foreword.errors import ModelError
 
@@ -21,7 +22,8 @@ class TextTokenizer:
     """A thin view of a transformers tokenizer; `inner` is the real one."""
 
     def __init__(self, inner: PreTrainedTokenizerBase, *, closing: bool = False) -> None:
-        if not inner.is_fast:
+        self._marian = marian.is_marian(inner)
+        if not inner.is_fast and not self._marian:
             raise ModelError(
                 f"tokenizer {type(inner).__name__} is a slow one, but offsets need a fast tokenizer; load the model with its tokenizer.json."
             )
@@ -57,6 +59,8 @@ class TextTokenizer:
 
     def _frame(self, *texts: str) -> Frame:
         """Special tokens around one or two texts, as the tokenizer puts them by default."""
+        if self._marian:
+            return marian.frame(self.inner)
         made = self.inner(texts[0], texts[1] if len(texts) == 2 else None, return_token_type_ids=True)
         line = list(zip(made["input_ids"], made["token_type_ids"], strict=True))
         of = made.sequence_ids(0)
@@ -80,11 +84,22 @@ class TextTokenizer:
         """Tokens of a plain text: no special tokens are added, and none are read from it."""
         return list(self._pieces(text).ids)
 
+    def answer(self, text: str) -> list[int]:
+        """Tokens of a text that is to be written, which Marian cuts otherwise than one that is read."""
+        return [self._plain(index) for index in marian.answer(self.inner, text)] if self._marian else self.encode(text)
+
     def _pieces(self, text: str) -> Pieces:
-        made = self.inner(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+        if self._marian:
+            line = marian.pieces(self.inner, text)
+        else:
+            made = self.inner(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+            line = Pieces(made["input_ids"], made["offset_mapping"])
+        return Pieces([self._plain(index) for index in line.ids], line.spans)
+
+    def _plain(self, index: int) -> int:
+        """An id of a text: never that of a special token."""
         unknown = self._id(self.inner.unk_token_id)
-        ids = made["input_ids"] if unknown is None else [unknown if index in self._reserved else index for index in made["input_ids"]]
-        return Pieces(ids, made["offset_mapping"])
+        return index if unknown is None or index not in self._reserved else unknown
 
     @cached_property
     def _reserved(self) -> set[int]:

@@ -57,7 +57,7 @@ class Classify(TemplateTask):
 
     def pieces(self, model: FrozenModel) -> list[list[int]]:
         """Token ids of each label's words, read behind the template's last words; raises UsageError when two labels read the same."""
-        encode = model.tokenizer.encode
+        encode = model.tokenizer.answer
         found = [encode(self.template.space + word) for word in (self.words or self.labels)]
         if len({tuple(ids) for ids in found}) != len(found) or not all(found):
             raise UsageError(

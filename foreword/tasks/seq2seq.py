@@ -67,7 +67,7 @@ class Seq2Seq(TemplateTask):
         text = example.get(self.target, "")
         if not text.strip():
             raise DataError("an example has an empty 'output'; remove the row or fill it.")
-        return model.tokenizer.encode(self.template.space + text) + sorted(_stop(model))
+        return model.tokenizer.answer(self.template.space + text) + sorted(_stop(model))
 
     def predict(self, model: FrozenModel, learned: Learned, questions: Sequence[Question], batch_size: int) -> Iterator[Prediction]:
         rows = [question.rows[0] for question in questions]
