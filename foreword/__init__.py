@@ -28,12 +28,18 @@ if TYPE_CHECKING:
     from foreword.specs import Init as Init
     from foreword.specs import PromptSpec as PromptSpec
     from foreword.specs import Reparam as Reparam
+    from foreword.tasks.choice import Choice as Choice
     from foreword.tasks.classify import Classify as Classify
     from foreword.tasks.data import read as read_data
     from foreword.tasks.data import split as split_data
     from foreword.tasks.generate import Generate as Generate
     from foreword.tasks.head_classify import HeadClassify as HeadClassify
     from foreword.tasks.metrics import Score as Score
+    from foreword.tasks.multilabel import MultiLabel as MultiLabel
+    from foreword.tasks.probe import Probe as Probe
+    from foreword.tasks.qa import QA as QA
+    from foreword.tasks.regress import Regress as Regress
+    from foreword.tasks.tag import Tag as Tag
     from foreword.training.loop import FitResult as FitResult
     from foreword.training.loop import fit as fit
     from foreword.training.plan import TrainPlan as TrainPlan
@@ -42,6 +48,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Adapter": "adapters.adapter",
     "AdapterStore": "adapters.store",
+    "Choice": "tasks.choice",
     "Classify": "tasks.classify",
     "FitResult": "training.loop",
     "ForewordError": "errors",
@@ -50,11 +57,16 @@ _HOMES = {
     "HeadClassify": "tasks.head_classify",
     "Init": "specs",
     "LoraSpec": "recipe",
+    "MultiLabel": "tasks.multilabel",
+    "Probe": "tasks.probe",
     "PromptSpec": "specs",
+    "QA": "tasks.qa",
     "Reader": "evaluation.evaluate",
     "Recipe": "recipe",
+    "Regress": "tasks.regress",
     "Reparam": "specs",
     "Score": "tasks.metrics",
+    "Tag": "tasks.tag",
     "Template": "prompts.template",
     "TrainPlan": "training.plan",
     "export_peft": "adapters.peft",

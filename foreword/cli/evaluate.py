@@ -13,7 +13,7 @@ from foreword.cli.options import AdapterPath, AsJson, BaseModel, BatchSize, Colu
 
 def evaluate(
     adapter: AdapterPath,
-    data: Annotated[str, typer.Argument(metavar="DATA", help="JSONL, CSV or Parquet file, or a datasets id such as imdb:test.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="JSONL, CSV, Parquet or CoNLL file, or a datasets id such as imdb:test.")],
     columns: Columns = None,
     model: BaseModel = None,
     dtype: Dtype = "auto",

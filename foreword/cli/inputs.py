@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from typing import Any
 
 from foreword.errors import DataError, UsageError
 from foreword.tasks.placed import Placed
@@ -76,11 +77,32 @@ def _from_line(text: str, fields: Sequence[str], where: str) -> Example:
     if found is None:
         raise DataError(f"{where} is no JSON object, but the adapter reads {', '.join(fields)}; give an object with these keys.")
     for field in fields:
-        if not isinstance(found.get(field), str):
+        if not isinstance(found.get(field), str | list | dict):
             raise DataError(
                 f"{where} has no text '{field}' (found: {', '.join(found) or 'none'}); give an object with the keys {', '.join(fields)}."
             )
-    return {field: str(found[field]) for field in fields}
+    return {field: _text(found[field]) for field in fields}
+
+
+def words_in(text: str) -> str:
+    """A cell for the eye: the words of a JSON list with spaces between, any other text as it is."""
+    found = listed(text)
+    return text if found is None else " ".join(map(str, found))
+
+
+def listed(text: str) -> list[Any] | None:
+    """The JSON list a cell is, or None for any other text."""
+    if not text.lstrip().startswith("["):
+        return None
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return found if isinstance(found, list) else None
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _object(text: str) -> dict[str, object] | None:

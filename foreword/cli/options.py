@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from foreword.tasks.base import Task
     from foreword.tasks.data import Rows
 
-KINDS = ("classify", "generate")
+KINDS = ("classify", "classify-head", "multi-label", "regress", "tag", "qa", "choice", "probe", "generate", "seq2seq")
+POOLINGS = ("auto", "first", "last", "mean")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 MODEL = "Model"
 TRAINABLE = (*METHODS, *(name for name in BASELINES if not name.endswith("-shot")))
@@ -133,20 +134,23 @@ class TaskOptions:
     description: str | None = _option(None, "The task in words; the prompt starts from them.")
     words: str | None = _option(None, "Words for the labels, comma-separated in the order of the sorted labels (classify).")
     max_new_tokens: int | None = _option(None, "Longest answer in tokens (generate).")
+    pooling: str | None = _option(None, f"What a head on a whole text reads: {', '.join(POOLINGS)}.", POOLINGS)
     chat: bool = _option(False, "Read the template as a user's message of the model's chat format.")
 
     def build(self, kind: str, labels: tuple[str, ...] | None) -> Task:
-        """The task, with `labels` if it is to classify; raises UsageError for options of the other kind."""
+        """The task, with `labels` if it is to classify; raises UsageError for options of the other kind, and for a kind made from examples."""
         from foreword.tasks.registry import task_from_dict
 
-        given: dict[str, Any] = {"kind": kind, **self._template(kind)}
+        if kind not in ("classify", "generate", "seq2seq"):
+            raise UsageError(f"task '{kind}' is made from examples, and here are none; choose classify, generate or seq2seq.")
+        given: dict[str, Any] = {"kind": kind, "template": self.source(kind)}
         if self.description is not None:
             given["description"] = self.description
         if kind == "classify":
             self._refuse("--max-new-tokens", self.max_new_tokens, kind, "writes no text")
             given |= {"labels": list(labels or ()), "words": self.words.split(",") if self.words else []}
         else:
-            self._refuse("--words", self.words, kind, "has no labels")
+            self._refuse("--words", self.words, kind, "has no label words")
             given |= {} if self.max_new_tokens is None else {"max_new_tokens": self.max_new_tokens}
         return task_from_dict(given)
 
@@ -162,11 +166,11 @@ class TaskOptions:
                     return kind
         return self.task or kind_of(columns)
 
-    def _template(self, kind: str) -> dict[str, str]:
+    def source(self, kind: str) -> str:
+        """The template asked for, or the kind's own."""
         from foreword.tasks.registry import KINDS
 
-        source = KINDS[kind].template.source if self.template is None else self.template.replace("\\n", "\n").replace("\\t", "\t")
-        return {"template": source}
+        return KINDS[kind].template.source if self.template is None else self.template.replace("\\n", "\n").replace("\\t", "\t")
 
     def _refuse(self, flag: str, value: object, kind: str, why: str) -> None:
         if value is not None:
@@ -175,6 +179,9 @@ class TaskOptions:
 
 def in_chat(task: Task, model: FrozenModel) -> Task:
     """The task, read through the model's chat format."""
+    from foreword.tasks.templated import TemplateTask
+
+    assert isinstance(task, TemplateTask), "--chat is refused for tasks without a template"
     return task.with_template(Template.parse(model.tokenizer.chat(task.template.source)))
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from foreword.evaluation.evaluate import Reader
     from foreword.tasks.base import Prediction, Task
 
+BEST = 10  # likeliest labels or candidates that are shown
+NOTHING = "(none)"  # no label, or no answer in the context
 CHUNK = 16  # batches answered before anything is printed: enough to sort by length, few enough that a pipe flows
 
 
@@ -28,7 +30,7 @@ def predict(
         list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts; without any, lines of --file or standard input.")
     ] = None,
     file: Annotated[
-        str | None, typer.Option("--file", help="JSONL, CSV or Parquet with the task's columns, or .txt with a text a line.")
+        str | None, typer.Option("--file", help="JSONL, CSV, Parquet or CoNLL with the task's columns, or .txt with a text a line.")
     ] = None,
     model: BaseModel = None,
     dtype: Dtype = "auto",
@@ -90,22 +92,37 @@ class Printer:
     def __call__(self, example: Example, found: Prediction) -> None:
         if self.json:
             output.document(self._document(example, found))
-        elif not found.scores:
-            print((_header(example) if self.many else "") + found.text, flush=True)
+        elif self.task.kind == "tag":
+            self._tags(example, found.value)
+        elif found.text not in found.scores and (self.many or not found.scores):
+            print((_header(example) if self.many else "") + (found.text or NOTHING), flush=True)
         elif self.many:
             width = max(map(len, found.scores))
             print(_fit(f"{found.text:{width}}  {found.scores[found.text]:.3f}  {_one_line(example)}"), flush=True)
         else:
             ranked = sorted(found.scores.items(), key=lambda item: -item[1])
-            output.facts((label, f"{share:.3f}") for label, share in ranked)
+            output.facts((label, f"{share:.3f}") for label, share in ranked[:BEST])
+
+    def _tags(self, example: Example, tags: list[str]) -> None:
+        words = (
+            inputs.words_in(example["tokens"]).split(" ") if inputs.listed(example["tokens"]) is None else inputs.listed(example["tokens"])
+        )
+        pairs = list(zip(map(str, words or []), tags, strict=True))
+        if self.many:
+            print(" ".join(f"{word}/{tag}" for word, tag in pairs), flush=True)
+        else:
+            output.facts(pairs)
 
     def _document(self, example: Example, found: Prediction) -> dict[str, Any]:
-        given: Any = next(iter(example.values())) if len(self.task.columns) == 1 else {name: example[name] for name in self.task.columns}
-        return {"input": given, self.task.target: found.text, **({"scores": found.scores} if found.scores else {})}
+        cells: dict[str, Any] = {name: inputs.listed(example[name]) or example[name] for name in self.task.columns}
+        given = next(iter(cells.values())) if len(cells) == 1 else cells
+        value = found.text if found.value is None else found.value
+        said = value if isinstance(value, dict) else {self.task.target: value}
+        return {"input": given, **said, **({"scores": found.scores} if found.scores else {})}
 
 
 def _one_line(example: Example) -> str:
-    return " | ".join(" ".join(value.split()) for value in example.values())
+    return " | ".join(" ".join(inputs.words_in(value).split()) for value in example.values())
 
 
 def _header(example: Example) -> str:

@@ -15,6 +15,7 @@ import typer
 from foreword.adapters.folder import TENSORS, check_target
 from foreword.cli import output, progress
 from foreword.cli.expand import expand
+from foreword.cli.inputs import words_in
 from foreword.cli.opening import open_model, warm_up
 from foreword.cli.options import (
     AsJson,
@@ -26,15 +27,13 @@ from foreword.cli.options import (
     TaskOptions,
     check_columns,
     in_chat,
-    labels_of,
     parse_columns,
 )
+from foreword.cli.tasking import task_of
 from foreword.errors import AdapterError, DivergedError, ForewordError
-from foreword.prompts.template import Template
 from foreword.training.plan import TrainPlan
 
 if TYPE_CHECKING:
-    from foreword.tasks.base import Task
     from foreword.tasks.data import Rows
     from foreword.training.loop import FitResult
 
@@ -47,7 +46,7 @@ class Resumable(ForewordError):
 
 @expand(method="Method", task="Task", plan="Training")
 def train(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="JSONL, CSV or Parquet file, or a datasets id such as imdb:train.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="JSONL, CSV, Parquet or CoNLL file, or a datasets id such as imdb:train.")],
     model: Annotated[str, typer.Option("--model", help="Base model: a hub id or a folder.", rich_help_panel="Model")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the new adapter.", rich_help_panel=ADAPTER)],
     method: MethodOptions,
@@ -63,7 +62,8 @@ def train(
 ) -> None:
     """Train a soft prompt, or what it is compared with, from a file of examples.
 
-    The columns text,label make a classifier, input,output a writer of texts; other names are mapped with --columns.
+    The columns text,label make a classifier, input,output a writer of texts, tokens,tags (or a CoNLL file) a tagger, question,context,answers
+    and question,choices,label one that answers questions; --task names what columns alone do not tell. Other names are mapped with --columns.
     Ctrl-C keeps a checkpoint and says how to go on.
 
     [bold]Example:[/bold] foreword train reviews.jsonl --model google/gemma-3-270m --out prompts/sentiment
@@ -74,13 +74,16 @@ def train(
     warm_up()
     from foreword.tasks.data import split
 
-    job = _task(task, rows, data)
+    everything = rows
+    job = task_of(task, rows, data, trains=recipe.trains)
     check_columns(rows, job, data)
     check_columns(held, job, str(valid))
     if not held:
         rows, held = split(rows)  # only now: messages name the rows of the file
     _note_checkpoint(out, resume)
     frozen = open_model(model, dtype=dtype, device=device, quantize=recipe.quantize)
+    if frozen.shape.kind != "causal":
+        job = task_of(task, everything, data, frozen.shape.kind, trains=recipe.trains)
     if task.chat:
         job = in_chat(job, frozen)
     run = partial(_fit, frozen, recipe, job, rows, held, plan, out=out, resume=resume, overwrite=force or resume)
@@ -99,12 +102,6 @@ def _examples(data: str, valid: str | None, columns: str | None) -> tuple[Rows, 
 
     names = parse_columns(columns)
     return read(data, columns=names), [] if valid is None else read(valid, columns=names)
-
-
-def _task(options: TaskOptions, rows: Rows, source: str) -> Task:
-    """The task these rows are for; raises UsageError or DataError where they cannot be."""
-    kind = options.kind(tuple(rows[0]))
-    return options.build(kind, labels_of(rows, source) if kind == "classify" else None)
 
 
 def _note_checkpoint(out: Path, resume: bool) -> None:
@@ -190,8 +187,10 @@ def _report(result: FitResult, out: Path, plan: TrainPlan, example: Mapping[str,
     ]
     output.facts(rows)
     where = shlex.quote(str(out))
-    fields = Template.parse(adapter.task["template"]).fields
-    shown = shlex.quote(textwrap.shorten(example[fields[0]], 40, placeholder="")) if len(fields) == 1 else "--file MORE.jsonl"
+    from foreword.tasks.registry import task_from_dict
+
+    fields = task_from_dict(adapter.task).columns
+    shown = shlex.quote(textwrap.shorten(words_in(example[fields[0]]), 40, placeholder="")) if len(fields) == 1 else "--file MORE.jsonl"
     screen.print(
         f"Next:\n  foreword predict {where} {shown}\n  foreword evaluate {where} TEST.jsonl\n  foreword show {where}", soft_wrap=True
     )

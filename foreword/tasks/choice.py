@@ -94,10 +94,10 @@ class Choice(HeadTask):
             for question, row in zip(part, shares.tolist(), strict=True):
                 choices = question.notes
                 best = max(range(len(choices)), key=row.__getitem__)
-                yield Prediction(choices[best], dict(zip(choices, row, strict=False)), value=best)
+                yield Prediction(choices[best], dict(zip(choices, row, strict=False)), value={"label": choices[best], "index": best})
 
     def score(self, predictions: Sequence[Prediction], targets: Sequence[str]) -> dict[str, Score]:
-        right = [float(p.value == index_of(text, list(p.scores))) for p, text in zip(predictions, targets, strict=True)]
+        right = [float(p.value["index"] == index_of(text, list(p.scores))) for p, text in zip(predictions, targets, strict=True)]
         return {"accuracy": metrics.mean(right)}
 
     def material(self, examples: Sequence[Example]) -> Material:

@@ -39,8 +39,8 @@ def test_a_missing_file(foreword: Foreword, tmp_path: Path) -> None:
 def test_a_misnamed_column(foreword: Foreword, tmp_path: Path) -> None:
     data = write(tmp_path / "data.jsonl", [{"review": row["text"], "label": row["label"]} for row in ROWS])
     assert refused(foreword, data, tmp_path / "a") == (
-        "the data has columns review, label, but a task needs text,label (classify) or input,output (generate); "
-        "rename them, or map them with --columns text=NAME."
+        "the data has columns review, label, but a task needs text,label (classify) or input,output (generate) or tokens,tags (tag) "
+        "or question,context,answers (qa) or question,choices,label (choice) or subject,answer (probe); rename them, or map them with --columns text=NAME."
     )
     assert refused(foreword, data, tmp_path / "a", "--task", "classify") == (
         f"row 1 of '{data}' has no column 'text' (found: review, label); rename it, or map it with --columns text=NAME."
@@ -103,7 +103,10 @@ def test_a_folder_that_cannot_be_made(foreword: Foreword, model: Path, reviews: 
 
 
 METHOD_MISTAKES = {
-    ("--method", "magic"): "method 'magic' is not known; choose one of prompt-tuning, p-tuning, prefix-tuning, p-tuning-v2.",
+    ("--method", "magic"): (
+        "method 'magic' is not known; choose one of prompt-tuning, p-tuning, prefix-tuning, p-tuning-v2, "
+        "lora, qlora, full, head-only, zero-shot, few-shot, or a sum like prefix-tuning+lora."
+    ),
     ("--length", "0"): "num_virtual_tokens is 0, but it must be a whole number of at least 1.",
     ("--init", "magic"): (
         "initialiser 'magic' is not known; choose one of "
@@ -125,7 +128,10 @@ METHOD_MISTAKES = {
     ("--tracker", "paper"): "tracker is 'paper', but it must be auto, none or a tracker's name.",
     ("--columns", "text"): "--columns 'text' cannot be read; give pairs such as text=sentence,label=y, each name once.",
     ("--columns", "text=a,text=b"): "--columns 'text=a,text=b' cannot be read; give pairs such as text=sentence,label=y, each name once.",
-    ("--task", "magic"): "task 'magic' is not known; choose one of classify, generate.",
+    (
+        "--task",
+        "magic",
+    ): "task 'magic' is not known; choose one of classify, classify-head, multi-label, regress, tag, qa, choice, probe, generate, seq2seq.",
     ("--max-new-tokens", "5"): "--max-new-tokens came for a classify task, which writes no text; leave it out.",
     ("--words", "no"): "1 label words came for 2 labels; give one word for each.",
     ("--template", "{text}"): "template '{text}' has {answer} 0 times or not last, but it must end with one {answer}; move it.",
@@ -142,7 +148,7 @@ def test_options_that_cannot_be(foreword: Foreword, reviews: Path, tmp_path: Pat
 def test_words_for_a_writer(foreword: Foreword, tmp_path: Path) -> None:
     data = write(tmp_path / "pairs.jsonl", [{"input": "a", "output": "b"}] * 2)
     assert refused(foreword, data, tmp_path / "a", "--words", "x,y") == (
-        "--words came for a generate task, which has no labels; leave it out."
+        "--words came for a generate task, which has no label words; leave it out."
     )
 
 

@@ -30,7 +30,11 @@ def test_shares_are_a_softmax_over_the_choices_and_alone_as_in_a_batch(family: s
     for p, row in zip(found, (TWO, THREE), strict=True):
         (alone,) = answers(task, model, how, learned, [row], 1)
         assert list(p.scores) == json.loads(row["choices"]) and p.scores == pytest.approx(alone.scores, abs=1e-5)
-        assert sum(p.scores.values()) == pytest.approx(1.0) and p.text == list(p.scores)[p.value] == max(p.scores, key=p.scores.__getitem__)
+        assert (
+            sum(p.scores.values()) == pytest.approx(1.0)
+            and p.value == {"label": p.text, "index": list(p.scores).index(p.text)}
+            and p.text == max(p.scores, key=p.scores.__getitem__)
+        )
     rows = task.ask(TWO, model, how, truncate=False)[0].rows
     place = 0 if family == "bert" else -1
     inputs = [
@@ -52,7 +56,10 @@ def test_one_loss_an_example_and_a_gradient_that_is_a_number() -> None:
 
 def test_labels_are_texts_or_numbers() -> None:
     task = Choice()
-    found = [Prediction("yes", {"yes": 0.6, "no": 0.4}, value=0), Prediction("b", {"a": 0.1, "b": 0.9}, value=1)]
+    found = [
+        Prediction("yes", {"yes": 0.6, "no": 0.4}, value={"label": "yes", "index": 0}),
+        Prediction("b", {"a": 0.1, "b": 0.9}, value={"label": "b", "index": 1}),
+    ]
     assert task.score(found, ["yes", "0"])["accuracy"].value == 0.5
     assert task.score(found, ["0", "b"])["accuracy"].value == 1.0
 
