@@ -106,6 +106,9 @@ BASELINES: dict[str, Callable[..., Recipe]] = {
     "few-shot": few_shot,
 }
 
+# Baselines of which nothing is trained, not even a head: a written prompt answers.
+WRITTEN = ("zero-shot", "few-shot")
+
 
 def named(text: str) -> Recipe:
     """The recipe a user names with its defaults: a method, a baseline, or a sum as in "prefix-tuning+lora".

@@ -13,8 +13,10 @@ from typer.testing import CliRunner
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "LOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"^```\w+ (\S+\.\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)")
-MODEL, STEPS = "google/gemma-3-270m", "steps=300"
+STEPS = "steps=300"
+MODELS = {"google/gemma-3-270m": "model", "sentence-transformers/all-MiniLM-L6-v2": "encoder", "google-t5/t5-small": "pairs"}
 
 REVIEWS = [("a joy to watch", "positive"), ("a dull mess", "negative"), ("great film", "positive"), ("it was terrible", "negative")]
 CAPITALS = [("France", "Paris"), ("Italy", "Rome"), ("Spain", "Madrid"), ("Japan", "Tokyo")]
@@ -38,11 +40,20 @@ def commands(block: str) -> list[list[str]]:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the files that the pages name, as the working directory; "model" is a tiny Llama."""
+    """A folder with the files that the pages name or show, as the working directory; "model" is a tiny Llama, "encoder" a BERT, "pairs" a T5."""
     import tiny
+    import tiny_encoders
+    import tiny_seq2seq
 
     tiny.network("llama", num_hidden_layers=6).save_pretrained(tmp_path / "model")
     tiny.tokenizer().save_pretrained(tmp_path / "model")
+    tiny_encoders.network("bert").save_pretrained(tmp_path / "encoder")
+    tiny_encoders.tokenizer("bert").save_pretrained(tmp_path / "encoder")
+    tiny_seq2seq.network("t5").save_pretrained(tmp_path / "pairs")
+    tiny_seq2seq.tokenizer("t5").save_pretrained(tmp_path / "pairs")
+    for page in PAGES:
+        for name, content in FILE.findall(page.read_text("utf-8")):
+            (tmp_path / name).write_text(content * 4, "utf-8")
     reviews = [json.dumps({"text": text, "label": label}) for text, label in REVIEWS * 4]
     (tmp_path / "reviews.jsonl").write_text("\n".join(reviews), "utf-8")
     (tmp_path / "test.jsonl").write_text("\n".join(reviews[:4]), "utf-8")
@@ -50,6 +61,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "capitals.jsonl").write_text("\n".join(capitals), "utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def local(text: str, place: Path) -> str:
+    """The text with tiny models in the place of real ones."""
+    for name, folder in MODELS.items():
+        text = text.replace(name, str(place / folder))
+    return text
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -62,7 +80,7 @@ def test_links_within_the_project_lead_somewhere(page: Path) -> None:
 def test_python_examples_run(block: str, place: Path) -> None:
     assert STEPS in block, f"an example says {STEPS}, so that this test can take fewer"
     names: dict[str, object] = {}
-    exec(compile(block.replace(MODEL, str(place / "model")).replace(STEPS, "steps=4"), "example", "exec"), names)
+    exec(compile(local(block, place).replace(STEPS, "steps=4"), "example", "exec"), names)
     assert names["result"].steps == 4  # type: ignore[attr-defined]
     assert len(list((place / "prompts").glob("*/foreword.json"))) == 1
 
@@ -72,6 +90,6 @@ def test_shell_examples_run(block: str, place: Path) -> None:
     from foreword.cli.main import app
 
     for words in commands(block):
-        arguments = [word.replace(MODEL, str(place / "model")) for word in words[1:]]
-        found = CliRunner().invoke(app, [*arguments, *(["--steps", "4"] if arguments[0] == "train" else [])])
+        arguments = [local(word, place) for word in words[1:]]
+        found = CliRunner().invoke(app, [*arguments, *(["--steps", "4"] if arguments[0] in ("train", "compare") else [])])
         assert found.exit_code == 0, f"{shlex.join(words)}: {found.output}"

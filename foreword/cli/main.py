@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from foreword.cli import advise, demo, evaluate, export_peft, import_peft, list_adapters, output, predict, show, train, verify
+from foreword.cli import advise, compare, demo, evaluate, export_peft, import_peft, list_adapters, output, predict, show, train, verify
 from foreword.cli.train import Resumable
 from foreword.errors import ForewordError
 
@@ -82,6 +82,7 @@ def main(
 WORK, KEEP, MOVE = "Train and use", "Look after adapters", "To and from PEFT"
 
 app.command("advise", rich_help_panel=WORK)(advise.advise_)
+app.command("compare", rich_help_panel=WORK)(compare.compare)
 app.command("train", rich_help_panel=WORK)(train.train)
 app.command("evaluate", rich_help_panel=WORK)(evaluate.evaluate)
 app.command("predict", rich_help_panel=WORK)(predict.predict)

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 def open_model(name: str, *, dtype: str = "auto", device: str | None = None, quantize: Quantize | None = None) -> FrozenModel:
     """Load a base model quietly, but for a download's bars on a terminal; raises ModelError for one that cannot be."""
-    if (name.startswith((".", "/", "~")) or name.count("/") > 1) and not Path(name).is_dir():
-        raise ModelError(f"model '{name}' is no folder that exists; give a hub id or a folder with config.json.")
+    check_model(name)
     with _loading(name):
         from foreword.backbone.quiet import quiet
 
@@ -34,9 +33,15 @@ def open_model(name: str, *, dtype: str = "auto", device: str | None = None, qua
         return load(name, dtype=dtype, device=device, quantize=quantize)
 
 
+def check_model(name: str) -> None:
+    """Raise ModelError for what can only be a folder and is none."""
+    if (name.startswith((".", "/", "~")) or name.count("/") > 1) and not Path(name).is_dir():
+        raise ModelError(f"model '{name}' is no folder that exists; give a hub id or a folder with config.json.")
+
+
 def warm_up() -> None:
     """Import what takes seconds, with a word for the one who waits."""
-    with _spinner("starting"):
+    with spinner("starting"):
         import foreword.evaluation.evaluate  # noqa: F401
 
 
@@ -80,7 +85,7 @@ def open_base(adapter: Adapter, path: str, model: str | None, *, dtype: str = "a
 def _loading(name: str) -> Iterator[None]:
     """A spinner while a folder is loaded, a plain line for a hub id, since a download draws bars of its own."""
     if Path(name).exists() or not sys.stderr.isatty():
-        with _spinner(f"loading {name}"):
+        with spinner(f"loading {name}"):
             yield
         return
     screen(stderr=True).print(f"loading {name}")
@@ -88,7 +93,7 @@ def _loading(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _spinner(what: str) -> Iterator[None]:
+def spinner(what: str) -> Iterator[None]:
     """A word on a terminal, gone when the work is done."""
     console = screen(stderr=True)
     if not console.is_terminal:

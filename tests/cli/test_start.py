@@ -17,7 +17,7 @@ from cli.given import Foreword
 from typer.testing import CliRunner
 
 COMMAND = [sys.executable, "-m", "foreword"]
-COMMANDS = ("advise", "train", "evaluate", "predict", "demo", "show", "list", "verify", "import", "export")
+COMMANDS = ("advise", "compare", "train", "evaluate", "predict", "demo", "show", "list", "verify", "import", "export")
 HEAVY = {"torch", "transformers", "peft", "datasets", "pandas", "numpy", "fsspec"}
 
 

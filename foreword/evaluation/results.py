@@ -1,0 +1,81 @@
+"""The results file of a comparison: written whole or not at all after every run, so that it can be stopped at any time."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, final
+
+from foreword.errors import UsageError
+
+Row = dict[str, Any]
+FILE, FORMAT = "compare.json", 1
+_SHOWN = 60  # characters of a value in a message
+
+
+@final
+class Results:
+    """Rows kept in `compare.json` of a folder, all of one setting."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read what is there; raises UsageError for a folder that cannot be made or a file that is no results file."""
+        self.path = folder / FILE
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"folder '{folder}' cannot be made ({error.strerror}); choose another --out.") from error
+        self._document = self._read()
+
+    @property
+    def rows(self) -> list[Row]:
+        return list(self._document["rows"])
+
+    def bind(self, setting: Mapping[str, Any]) -> None:
+        """Say what all rows share; raises UsageError naming the first thing in which the rows that are there differ."""
+        setting = json.loads(json.dumps(setting))
+        found = self._document["setting"]
+        if not self._document["rows"]:
+            self._document["setting"] = setting
+            return
+        for name in sorted({*found, *setting}, key=[*setting, *found].index):
+            if found.get(name) != setting.get(name):
+                raise UsageError(
+                    f"'{self.path}' holds runs of another setting ({name}: {_short(found.get(name))}, now {_short(setting.get(name))}); "
+                    "repeat the options of those runs, or give another --out."
+                )
+
+    def keep(self, row: Row, same: Mapping[str, Any]) -> None:
+        """Add a row at once, in place of an earlier one with the same values of `same`."""
+        self._document["rows"] = [old for old in self._document["rows"] if any(old[key] != value for key, value in same.items())] + [row]
+        temporary = self.path.with_name(f".{FILE}.{os.getpid()}")
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                json.dump(self._document, file, indent=1, ensure_ascii=False, allow_nan=False)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self.path)
+        except OSError as error:
+            raise UsageError(f"'{self.path}' cannot be written ({error.strerror}); free some space or choose another --out.") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _read(self) -> dict[str, Any]:
+        wrong = UsageError(f"'{self.path}' is no results file of a comparison; give another --out, or move it away.")
+        try:
+            found = json.loads(self.path.read_text("utf-8"))
+        except FileNotFoundError:
+            return {"format": FORMAT, "setting": {}, "rows": []}
+        except (OSError, ValueError) as error:
+            raise wrong from error
+        if not isinstance(found, dict) or not {"format", "setting", "rows"} <= set(found):
+            raise wrong
+        if found["format"] != FORMAT:
+            raise UsageError(f"'{self.path}' has format {found['format']}, but this version reads {FORMAT}; give another --out.")
+        return found
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

@@ -1,0 +1,265 @@
+"""Runs of a comparison, each in a process of its own, so that no run inherits another's memory, caches or random numbers.
+
+`python -m foreword.evaluation.worker` reads jobs from standard input, one JSON object a line, and writes events and, last, the outcome of each as
+JSON lines to standard output. What libraries print there goes to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
+
+from foreword.adapters.folder import TENSORS
+from foreword.backbone.families import check_site
+from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.learned import Learned
+from foreword.backbone.load import load
+from foreword.backbone.quiet import quiet
+from foreword.errors import DivergedError, ForewordError, UsageError
+from foreword.evaluation import latency, memory
+from foreword.evaluation.evaluate import Reader
+from foreword.evaluation.setting import Setting
+from foreword.prompts.template import Template
+from foreword.recipe import Recipe
+from foreword.tasks.base import Task, reading
+from foreword.tasks.classify import Classify
+from foreword.tasks.fewshot import FewShot, choose, written
+from foreword.tasks.judge import Exam, judge, predictions
+from foreword.tasks.metrics import Score
+from foreword.tasks.placed import of_each
+from foreword.tasks.registry import task_from_dict
+from foreword.tasks.templated import TemplateTask
+from foreword.training.loop import FitResult, fit
+
+Event = dict[str, Any]
+Tell = Callable[[Event], None]
+UNTRAINED = {
+    "adapter": None,
+    "num_parameters": 0,
+    "num_trained": 0,
+    "bytes": 0,
+    "steps": 0,
+    "seconds": 0.0,
+    "peak_memory": None,
+    "notices": [],
+}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A setting on its loaded model."""
+
+    setting: Setting
+    model: FrozenModel
+
+    @classmethod
+    def of(cls, setting: Setting, quantize: Any = None) -> Bench:
+        quiet(downloads=False)
+        return cls(setting, load(setting.model, dtype=setting.dtype, device=setting.device, quantize=quantize))
+
+    @property
+    def task(self) -> Task:
+        return self.laid_out(task_from_dict(self.setting.task))
+
+    @property
+    def written(self) -> Task | None:
+        """The task through its written prompt, None where a head must answer."""
+        task = task_from_dict(self.setting.task)
+        return self.laid_out(written(task, self.setting.written)) if isinstance(task, TemplateTask) else None
+
+    def laid_out(self, task: Task) -> Task:
+        """The task in the model's chat format, if that was asked for."""
+        if not self.setting.chat or not isinstance(task, TemplateTask):
+            return task
+        return task.with_template(Template.parse(self.model.tokenizer.chat(task.template.source)))
+
+    def few_shot(self, shots: int, seed: int) -> FewShot:
+        task = task_from_dict(self.setting.task)
+        chosen = choose(task, self.setting.train, shots, seed)
+        chat = self.model.tokenizer.chat if self.setting.chat else None
+        return FewShot.of(task, chosen, words=self.setting.written, chat=chat)
+
+    def zero_shot(self) -> Reader:
+        """The frozen model with the written prompt; raises UsageError for a task with a head."""
+        task = self.laid_out(written(task_from_dict(self.setting.task), self.setting.written))
+        reader = Reader.plain(self.model, task, max_length=self.setting.plan.max_length)
+        if self.setting.plan.calibrate_prior and isinstance(reader.task, Classify):
+            return Reader(self.model, reader.task.calibrated(self.model, None, 0), reader.learned, reader.how)
+        return reader
+
+
+def look(job: dict[str, Any], tell: Tell) -> Event:
+    """What the model is, and which recipes it refuses; raises ForewordError for data that no method could read."""
+    bench = Bench.of(Setting.from_dict(job["setting"]))
+    model, setting = bench.model, bench.setting
+    task = (bench.written or bench.task).suited(model, None)
+    how = reading(None, model, setting.plan.max_length)
+    of_each(setting.train, lambda example: task.lessons(example, model, how))
+    for part in (setting.valid, setting.test):
+        Exam.prepare(task, model, how, part, truncate=True)
+    refused = {}
+    for name, recipe in job["recipes"].items():
+        try:
+            _check(bench, Recipe.from_dict(recipe), name in job["written"])
+        except ForewordError as error:
+            refused[name] = str(error)
+    kind = {"device": model.device.type, "precision": str(model.dtype).removeprefix("torch.")}
+    prints = {"base model": model.fingerprint, "tokenizer": model.tokenizer_fingerprint}
+    return {"facts": {**prints, **kind}, "refused": refused}
+
+
+def _check(bench: Bench, recipe: Recipe, is_written: bool) -> None:
+    """Raise ForewordError for what this model or task cannot do with a recipe, as far as that shows before a step."""
+    if is_written:
+        bench.few_shot(recipe.shots, 0) if recipe.shots else bench.zero_shot()
+        return
+    check_site(recipe.prompt, bench.model.shape)
+    task = bench.task.suited(bench.model, recipe.prompt)
+    reading(recipe.prompt, bench.model, bench.setting.plan.max_length)
+    if not recipe.trains and task.head is None:
+        raise UsageError(f"method '{recipe.method}' trains nothing of task '{task.kind}', which has no head.")
+
+
+def run(job: dict[str, Any], tell: Tell) -> Event:
+    """Train, judge on the test data and take the time of single texts."""
+    recipe = Recipe.from_dict(job["recipe"])
+    bench = Bench.of(Setting.from_dict(job["setting"]), recipe.quantize)
+    if job["written"] and recipe.shots:
+        return _few_shot(bench, recipe.shots, job["seed"], tell)
+    if job["written"]:
+        return UNTRAINED | _judged(bench, bench.zero_shot(), tell)
+    if recipe.lora is not None:
+        import foreword.backbone.lora  # noqa: F401  (PEFT takes seconds to import, which are no training)
+    plan = replace(bench.setting.plan, seed=job["seed"], learning_rate=job["rate"])
+    memory.forget_peak(bench.model.device)
+    result = fit(bench.model, recipe, bench.task, bench.setting.train, bench.setting.valid, plan, listener=tell)
+    peak = memory.peak(bench.model.device)
+    result.adapter.save(job["adapter"], overwrite=True)
+    reader = Reader.of(bench.model, result.adapter, max_length=plan.max_length)
+    monitor = {"monitor": _number(reader.task.monitor(result.scores))}
+    return _trained(result, job["adapter"], peak) | monitor | _judged(bench, reader, tell)
+
+
+def _trained(result: FitResult, adapter: str, peak: int) -> Event:
+    return {
+        "adapter": adapter,
+        "num_parameters": result.adapter.num_parameters,
+        "num_trained": result.num_trained,
+        "bytes": (Path(adapter) / TENSORS).stat().st_size,
+        "steps": result.steps,
+        "seconds": round(result.seconds, 3),
+        "peak_memory": peak,
+        "valid": _plain(result.scores),
+        "notices": result.notices,
+    }
+
+
+def _judged(bench: Bench, reader: Reader, tell: Tell) -> Event:
+    """Scores on the test data, what answering needs, and the time it adds."""
+    memory.forget_peak(bench.model.device)
+    setting = bench.setting
+    scores, cut = reader.evaluate(setting.test, truncate=True, batch_size=setting.plan.batch_size, tick=_ticking(tell, len(setting.test)))
+    held = memory.peak(bench.model.device)
+    short = Reader(reader.model, latency.first_token(reader.task), reader.learned, reader.how)
+    added = latency.added(lambda text: short.predict([text], truncate=True), _bare(bench, reader), setting.test, bench.model.device)
+    return {"scores": _plain(scores), "truncated": cut, "answering_memory": held, "latency": added}
+
+
+def _few_shot(bench: Bench, shots: int, seed: int, tell: Tell) -> Event:
+    """As `_judged`, with examples chosen by the seed before every text."""
+    setting, model, none = bench.setting, bench.model, Learned()
+    how = reading(None, model, setting.plan.max_length)
+    few = bench.few_shot(shots, seed)
+    if setting.plan.calibrate_prior:
+        few = few.calibrated(model, how)
+    memory.forget_peak(model.device)
+    exam, fewer = few.exam(model, how, setting.test)
+    task = few.tasks[0]
+    scores = judge(task, model, none, exam, batch_size=setting.plan.batch_size, tick=_ticking(tell, len(setting.test)))
+    held = memory.peak(model.device)
+    first = latency.first_token(task)
+    added = latency.added(
+        lambda text: predictions(first, model, none, [few.ask(text, model, how)[0]], 1), _bare(bench, None), setting.test, model.device
+    )
+    notices = [f"{fewer} of {len(setting.test)} texts had no room for all {shots} examples."] if fewer else []
+    return UNTRAINED | {
+        "scores": _plain(scores),
+        "truncated": exam.cut,
+        "answering_memory": held,
+        "latency": added,
+        "notices": notices,
+    }
+
+
+def _bare(bench: Bench, reader: Reader | None) -> latency.Answer:
+    """The frozen model answering without what was learned."""
+    without = latency.bare(bench.model, reader, bench.written, bench.setting.plan.max_length)
+    return lambda text: without.predict([text], truncate=True)
+
+
+def _plain(scores: dict[str, Score]) -> dict[str, dict[str, Any]]:
+    return {name: {key: _number(value) for key, value in score.to_dict().items()} for name, score in scores.items()}
+
+
+def _number(value: float) -> float | None:
+    """As JSON has it: a number that is none, such as a correlation with a constant, is null."""
+    return value if math.isfinite(value) else None
+
+
+def _ticking(tell: Tell, total: int) -> Callable[[int], None]:
+    return lambda done: tell({"event": "judged", "texts": done, "total": total})
+
+
+def serve() -> None:
+    """Do jobs until there are no more, each in a fork of this process, which itself never loads a model nor starts a thread."""
+    channel = _own_output()
+
+    def tell(event: Event) -> None:
+        print(json.dumps(event), file=channel, flush=True)
+
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            _child(line, tell)
+        tell({"event": "ended", "code": os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])})
+
+
+def _child(line: str, tell: Tell) -> NoReturn:
+    """Do a job and end, without the other process's leave-taking."""
+    code = 1
+    try:
+        tell({"event": "outcome", **outcome(json.loads(line), tell)})
+        code = 0
+    except BaseException:  # whatever it was: this process ends here, and its last words are read
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def outcome(job: dict[str, Any], tell: Tell) -> Event:
+    """What came of a job; a user's mistake and a divergence are outcomes."""
+    try:
+        return {"status": "done", **(look if job["do"] == "look" else run)(job, tell)}
+    except DivergedError as error:
+        return {"status": "diverged", "reason": str(error)}
+    except ForewordError as error:
+        return {"status": "refused", "error": type(error).__name__, "reason": str(error)}
+
+
+def _own_output() -> TextIO:
+    """Standard output for this program alone; whatever else is printed goes to standard error."""
+    channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return channel
+
+
+if __name__ == "__main__":
+    serve()
