@@ -56,7 +56,7 @@ TASKS = (
             description="Is this news article about business, entertainment, politics, sport or tech?",
         ),
         written="BBC News | {text}\n\nCategory: {answer}",
-        plan=TrainPlan(steps=64, batch_size=6, eval_every=32, eval_examples=60, max_length=160),
+        plan=TrainPlan(steps=96, batch_size=12, eval_every=48, eval_examples=60, max_length=64),
         metric="accuracy",
     ),
     DemoTask(
