@@ -44,12 +44,13 @@ class FrozenModel:
     def __init__(
         self, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, shape: ModelShape, name: str, base: FrozenModel | None = None
     ) -> None:
-        self.network = settle(network.eval().requires_grad_(False))
+        self.network = network.eval().requires_grad_(False)
         self.base = base
         self.tokenizer = TextTokenizer(tokenizer, closing=shape.kind != "causal")
         self.shape, self.name = shape, name
         if not branch(network):
             attention.install(network)
+        settle(network)
 
     @property
     def _no_cache(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Linear layers are quantised while they are read; embeddings, norms and the outpu
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
@@ -15,8 +15,6 @@ from foreword.errors import ModelError
 
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _DEVICES = ("cpu", "cuda")
-
-Network = TypeVar("Network", bound=PreTrainedModel)
 
 
 def quantised_loading(name: str, config: PreTrainedConfig, quantize: str, dtype: torch.dtype, device: str) -> dict[str, Any]:
@@ -57,10 +55,10 @@ def quantization_of(network: PreTrainedModel) -> str | None:
     return "int8" if how.load_in_8bit else str(how.bnb_4bit_quant_type)
 
 
-def settle(network: Network) -> Network:
+def settle(network: PreTrainedModel) -> None:
     """Keep bitsandbytes' layers from changing their weights or their arithmetic between calls; other networks are left as they are."""
     if not isinstance(getattr(network.config, "quantization_config", None), BitsAndBytesConfig):
-        return network
+        return
     from bitsandbytes.nn.modules import Int8Params, Linear4bit, Linear8bitLt  # an extra: only who quantises needs it
 
     for module in network.modules():
@@ -72,4 +70,3 @@ def settle(network: Network) -> Network:
             # On a CPU this flag chooses plain products with the dequantised weights: activations stay exact (the other way rounds them to
             # fp16 and 8 bits, by outliers of the whole batch), and gradients belong to the very function that is computed.
             module.training = module.weight.device.type == "cpu"
-    return network
