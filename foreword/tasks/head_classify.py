@@ -31,7 +31,7 @@ class HeadClassify(HeadTask):
     `pooling`: "first" ([CLS]), "last", "mean", or what the model's kind asks for. Heads of causal models have no bias, as transformers' have none.
     """
 
-    labels: tuple[str, ...]
+    labels: Sequence[str]
     pair: bool = False
     pooling: str = "auto"
     bias: bool = True
@@ -109,7 +109,7 @@ class HeadClassify(HeadTask):
 
     def material(self, examples: Sequence[Example]) -> Material:
         text = self.description or f"Classify the text as {', '.join(self.labels[:-1])} or {self.labels[-1]}."
-        return Material(text, self.labels, tuple(" ".join(example[name] for name in self.columns) for example in examples))
+        return Material(text, tuple(self.labels), tuple(" ".join(example[name] for name in self.columns) for example in examples))
 
     def to_dict(self) -> dict[str, Any]:
         plain = {f.name: getattr(self, f.name) for f in fields(self)}

@@ -32,7 +32,7 @@ class MultiLabel(HeadTask):
     The label column holds a JSON list, or labels with | between. `pair` reads a second text from the column text_b.
     """
 
-    labels: tuple[str, ...]
+    labels: Sequence[str]
     threshold: float = 0.5
     pair: bool = False
     pooling: str = "auto"
@@ -104,7 +104,7 @@ class MultiLabel(HeadTask):
 
     def material(self, examples: Sequence[Example]) -> Material:
         text = self.description or f"Which of these hold: {', '.join(self.labels)}?"
-        return Material(text, self.labels, tuple(" ".join(example[name] for name in self.columns) for example in examples))
+        return Material(text, tuple(self.labels), tuple(" ".join(example[name] for name in self.columns) for example in examples))
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": self.kind, **asdict(self), "labels": list(self.labels)}

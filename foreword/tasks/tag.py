@@ -40,7 +40,7 @@ class Tag(HeadTask):
     entities. Other labels (parts of speech) stand for themselves.
     """
 
-    labels: tuple[str, ...]
+    labels: Sequence[str]
     piece: str = "auto"
     description: str = ""
     kind: ClassVar[str] = "tag"
@@ -143,7 +143,7 @@ class Tag(HeadTask):
                 logits, _, sizes = _at_words(model, learned, [question.rows[0] for question in part])
             for question, best in zip(part, logits.argmax(1).cpu().split(sizes), strict=True):
                 read, count = question.notes
-                tags = self._mended([self.labels[index] for index in best.tolist()]) + [NOT_READ] * (count - read)
+                tags = self._mended([self.labels[int(index)] for index in best.tolist()]) + [NOT_READ] * (count - read)
                 yield Prediction(" ".join(tags), value=tags)
 
     def score(self, predictions: Sequence[Prediction], targets: Sequence[str]) -> dict[str, Score]:
@@ -156,7 +156,7 @@ class Tag(HeadTask):
 
     def material(self, examples: Sequence[Example]) -> Material:
         text = self.description or f"Tag each word as {', '.join(self.labels[:-1])} or {self.labels[-1]}."
-        return Material(text, self.labels, tuple(" ".join(words(example, "tokens")) for example in examples))
+        return Material(text, tuple(self.labels), tuple(" ".join(words(example, "tokens")) for example in examples))
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": self.kind, **asdict(self), "labels": list(self.labels)}
