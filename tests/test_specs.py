@@ -40,7 +40,7 @@ def test_initialisers_go_through_json_too(init: Init) -> None:
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        (None, "PromptSpec has no key 'lenght'; known keys are dropout, init, layers, length, method, reparam, site, window."),
+        (None, "PromptSpec has no key 'lenght'; known keys are dropout, init, layers, length, method, parts, reparam, site, window."),
         ("reparam", "Reparam has no key 'lenght'; known keys are hidden, kind, layers."),
         ("init", "Init has no key 'lenght'; known keys are kind, path, scale, text."),
     ],

@@ -55,7 +55,7 @@ def _option(default: Any, help: str, complete: tuple[str, ...] = ()) -> Any:
 class MethodOptions:
     """What to train, and what its parts can be told."""
 
-    method: str = _option(DEFAULT_METHOD, f"One of {', '.join(TRAINABLE)}, or a sum such as prefix-tuning+lora.", TRAINABLE)
+    method: str = _option(DEFAULT_METHOD, f"One of {', '.join(TRAINABLE)}, or a sum such as {DEFAULT_METHOD}+lora.", TRAINABLE)
     length: int | None = _option(None, f"Number of virtual tokens; by default {METHODS[DEFAULT_METHOD]().length}.")
     init: str = _option("default", f"KIND or KIND:PATH, where the first values come from: {', '.join(INIT_KINDS)}.", INIT_KINDS)
     init_text: str | None = _option(None, "Words to start from; by default the task's own.")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+import tiny_encoders
 import torch
 from training.lessons import LABELS, PLAN, examples
 
@@ -59,7 +60,7 @@ def test_what_a_head_reads_on_a_causal_model_is_the_last_state_of_the_plain_netw
 @pytest.mark.parametrize("method", [*METHODS, "head-only"])
 @pytest.mark.parametrize("family", ["llama", "bert"])
 def test_a_head_learns_and_is_saved(method: str, family: str, tmp_path: Path) -> None:
-    model = tiny.frozen(family)
+    model = tiny.frozen(family) if family == "llama" else tiny_encoders.frozen(family)
     what = Recipe("head-only") if method == "head-only" else Recipe.of(recipe(method, length=3))
     result = fit(model, what, TASK, examples(32), examples(8, 100), PLAN, out=tmp_path / "a")
     assert result.history[-1]["loss"] < 1.5
@@ -71,10 +72,10 @@ def test_a_head_learns_and_is_saved(method: str, family: str, tmp_path: Path) ->
 
 
 def test_two_texts_are_read_in_the_tokenizers_own_way() -> None:
-    model = tiny.frozen("bert")
+    model = tiny_encoders.frozen("bert")
     task = HeadClassify(LABELS, pair=True)
     row = task.ask({"text": "one", "text_b": "two"}, model, reading(None, model), truncate=False)[0].rows[0]
-    inner = model.tokenizer.inner("one", "two")
+    inner = model.tokenizer.inner("one", "two", return_token_type_ids=True)
     assert list(row.ids) == inner["input_ids"] and list(row.types) == inner["token_type_ids"]
 
 

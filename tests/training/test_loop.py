@@ -161,12 +161,13 @@ def test_texts_that_do_not_fit_are_cut_and_counted() -> None:
     assert result.cut >= 4
 
 
-def test_early_stopping_and_the_best_checkpoint() -> None:
-    plan = replace(PLAN, steps=40, eval_every=1, patience=2, learning_rate=0.5)
-    swapped = [{**row, "label": LABELS[1 - LABELS.index(row["label"])]} for row in examples(8, 100)]  # what helps there, hurts here
-    result = fit(tiny.build("llama"), spec("p-tuning-v2"), TASK, examples(16), swapped, plan)
-    assert result.steps < 40
-    assert result.scores["loss"].value == pytest.approx(min(entry["loss"] for entry in result.history))
+def test_early_stopping_and_the_best_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    quality = iter([1.0, 3.0, 2.0, 2.5, 9.0])  # better once, then worse for as long as patience lasts
+    monkeypatch.setattr(Classify, "monitor", lambda task, scores: next(quality))
+    result = fit(tiny.build("llama"), spec("p-tuning-v2"), TASK, examples(16), examples(8, 100), replace(PLAN, eval_every=1, patience=2))
+    assert result.steps == 4
+    assert result.scores["loss"].value == pytest.approx(result.history[1]["loss"], abs=1e-5)
+    assert result.history[1]["loss"] != pytest.approx(result.history[3]["loss"], abs=1e-5)
 
 
 def test_dampening_adds_the_texts_own_tokens() -> None:
