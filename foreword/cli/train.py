@@ -34,6 +34,9 @@ from foreword.errors import AdapterError, DivergedError, ForewordError
 from foreword.training.plan import TrainPlan
 
 if TYPE_CHECKING:
+    from foreword.backbone.frozen import FrozenModel
+    from foreword.recipe import Recipe
+    from foreword.tasks.base import Task
     from foreword.tasks.data import Rows
     from foreword.training.loop import FitResult
 
@@ -82,10 +85,7 @@ def train(
         rows, held = split(rows)  # only now: messages name the rows of the file
     _note_checkpoint(out, resume)
     frozen = open_model(model, dtype=dtype, device=device, quantize=recipe.quantize)
-    if frozen.shape.kind != "causal":
-        job = task_of(task, everything, data, frozen.shape.kind, trains=recipe.trains)
-    if task.chat:
-        job = in_chat(job, frozen)
+    job = _on_model(job, task, everything, data, frozen, recipe)
     run = partial(_fit, frozen, recipe, job, rows, held, plan, out=out, resume=resume, overwrite=force or resume)
     result = _watched(run, job.metric, out)
     if not _is_main():
@@ -94,6 +94,13 @@ def train(
         output.document(_document(result, out, model))
     else:
         _report(result, out, plan, held[0])
+
+
+def _on_model(job: Task, options: TaskOptions, rows: Rows, data: str, model: FrozenModel, recipe: Recipe) -> Task:
+    """The task as this model does it, now that it is known: other kinds of models than causal ones have tasks of their own."""
+    if model.shape.kind != "causal":
+        job = task_of(options, rows, data, model.shape.kind, trains=recipe.trains)
+    return in_chat(job, model) if options.chat else job
 
 
 def _examples(data: str, valid: str | None, columns: str | None) -> tuple[Rows, Rows]:
