@@ -22,25 +22,13 @@ from dataclasses import dataclass
 
 from foreword.advisor.network import Network
 from foreword.advisor.parameters import FLOAT32, Numbers, chosen_matrices
+from foreword.advisor.step import BYTES, Load
 from foreword.recipe import Recipe
 from foreword.specs import PromptSpec
 
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _QUANTIZED = {"nf4": 0.5 + 0.127 / 8, "int8": 1.0}  # QLoRA (arXiv:2305.14314, §3): quantisation constants take 0.127 bits a number
 _MOMENTS = 8
 _GATED, _PLAIN = 3, 1
-
-
-@dataclass(frozen=True)
-class Load:
-    """What one step or request is made of: rows, tokens of a text, tokens that are predicted, the base's precision, the device."""
-
-    batch_size: int = 16
-    text_tokens: int = 128
-    answer_tokens: int = 1
-    dtype: str = "bfloat16"
-    checkpointing: bool = False
-    fused: bool = True
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from foreword.advisor.step import BATCH_SIZE
+
 Fact = str | int | bool
 Condition = tuple[str, str, Fact | tuple[str, ...]]
 
@@ -222,7 +224,7 @@ RATES: Mapping[str, Choice] = {
 }
 
 # As `TrainPlan` has them.
-BATCH_SIZE, WARMUP, STEPS = 16, 0.06, 300
+WARMUP, STEPS = 0.06, 300
 PASSES, MOST_STEPS = 2, 3000
 SCHEDULE = Choice(
     "warmup",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from foreword.advisor.memory import BYTES, Load
-from foreword.advisor.parameters import Head
-from foreword.advisor.rules import BATCH_SIZE, Fact
+from foreword.advisor.step import BATCH_SIZE, BYTES, Load
 from foreword.errors import UsageError
-from foreword.shape import Kind
+
+if TYPE_CHECKING:
+    from foreword.advisor.parameters import Head
+    from foreword.shape import Kind
 
 # Outputs of the head that a task needs: a number, "labels", or "encoder" (as many as labels, on encoders, which score no label words).
 TASKS: dict[str, int | str] = {
@@ -72,7 +73,7 @@ class Situation:
         if self.memory is not None and not 0 < self.memory < float("inf"):
             raise UsageError(f"memory is {self.memory:g}, but it must be above 0, in GB.")
 
-    def facts(self) -> dict[str, Fact]:
+    def facts(self) -> dict[str, str | int | bool]:
         """What rules may ask, but for the model's part."""
         return {name: getattr(self, name) for name in ("task", "examples", "tasks", "knowledge", "serving")}
 
@@ -83,6 +84,8 @@ class Situation:
 
     def head(self, kind: Kind) -> Head | None:
         """The head that the task needs on a model of this kind."""
+        from foreword.advisor.parameters import Head  # not read by every start
+
         named = TASKS[self.task]
         outputs = (
             self.labels if named == "labels" or (named == "encoder" and kind == "encoder") else 0 if named == "encoder" else int(named)

@@ -5,21 +5,23 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from foreword.advisor.advise import Advice, Pick, advise
-from foreword.advisor.memory import BYTES, base_bytes
-from foreword.advisor.network import Network, read_network
 from foreword.advisor.situation import Situation
+from foreword.advisor.step import BYTES
 from foreword.cli import output
 from foreword.cli.configs import ShapeOptions, flag, read_config
 from foreword.cli.expand import expand
 from foreword.cli.options import AsJson
 from foreword.errors import UsageError
 from foreword.methods import BASELINES
+
+if TYPE_CHECKING:
+    from foreword.advisor.advise import Advice, Pick
+    from foreword.advisor.network import Network
 
 _NAME = "advise"
 _WITH_LORA = tuple(name for name, make in BASELINES.items() if make().lora)
@@ -38,6 +40,9 @@ def advise_(
 
     [bold]Example:[/bold] foreword advise --model google/gemma-3-270m --task classify --examples 1000 --tasks 1000
     """
+    from foreword.advisor.advise import advise
+    from foreword.advisor.network import read_network
+
     config, refused, notes = _config(model, shape)
     situation = _settled(situation, config)
     network = read_network(config)
@@ -84,6 +89,8 @@ def _settled(situation: Situation, config: dict[str, Any]) -> Situation:
 
 
 def _document(advice: Advice, network: Network, situation: Situation, model: str | None) -> dict[str, Any]:
+    from foreword.advisor.memory import base_bytes
+
     base = {
         "name": model,
         "family": network.shape.family,
@@ -114,6 +121,8 @@ def _pick_document(pick: Pick, model: str | None, situation: Situation) -> dict[
 
 
 def _page(advice: Advice, network: Network, situation: Situation, model: str | None) -> None:
+    from foreword.advisor.memory import base_bytes
+
     screen, weights = output.screen(), base_bytes(network, situation.load().dtype)
     name = model or "the given shape"
     screen.print(f"{name}: {network.shape.kind}, {network.parameters:,} numbers, {output.size(weights)} in {situation.load().dtype}")

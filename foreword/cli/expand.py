@@ -25,7 +25,8 @@ def expand(**panels: str) -> Callable[[Command], Command]:
             command(**given)
 
         own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in signature.parameters.values() if p.name not in groups]
-        made = [_option(field, cls, panels[name]) for name, cls in groups.items() for field in fields(cls)]
+        hints = {cls: get_type_hints(cls) for cls in groups.values()}  # once for each class: every start of the command line waits for it
+        made = [_option(field, hints[cls][field.name], panels[name]) for name, cls in groups.items() for field in fields(cls)]
         run.__name__, run.__doc__ = command.__name__, command.__doc__
         run.__annotations__ = {p.name: p.annotation for p in (*own, *made)}
         run.__signature__ = signature.replace(parameters=[*own, *made])  # type: ignore[attr-defined]
@@ -34,9 +35,8 @@ def expand(**panels: str) -> Callable[[Command], Command]:
     return decorate
 
 
-def _option(field: Field[Any], cls: type, panel: str) -> inspect.Parameter:
+def _option(field: Field[Any], kind: Any, panel: str) -> inspect.Parameter:
     """One keyword of the command: `--field-name`."""
     flag = "--" + field.name.replace("_", "-")
     option = typer.Option(flag, help=field.metadata["help"], rich_help_panel=panel, autocompletion=field.metadata.get("complete"))
-    kind: Any = get_type_hints(cls)[field.name]
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=Annotated[kind, option])

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from advisor.bases import base, plain
 
-from foreword.advisor.memory import Load, added_compute, base_bytes, cache_bytes_per_token, context_left, training_memory
+from foreword.advisor.memory import added_compute, base_bytes, cache_bytes_per_token, context_left, training_memory
 from foreword.advisor.network import Network, read_network
 from foreword.advisor.parameters import Head, count_numbers
+from foreword.advisor.step import Load
 from foreword.methods import p_tuning_v2, prompt_tuning
 from foreword.recipe import LoraSpec, Recipe
 
