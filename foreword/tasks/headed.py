@@ -74,7 +74,7 @@ def check_pooling(pooling: str) -> None:
 
 
 def resolved(pooling: str, model: FrozenModel) -> str:
-    """What "auto" means: the mean over an encoder's tokens (0.76 against 0.70 for the first one, a head alone on MiniLM: LOG.md); the last of a causal model, which alone sees all."""
+    """What "auto" means: the mean over an encoder's tokens (0.76 against 0.70 for the first alone, MiniLM: LOG.md); a causal model's last, which has read all."""
     if pooling != "auto":
         return pooling
     return "last" if model.shape.kind == "causal" else "mean"

@@ -18,7 +18,6 @@ from foreword.methods import METHODS, recipe
 from foreword.prompts import init
 from foreword.prompts.template import Template
 from foreword.recipe import Recipe
-from foreword.tasks.base import Task
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.templated import TemplateTask, for_site
@@ -29,9 +28,7 @@ def adapter(model: FrozenModel, name: str, task: TemplateTask) -> Adapter:
     fitted = for_site(task, spec)
     first = init.start(spec, model, fitted.material([dict.fromkeys(fitted.columns, "some text")]))
     recipe_ = Recipe.of(spec)
-    return Adapter(
-        recipe_, model.shape, {KEY: first.origin}, fitted.to_dict(), model.name, model.fingerprint, model.tokenizer_fingerprint
-    )
+    return Adapter(recipe_, model.shape, {KEY: first.origin}, fitted.to_dict(), model.name, model.fingerprint, model.tokenizer_fingerprint)
 
 
 @pytest.mark.parametrize("name", METHODS)
