@@ -89,7 +89,9 @@ class PeftLoop:
     def __init__(self, peft: PeftModel, reader: FrozenModel, setting: Setting, run: Run) -> None:
         self.peft, self.reader, self.setting, self.rate = peft, reader, setting, float(run.rate or 0)
         self.plan = setting.plan(run.seed)
-        self.task: Classify = for_site(setting.task, recipe("p-tuning-v2"))  # rows without places for soft tokens: PEFT puts its own in front
+        self.task: Classify = for_site(
+            setting.task, recipe("p-tuning-v2")
+        )  # rows without places for soft tokens: PEFT puts its own in front
         self.how = Reading(0, reader.shape.positions - setting.length)
         self.rows = [self.task.lesson(example, reader, self.how)[0] for example in setting.split.train]
         self.sampler = BucketSampler([row.num_tokens for row in self.rows], self.plan.batch_size, run.seed)

@@ -18,10 +18,15 @@ if TYPE_CHECKING:
     from foreword.backbone.load import wrap as wrap
     from foreword.errors import ForewordError as ForewordError
     from foreword.evaluation.evaluate import Reader as Reader
+    from foreword.methods import full as full
+    from foreword.methods import head_only as head_only
+    from foreword.methods import lora as lora
+    from foreword.methods import named as named
     from foreword.methods import p_tuning as p_tuning
     from foreword.methods import p_tuning_v2 as p_tuning_v2
     from foreword.methods import prefix_tuning as prefix_tuning
     from foreword.methods import prompt_tuning as prompt_tuning
+    from foreword.methods import qlora as qlora
     from foreword.prompts.template import Template as Template
     from foreword.recipe import LoraSpec as LoraSpec
     from foreword.recipe import Recipe as Recipe
@@ -72,11 +77,16 @@ _HOMES = {
     "export_peft": "adapters.peft",
     "fit": "training.loop",
     "import_peft": "adapters.peft",
+    "full": "methods",
+    "head_only": "methods",
     "load": "backbone.load",
+    "lora": "methods",
+    "named": "methods",
     "p_tuning": "methods",
     "p_tuning_v2": "methods",
     "prefix_tuning": "methods",
     "prompt_tuning": "methods",
+    "qlora": "methods",
     "read_data": "tasks.data:read",
     "split_data": "tasks.data:split",
     "trainable": "training.trainable",
