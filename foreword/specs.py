@@ -105,7 +105,7 @@ class PromptSpec:
             raise UsageError(
                 f"parts {', '.join(self.parts) or 'none'} cannot be prefixed in a model that {has}; leave parts out, or choose among those."
             )
-        return self.parts
+        return tuple(self.parts)
 
     def _within(self, own: list[int]) -> list[int]:
         """The chosen ones of a part's indices."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from copy import copy
 from dataclasses import replace
 from functools import wraps
@@ -72,7 +72,7 @@ def _carrying(network: PreTrainedModel, attachment: Attachment | None, rules: Ge
     view.generation_config = rules
     if attachment is None:
         return view
-    plain = view.prepare_inputs_for_generation
+    plain: Callable[..., dict[str, Any]] = view.prepare_inputs_for_generation  # type: ignore[assignment]
 
     @wraps(plain)
     def prepare(*args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def _carrying(network: PreTrainedModel, attachment: Attachment | None, rules: Ge
         positions = inputs.get("position_ids")
         return {**inputs, "foreword": attachment if positions is None else replace(attachment, positions=positions)}
 
-    view.prepare_inputs_for_generation = prepare
+    view.prepare_inputs_for_generation = prepare  # type: ignore[assignment]
     return view
 
 

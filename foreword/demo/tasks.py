@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from foreword.demo.corpora import Split, bbc_headline, bbc_topic, rotten_tomatoes
 from foreword.prompts.template import Template
-from foreword.tasks.base import Task
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
+from foreword.tasks.templated import TemplateTask
 from foreword.training.plan import TrainPlan
 
 TOPICS = ("business", "entertainment", "politics", "sport", "tech")
@@ -22,12 +22,12 @@ class DemoTask:
     name: str
     what: str
     split: Callable[[], Split]
-    task: Task
+    task: TemplateTask
     written: str
     plan: TrainPlan
     metric: str
 
-    def baseline(self) -> Task:
+    def baseline(self) -> TemplateTask:
         """The same task read through the written prompt."""
         return self.task.with_template(Template.parse(self.written))
 

@@ -25,14 +25,14 @@ def rouge(predicted: Sequence[str], targets: Sequence[str]) -> dict[str, Score]:
 
 def bleu(predicted: Sequence[str], targets: Sequence[str]) -> Score:
     """Corpus BLEU as sacrebleu reckons it (Post 2018, arXiv:1804.08771: 13a tokens, mixed case), 0 to 100."""
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     return _corpus(BLEU(), predicted, targets)
 
 
 def chrf(predicted: Sequence[str], targets: Sequence[str]) -> Score:
     """Corpus chrF2 (Popović 2015; sacrebleu): F-score of character 1- to 6-grams, fit for every language, 0 to 100."""
-    from sacrebleu.metrics import CHRF
+    from sacrebleu.metrics.chrf import CHRF
 
     return _corpus(CHRF(), predicted, targets)
 

@@ -84,7 +84,11 @@ SPOILT: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
         lambda data: data["recipe"]["prompt"].update(gate=1),
         "PromptSpec has no key 'gate'; known keys are dropout, init, layers, length, method, parts, reparam, site, window",
     ),
-    ("recipe", lambda data: data["recipe"]["prompt"].update(length=0), "num_virtual_tokens is 0, but it must be a whole number of at least 1"),
+    (
+        "recipe",
+        lambda data: data["recipe"]["prompt"].update(length=0),
+        "num_virtual_tokens is 0, but it must be a whole number of at least 1",
+    ),
     ("recipe", lambda data: data["recipe"]["prompt"]["init"].update(kind="seed"), INIT),
     (
         "recipe",
@@ -107,7 +111,11 @@ SPOILT: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     ("shape", lambda data: data["shape"]["kv"][0].update(heads=-4), "it has the wrong form"),
     ("shape", lambda data: data["shape"].update(kv=5), "it has the wrong form"),
     ("recipe", lambda data: data["recipe"].update(gate=1), "Recipe has no key 'gate'; it was written by another version or by hand"),
-    ("recipe", lambda data: data["recipe"].update(lora={"rank": 4}), "LoraSpec has no key 'rank'; it was written by another version or by hand"),
+    (
+        "recipe",
+        lambda data: data["recipe"].update(lora={"rank": 4}),
+        "LoraSpec has no key 'rank'; it was written by another version or by hand",
+    ),
     ("tensors", lambda data: data["tensors"]["prompt_embeddings"].update(dtype="F8"), "it has the wrong form"),
     ("tensors", lambda data: data["tensors"]["prompt_embeddings"].update(shape=[4, -1]), "it has the wrong form"),
     ("task", lambda data: data["task"].pop("kind"), "it has the wrong form"),
