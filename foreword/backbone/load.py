@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from foreword.backbone import sharding
 from foreword.backbone.families import family_of
 from foreword.backbone.frozen import FrozenModel
 from foreword.backbone.quantize import quantised_loading
@@ -47,7 +49,7 @@ def load(
     config = _config(name, revision)
     shape = shape_of(config.to_dict())
     _no_dropout(config)
-    device = usable(device or default_device())
+    device = usable(own_device(device))
     more = {} if quantize is None else quantised_loading(str(name), config, quantize, _computing(dtype, config), device)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
@@ -119,8 +121,13 @@ def _computing(dtype: str, config: Any) -> torch.dtype:
     return found if isinstance(found, torch.dtype) else torch.float32
 
 
-def default_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def own_device(device: str | None) -> str:
+    """The device asked for, else a GPU if there is one; each process of a launcher takes its own, and the CPU where the model is spread out later."""
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() and not sharding.asked() else "cpu"
+    if device != "cuda" or "LOCAL_RANK" not in os.environ:
+        return device
+    return f"cuda:{int(os.environ['LOCAL_RANK']) % max(1, torch.cuda.device_count())}"
 
 
 def _no_dropout(config: Any) -> None:

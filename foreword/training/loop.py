@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from foreword.adapters.adapter import Adapter
@@ -29,10 +28,10 @@ from foreword.training import calibrate, checkpoint
 from foreword.training.checkpoint import Checkpoint
 from foreword.training.interrupt import Interrupt
 from foreword.training.plan import TrainPlan
-from foreword.training.record import Listener, RunRecord, peak_memory, trackers, versions
+from foreword.training.processes import Processes
+from foreword.training.record import Listener, peak_memory, versions
 from foreword.training.sampler import BucketSampler
 from foreword.training.start import settled, start
-from foreword.training.tuning import Tuning
 from foreword.training.watch import LossWatch
 
 
@@ -111,7 +110,9 @@ class Run:
         self.how: Reading = reading(recipe.prompt, model, plan.max_length)
         self.begun, self.before = time.monotonic(), 0.0
         self.folder = None if out is None else checkpoint.folder(out)
-        self.record = RunRecord(self.folder, listener)
+        self.processes = Processes(plan.tracker, self.folder)
+        self.processes.spread(model, self.recipe)
+        self.record = self.processes.record(listener)
         taught = of_each(train, lambda example: self.task.lessons(example, model, self.how, plan.dampening))
         self.lessons = [lesson for lessons, _ in taught for lesson in lessons]
         self.exam = Exam.prepare(self.task, model, self.how, valid[: plan.eval_examples], truncate=True)
@@ -135,19 +136,16 @@ class Run:
 
     def _build(self, train: Sequence[Example]) -> None:
         plan = self.plan
-        self.model, tuning = start(self.base, self.recipe, self.task, self.task.material(train), self.lessons, plan.seed, self.lora)
-        groups = tuning.groups(plan.learning_rate)
+        self.model, self.tuning = start(self.base, self.recipe, self.task, self.task.material(train), self.lessons, plan.seed, self.lora)
+        groups = self.tuning.groups(plan.learning_rate)
         self.rates = [float(group["lr"]) for group in groups]
         relative = calibrate.default_rate(self.recipe.prompt) if self.recipe.prompt and plan.learning_rate is None else plan.learning_rate
         self.watch = LossWatch(plan.steps, relative or self.rates[0])
-        self.accelerator = Accelerator(log_with=(trackers(plan.tracker) if self.folder else []) or None, project_dir=self.folder)
-        optimizer = torch.optim.AdamW(groups, weight_decay=plan.weight_decay)
-        self.module, self.optimizer = self.accelerator.prepare(tuning, optimizer)
-        self.tuning: Tuning = self.accelerator.unwrap_model(self.module)
+        self.accelerator = self.processes.accelerator
+        self.optimizer = self.accelerator.prepare_optimizer(torch.optim.AdamW(groups, weight_decay=plan.weight_decay))
         self.sampler = BucketSampler([lesson.num_tokens for lesson in self.lessons], plan.batch_size, plan.seed)
         torch.manual_seed(plan.seed)
-        if self.folder:
-            self.accelerator.init_trackers("foreword", config={"learning_rate": relative or self.rates[0], "steps": plan.steps})
+        self.processes.track({"learning_rate": relative or self.rates[0], "steps": plan.steps})
 
     def close(self) -> None:
         """Leave the frozen model as it was."""
@@ -162,7 +160,7 @@ class Run:
                 self._one_step()
                 if self.step % self.plan.eval_every == 0 or self.step == self.plan.steps:
                     self._evaluate()
-                if interrupt.asked:
+                if self.processes.sum(interrupt.asked):
                     self._interrupted()
                 if self.step % self.plan.checkpoint_every == 0:
                     self._save_checkpoint()
@@ -170,47 +168,44 @@ class Run:
             self._keep_best()
             raise
         finally:
-            if self.folder:
-                self.accelerator.end_training()
+            self.processes.close()
 
     def _one_step(self) -> None:
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * schedule(self.step, self.plan)
         loss = self._loss(self.sampler.batch(self.step))
-        value = float(loss.detach())
+        value = self.processes.sum(float(loss.detach()))
         notice = self.watch.see(value, self.step + 1)
         self.accelerator.backward(loss)
-        norm = self.accelerator.clip_grad_norm_(self.module.parameters(), self.plan.clip)
+        self.processes.sum_gradients(self.tuning.parameters())
+        norm = self.accelerator.clip_grad_norm_(self.tuning.parameters(), self.plan.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
         self.record.add("step", step=self.step, loss=value, gradient=float(norm))  # type: ignore[arg-type]
-        if self.folder:
-            self.accelerator.log({"loss": value}, step=self.step)
+        self.processes.log({"loss": value}, self.step)
         if notice:
             self.notices.append(notice)
             self.record.add("notice", step=self.step, text=notice)
 
     def _loss(self, indices: list[int]) -> Tensor:
-        """Mean loss over what the batch labels, weighted; each process takes its share of the batch."""
+        """Mean loss over what the batch labels, weighted: this process's share of it."""
         lessons = [self.lessons[i] for i in indices]
         total = sum(lesson.weight for lesson in lessons)
-        world = self.accelerator.num_processes
-        mine = lessons[self.accelerator.process_index :: world]
+        mine = self.processes.share(lessons)
         with self.model.gradient_checkpointing(self.plan.gradient_checkpointing):
-            costs = self.task.losses(self.model, self.module(), mine or lessons[:1])
-        return (costs.losses * costs.weights).sum() * (world / total if mine else 0.0)
+            costs = self.task.losses(self.model, self.tuning(), mine or lessons[:1])
+        return (costs.losses * costs.weights).sum() * (1 / total if mine else 0.0)
 
     def _evaluate(self) -> dict[str, Score]:
         self.tuning.eval()
         baked = self.tuning.bake()
         scores = judge(self.task, self.model, self.tuning.read(baked, self.model.shape), self.exam, batch_size=self.plan.batch_size)
         self.tuning.train()
-        value = self.task.monitor(scores)
+        value = self.processes.sum(self.task.monitor(scores)) / self.processes.number  # one number, or they would part ways
         self.history.append({"step": self.step, **{name: score.value for name, score in scores.items()}})
         self.record.add("eval", step=self.step, scores={name: score.to_dict() for name, score in scores.items()})
-        if self.folder:
-            self.accelerator.log({f"valid_{name}": score.value for name, score in scores.items()}, step=self.step)
+        self.processes.log({f"valid_{name}": score.value for name, score in scores.items()}, self.step)
         if value > self.best_value:
             self.best, self.best_value, self.stale = baked, value, 0
         else:
@@ -218,7 +213,7 @@ class Run:
         return scores
 
     def _save_checkpoint(self) -> None:
-        if self.folder is None or not self.accelerator.is_main_process:
+        if self.folder is None or not self.processes.main:
             return
         state = (self.tuning.state_dict(), self.optimizer.state_dict(), torch.get_rng_state())
         so_far = (self.best, self.best_value, self.stale, self._seconds())
@@ -251,7 +246,9 @@ class Run:
     def _keep_best(self) -> None:
         """After a divergence: the best prompt so far is saved as the adapter."""
         if self.out is not None and math.isfinite(self.best_value):
-            self._adapter({}).save(self.out.with_name(self.out.name + ".best"), overwrite=True)
+            best = self._adapter({})
+            if self.processes.main:
+                best.save(self.out.with_name(self.out.name + ".best"), overwrite=True)
 
     def _adapter(self, scores: dict[str, Score]) -> Adapter:
         task = self.task
@@ -281,8 +278,9 @@ class Run:
         learned = self.tuning.read(self.best, self.model.shape)
         scores = judge(self.task, self.model, learned, self.exam, batch_size=self.plan.batch_size)
         adapter = self._adapter(scores)
-        if self.out is not None and self.accelerator.is_main_process:
+        if self.out is not None and self.processes.main:
             adapter.save(self.out, overwrite=overwrite)
+        self.processes.wait()
         seconds = self._seconds()
         self.record.add("end", step=self.step, scores=adapter.scores, seconds=round(seconds, 3))
         trained = sum(parameter.numel() for parameter in self.tuning.parameters())

@@ -28,7 +28,7 @@ from foreword.tasks.head_classify import HeadClassify
 from foreword.tasks.headed import pool
 from foreword.tasks.templated import TemplateTask
 from foreword.training.record import versions
-from foreword.training.start import start
+from foreword.training.start import settled, start
 from foreword.training.tuning import Tuning
 
 STATE = "model.safetensors"  # where Trainer looks for the state of a run that it resumes
@@ -49,14 +49,14 @@ def trainable(
     are the task's: initial values come from their words, and a head's scale from the states of some (it needs them).
     Raises ModelError or UsageError for what cannot be trained so.
     """
-    recipe = Recipe.of(what)
+    recipe, lora = settled(Recipe.of(what), model)
     check_site(recipe.prompt, model.shape)
     task = _suited(Generate() if task is None else task, model, recipe)
     if task.head is not None and not examples:
         raise UsageError(f"a '{task.kind}' task has a head, whose scale is that of real states, but no examples came; give some.")
     how = reading(recipe.prompt, model)
     lessons = [lesson for example in examples[:16] for lesson in task.lessons(example, model, how)[0]]
-    read, tuning = start(model, recipe, task, task.material(examples), lessons, seed)
+    read, tuning = start(model, recipe, task, task.material(examples), lessons, seed, lora)
     return Trainable(model, read, recipe, task, how, tuning, seed)
 
 
