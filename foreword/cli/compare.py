@@ -17,7 +17,7 @@ from foreword.cli.opening import check_model, spinner
 from foreword.cli.options import AsJson, Columns, Device, Dtype, TaskOptions, check_columns, parse_columns
 from foreword.cli.tasking import task_of
 from foreword.errors import DataError, UsageError
-from foreword.methods import BASELINES, METHODS, WRITTEN
+from foreword.methods import BASELINES, METHODS, WRITTEN, few_shot, named
 from foreword.training.plan import TrainPlan
 
 if TYPE_CHECKING:
@@ -28,8 +28,12 @@ if TYPE_CHECKING:
     from foreword.tasks.base import Task
     from foreword.tasks.data import Rows
 
-DATA, RUNS = "Data", "Runs"
+DATA = "Data"
 _PLAN: dict[str, Field[Any]] = {each.name: each for each in fields(TrainPlan)}
+
+
+def _option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
 
 
 def _shared(name: str) -> Any:
@@ -57,27 +61,62 @@ class Budget:
         return TrainPlan(**asdict(self), tracker="none")
 
 
-@expand(task="Task", budget="Training, the same for all methods")
+@dataclass(frozen=True)
+class RunOptions:
+    """Which runs there are."""
+
+    methods: str | None = _option(None, f"Some of {', '.join([*METHODS, *BASELINES])}, or sums of them, comma-separated.")
+    seeds: int = _option(3, "How often each method is trained.")
+    tune: int = _option(1, "Learning rates tried for each method; the best on validation data is used.")
+    length: int | None = _option(None, "Number of virtual tokens of all soft prompts.")
+    shots: int | None = _option(None, "Examples in the prompt of few-shot.")
+    written: str | None = _option(None, "Template of the written prompts; by default the task's own.")
+    budget_minutes: float | None = _option(None, "Begin no run that may end later than this.")
+
+    def __post_init__(self) -> None:
+        if self.budget_minutes is not None and not self.budget_minutes >= 0:
+            raise UsageError(f"--budget-minutes is {self.budget_minutes}, but it must be at least 0.")
+
+    @property
+    def minutes(self) -> float:
+        return math.inf if self.budget_minutes is None else self.budget_minutes
+
+    @property
+    def template(self) -> str | None:
+        """The written prompt as it is read."""
+        return None if self.written is None else self.written.replace("\\n", "\n").replace("\\t", "\t")
+
+    def recipes(self, task: Task | None = None) -> dict[str, Recipe]:
+        """By method, in order: those asked for, else, once the task is known, the soft prompts and the baselines that are cheap.
+
+        Raises UsageError for methods and options that cannot be.
+        """
+        names = _usual(task) if self.methods is None else self.methods.split(",")
+        found: dict[str, Recipe] = {}
+        for recipe in map(named, names):
+            if recipe.method in found:
+                raise UsageError(f"method '{recipe.method}' came twice; name each method once.")
+            found[recipe.method] = self._sized(recipe)
+        if found and self.shots is not None and not any(recipe.shots for recipe in found.values()):
+            raise UsageError("--shots came without few-shot among --methods; add it, or leave --shots out.")
+        if found and self.length is not None and not any(recipe.prompt for recipe in found.values()):
+            raise UsageError("--length came without a soft prompt among --methods; add one, or leave --length out.")
+        return found
+
+    def _sized(self, recipe: Recipe) -> Recipe:
+        if self.length is not None and recipe.prompt is not None:
+            recipe = replace(recipe, prompt=replace(recipe.prompt, length=self.length))
+        return replace(recipe, shots=few_shot(self.shots).shots) if self.shots is not None and recipe.shots else recipe
+
+
+@expand(runs="Runs", task="Task", budget="Training, the same for all methods")
 def compare(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="JSONL, CSV or Parquet file, or a datasets id such as imdb:train.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="JSONL, CSV, Parquet or CoNLL file, or a datasets id such as imdb:train.")],
     model: Annotated[str, typer.Option("--model", help="Base model: a hub id or a folder.", rich_help_panel="Model")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the results and the adapters; what is there is not done again.")],
+    runs: RunOptions,
     task: TaskOptions,
     budget: Budget,
-    methods: Annotated[
-        str | None,
-        typer.Option(help=f"Some of {', '.join([*METHODS, *BASELINES])}, or sums of them, comma-separated.", rich_help_panel=RUNS),
-    ] = None,
-    seeds: Annotated[int, typer.Option(help="How often each method is trained.", rich_help_panel=RUNS)] = 3,
-    tune: Annotated[
-        int, typer.Option(help="Learning rates tried for each method; the best on validation data is used.", rich_help_panel=RUNS)
-    ] = 1,
-    length: Annotated[int | None, typer.Option(help="Number of virtual tokens of all soft prompts.", rich_help_panel=RUNS)] = None,
-    shots: Annotated[int | None, typer.Option(help="Examples in the prompt of few-shot.", rich_help_panel=RUNS)] = None,
-    written: Annotated[
-        str | None, typer.Option(help="Template of the written prompts; by default the task's own.", rich_help_panel=RUNS)
-    ] = None,
-    budget_minutes: Annotated[float | None, typer.Option(help="Begin no run that may end later than this.", rich_help_panel=RUNS)] = None,
     valid: Annotated[str | None, typer.Option("--valid", help="Validation data; by default a tenth of DATA.", rich_help_panel=DATA)] = None,
     test: Annotated[str | None, typer.Option("--test", help="Test data; by default a fifth of DATA.", rich_help_panel=DATA)] = None,
     columns: Columns = None,
@@ -93,10 +132,7 @@ def compare(
 
     [bold]Example:[/bold] foreword compare reviews.jsonl --model google/gemma-3-270m --out compare
     """
-    plan = budget.plan()
-    if budget_minutes is not None and not budget_minutes >= 0:
-        raise UsageError(f"--budget-minutes is {budget_minutes}, but it must be at least 0.")
-    asked = _early(methods, length, shots)
+    plan, asked = budget.plan(), runs.recipes()
     check_model(model)
     with spinner("starting"):
         from foreword.evaluation.compare import Comparison
@@ -105,41 +141,18 @@ def compare(
 
     trains = not asked or any(recipe.trains or name in WRITTEN for name, recipe in asked.items())
     job, parts = _data(task, model, data, valid, test, columns, trains=trains)
-    setting = Setting(model, job.to_dict(), plan, *parts, dtype=dtype, device=device, chat=task.chat, written=_unescaped(written))
-    comparison = Comparison(setting, asked or _early(_default(job), length, shots), seeds, out, tune=tune)
+    setting = Setting(model, job.to_dict(), plan, *parts, dtype=dtype, device=device, chat=task.chat, written=runs.template)
+    comparison = Comparison(setting, runs.recipes(job), runs.seeds, out, tune=runs.tune)
     with Processes() as work:
         with spinner(f"looking at {model}"):
             comparison.look(work)
-        whole = _go_on(comparison, work, metric or job.metric, math.inf if budget_minutes is None else budget_minutes)
+        whole = _go_on(comparison, work, metric or job.metric, runs.minutes)
     _report(comparison, metric or job.metric, whole, json)
 
 
-def _early(methods: str | None, length: int | None, shots: int | None) -> dict[str, Recipe]:
-    """The recipes asked for, none where none were; raises UsageError for what cannot be, before anything is loaded."""
-    from foreword.methods import few_shot, named
-
-    found: dict[str, Recipe] = {}
-    for name in methods.split(",") if methods is not None else []:
-        recipe = named(name)
-        if recipe.method in found:
-            raise UsageError(f"method '{recipe.method}' came twice; name each method once.")
-        if length is not None and recipe.prompt is not None:
-            recipe = replace(recipe, prompt=replace(recipe.prompt, length=length))
-        found[recipe.method] = replace(recipe, shots=few_shot(shots).shots) if shots is not None and recipe.shots else recipe
-    if found and shots is not None and not any(recipe.shots for recipe in found.values()):
-        raise UsageError("--shots came without few-shot among --methods; add it, or leave --shots out.")
-    if found and length is not None and not any(recipe.prompt for recipe in found.values()):
-        raise UsageError("--length came without a soft prompt among --methods; add one, or leave --length out.")
-    return found
-
-
-def _default(task: Task) -> str:
-    """The soft prompts and the baselines that are cheap: LoRA, and what there is without training any of the model."""
-    return ",".join([*METHODS, "lora", "zero-shot" if task.head is None else "head-only"])
-
-
-def _unescaped(template: str | None) -> str | None:
-    return None if template is None else template.replace("\\n", "\n").replace("\\t", "\t")
+def _usual(task: Task | None) -> list[str]:
+    """The soft prompts, LoRA, and what there is without training any of the model."""
+    return [] if task is None else [*METHODS, "lora", "zero-shot" if task.head is None else "head-only"]
 
 
 def _data(
@@ -210,7 +223,7 @@ def _report(comparison: Comparison, metric: str, whole: bool, json: bool) -> Non
         return
     output.show(_table(found, metric))
     for line in found:
-        if line.reason:
+        if line.reason and (line.runs or line.diverged or line.failed):  # refusals have been said
             output.say(f"note: {line.method}: {line.reason}")
     output.screen().print(_legend(found, metric), style="dim", soft_wrap=True)
 

@@ -136,7 +136,7 @@ def test_a_refused_method_says_why_and_the_others_go_on(foreword: Foreword, mode
     assert result.exit_code == 0
     assert f"note: head-only is refused: {why}\n" in result.stderr
     assert re_spaced(result.stdout.splitlines()[2]) == "head-only refused – – – – – –"
-    alone = foreword("compare", reviews, "--model", model, "--out", tmp_path / "new", "--methods", "head-only")
+    alone = foreword("compare", reviews, "--model", model, "--out", tmp_path / "new", "--methods", "head-only", "--task", "classify")
     assert (alone.exit_code, alone.stdout) == (2, "")
     assert alone.stderr == f"foreword: error: no method of head-only can do this (head-only: {why.rstrip('.')}).\n"
 
@@ -146,7 +146,7 @@ def re_spaced(line: str) -> str:
 
 
 def test_time_that_is_up_is_said_and_the_same_command_goes_on(foreword: Foreword, model: Path, reviews: Path, tmp_path: Path) -> None:
-    words = command(model, reviews, tmp_path / "out", "--methods", "zero-shot", "--json")
+    words = command(model, reviews, tmp_path / "out", "--json")
     stopped = foreword(*words, "--budget-minutes", 0)
     assert stopped.exit_code == 0
     assert stopped.stderr.splitlines()[1] == "note: the time is up; the same command goes on with the next run."
@@ -155,7 +155,7 @@ def test_time_that_is_up_is_said_and_the_same_command_goes_on(foreword: Foreword
 
 def test_test_texts_that_were_trained_on_are_counted(foreword: Foreword, model: Path, reviews: Path, tmp_path: Path) -> None:
     test = write(tmp_path / "test.jsonl", [*ROWS[:3], {"text": "unseen", "label": "good"}])
-    words = command(model, reviews, tmp_path / "out", "--methods", "zero-shot", "--test", str(test), "--json")
+    words = command(model, reviews, tmp_path / "out", "--methods", "prompt-tuning", "--seeds", "1", "--test", str(test), "--json")
     result = foreword(*words, "--valid", str(test))
     assert result.stderr.startswith("note: 3 of 4 test texts also stand among the training texts; scores are too good by that.\n")
     assert json.loads(result.stdout)["rows"][0]["scores"]["accuracy"]["n"] == 4
