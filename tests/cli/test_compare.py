@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from cli.given import ROWS, Foreword, write
+from cli.test_screen import on_a_terminal
 
 from foreword.adapters.adapter import Adapter
 
@@ -143,6 +144,18 @@ def test_a_refused_method_says_why_and_the_others_go_on(foreword: Foreword, mode
 
 def re_spaced(line: str) -> str:
     return " ".join(line.split())
+
+
+def test_a_terminal_gets_bars_and_a_line_a_run(model: Path, reviews: Path, tmp_path: Path) -> None:
+    words = command(model, reviews, tmp_path / "out", "--methods", "prompt-tuning", "--seeds", "1", "--json")
+    result, drawn = on_a_terminal(words)
+    assert result.count("\n") == 1
+    lines = [line for line in drawn if "━" not in line and "starting" not in line and "looking at" not in line]
+    assert lines[0].startswith("1 run, 0 of them kept in '")
+    assert any(line.startswith("run 1 of 1: prompt-tuning, seed 0: accuracy ") for line in lines)
+    bars = [line for line in drawn if "━" in line]
+    assert max(map(len, bars)) <= 80
+    assert any("prompt-tuning, seed 0" in line and "/4" in line for line in bars)
 
 
 def test_time_that_is_up_is_said_and_the_same_command_goes_on(foreword: Foreword, model: Path, reviews: Path, tmp_path: Path) -> None:
