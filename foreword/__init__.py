@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from foreword.tasks.choice import Choice as Choice
     from foreword.tasks.classify import Classify as Classify
     from foreword.tasks.data import read as read_data
+    from foreword.tasks.data import sample as sample_data
     from foreword.tasks.data import split as split_data
     from foreword.tasks.generate import Generate as Generate
     from foreword.tasks.head_classify import HeadClassify as HeadClassify
@@ -88,6 +89,7 @@ _HOMES = {
     "prompt_tuning": "methods",
     "qlora": "methods",
     "read_data": "tasks.data:read",
+    "sample_data": "tasks.data:sample",
     "split_data": "tasks.data:split",
     "trainable": "training.trainable",
     "wrap": "backbone.load",

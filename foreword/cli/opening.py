@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from foreword.adapters.folder import read_whole
 from foreword.adapters.manifest import Manifest, read_manifest
-from foreword.cli.output import screen
+from foreword.cli.output import is_main, screen
 from foreword.errors import ModelError
 from foreword.recipe import Quantize
 
@@ -96,7 +96,7 @@ def _loading(name: str) -> Iterator[None]:
 def spinner(what: str) -> Iterator[None]:
     """A word on a terminal, gone when the work is done."""
     console = screen(stderr=True)
-    if not console.is_terminal:
+    if not console.is_terminal or not is_main():
         yield
         return
     with console.status(what):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -26,9 +27,15 @@ def document(content: Mapping[str, Any]) -> None:
     print(json.dumps(_plain(content), ensure_ascii=not _is_unicode(), allow_nan=False), flush=True)
 
 
+def is_main() -> bool:
+    """Whether this is the process that talks: launchers of several number each by RANK."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def say(text: str) -> None:
-    """A line for the reader, on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    """A line for the reader, on standard error; said once where a launcher started several processes."""
+    if is_main():
+        print(text, file=sys.stderr, flush=True)
 
 
 def fail(error: object) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import textwrap
 from collections.abc import Callable, Mapping
@@ -57,6 +56,12 @@ def train(
     plan: TrainPlan,
     valid: Annotated[str | None, typer.Option("--valid", help="Validation data; by default a tenth of DATA.", rich_help_panel=DATA)] = None,
     columns: Columns = None,
+    stream: Annotated[
+        int | None,
+        typer.Option(
+            "--stream", metavar="N", help="Read DATA as a stream, no further than for N examples in random order.", rich_help_panel=DATA
+        ),
+    ] = None,
     dtype: Dtype = "auto",
     device: Device = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.", rich_help_panel=ADAPTER)] = False,
@@ -73,7 +78,7 @@ def train(
     """
     recipe = method.recipe()
     check_target(out, overwrite=force or resume)
-    rows, held = _examples(data, valid, columns)
+    rows, held = _examples(data, valid, columns, stream, plan.seed)
     warm_up()
     from foreword.tasks.data import split
 
@@ -88,7 +93,7 @@ def train(
     job = _on_model(job, task, everything, data, frozen, recipe)
     run = partial(_fit, frozen, recipe, job, rows, held, plan, out=out, resume=resume, overwrite=force or resume)
     result = _watched(run, job.metric, out)
-    if not _is_main():
+    if not output.is_main():
         return
     if json:
         output.document(_document(result, out, model))
@@ -103,12 +108,13 @@ def _on_model(job: Task, options: TaskOptions, rows: Rows, data: str, model: Fro
     return in_chat(job, model) if options.chat else job
 
 
-def _examples(data: str, valid: str | None, columns: str | None) -> tuple[Rows, Rows]:
+def _examples(data: str, valid: str | None, columns: str | None, stream: int | None, seed: int) -> tuple[Rows, Rows]:
     """Training examples and those of the validation file, if there is one."""
-    from foreword.tasks.data import read
+    from foreword.tasks.data import read, sample
 
     names = parse_columns(columns)
-    return read(data, columns=names), [] if valid is None else read(valid, columns=names)
+    rows = read(data, columns=names) if stream is None else sample(data, stream, columns=names, seed=seed)
+    return rows, [] if valid is None else read(valid, columns=names)
 
 
 def _note_checkpoint(out: Path, resume: bool) -> None:
@@ -137,7 +143,7 @@ def _watched(run: Callable[..., FitResult], metric: str, out: Path) -> FitResult
     best = out.with_name(out.name + ".best")
     before = _stamp(best)
     try:
-        if not _is_main():
+        if not output.is_main():
             return run()
         with progress.training(metric) as display:
             return run(listener=display)
@@ -147,11 +153,6 @@ def _watched(run: Callable[..., FitResult], metric: str, out: Path) -> FitResult
         if _stamp(best) != before:
             output.say(f"note: the best prompt of this run is the adapter '{best}'.")
         raise
-
-
-def _is_main() -> bool:
-    """Whether this is the process that talks: launchers of several name each by RANK."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _stamp(path: Path) -> int | None:

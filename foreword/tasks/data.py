@@ -1,13 +1,14 @@
-"""Examples from JSONL, CSV, Parquet, CoNLL or a `datasets` id: read whole, checked, split in a way that never changes."""
+"""Examples from JSONL, CSV, Parquet, CoNLL or a `datasets` id: read whole or sampled on the way, checked, split in a way that never changes."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from foreword.tasks import conll
 from foreword.tasks.placed import Placed
 
 Rows = list[dict[str, str]]
+_BUFFER = 10_000  # rows that `sample` chooses from at a time
 _SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", *conll.SUFFIXES)
 
 
@@ -27,12 +29,57 @@ def read(source: str | Path, *, columns: Mapping[str, str] | None = None) -> Row
     Raises DataError for a missing or empty source, bytes that are not UTF-8, lines that cannot be read and columns that are not there.
     """
     source = str(source)
-    raw = _read_file(source, columns or {}) if source.endswith(_SUFFIXES) else _read_hub(source)
-    if not raw:
+    return _some(_placed(_raw(source, columns or {}), f"'{source}'", _to_map(source, columns)), source)
+
+
+def sample(
+    source: str | Path | Iterable[Mapping[str, Any]], count: int, *, columns: Mapping[str, str] | None = None, seed: int = 0
+) -> Rows:
+    """The first `count` examples behind a shuffle buffer of 10,000: what `read` gives, from a source that memory need not hold.
+
+    A file, a `datasets` id or any iterable of rows (a streaming dataset) is read from its start, no further than needed: order it at random, or
+    at least not by label. The same source, count and seed give the same examples. Raises DataError as `read` does, and for a CoNLL file.
+    """
+    if count < 2:
+        raise DataError(f"a sample of {count} came, but training needs at least 2 examples, one of them held out; ask for more.")
+    if not isinstance(source, str | Path):
+        return list(islice(_shuffled(_placed(_worded(source), "the stream", columns or {}), seed), count))
+    source = str(source)
+    if source.endswith(conll.SUFFIXES):
+        raise DataError(f"'{source}' is a CoNLL file, which is always read whole; leave --stream out.")
+    with closing(_raw(source, {}, stream=True)) as rows:
+        return _some(islice(_shuffled(_placed(rows, f"'{source}'", columns or {}), seed), count), source)
+
+
+def _some(rows: Iterable[dict[str, str]], source: str) -> Rows:
+    found = list(rows)
+    if not found:
         raise DataError(f"'{source}' has no examples; give a file with at least one row.")
-    if columns and not source.endswith(conll.SUFFIXES):
-        raw = [_renamed(row, columns, source) for row in raw]
-    return [Placed({key: _text(value) for key, value in row.items()}, f"row {number} of '{source}'") for number, row in enumerate(raw, 1)]
+    return found
+
+
+def _shuffled(rows: Iterator[Placed], seed: int) -> Iterator[Placed]:
+    """Rows in a random order, of which a buffer is seen at a time."""
+    random_ = random.Random(seed)
+    buffer = list(islice(rows, _BUFFER))
+    for row in rows:
+        index = random_.randrange(_BUFFER)
+        yield buffer[index]
+        buffer[index] = row
+    random_.shuffle(buffer)
+    yield from buffer
+
+
+def _to_map(source: str, columns: Mapping[str, str] | None) -> Mapping[str, str]:
+    """Columns to rename: those of a CoNLL file were chosen when it was parsed."""
+    return {} if source.endswith(conll.SUFFIXES) else columns or {}
+
+
+def _placed(raw: Iterator[Mapping[str, Any]], name: str, columns: Mapping[str, str]) -> Iterator[Placed]:
+    """Rows of text that know where they stand, their columns renamed."""
+    for number, row in enumerate(raw, 1):
+        row = _renamed(row, columns, name) if columns else row
+        yield Placed({key: _text(value) for key, value in row.items()}, f"row {number} of {name}")
 
 
 def need(rows: Rows, columns: Sequence[str], source: str) -> Rows:
@@ -62,31 +109,43 @@ def digest(rows: Sequence[Mapping[str, str]]) -> str:
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
-def _read_file(source: str, columns: Mapping[str, str]) -> list[dict[str, Any]]:
+def _raw(source: str, columns: Mapping[str, str], *, stream: bool = False) -> Generator[dict[str, Any]]:
+    """Rows as the source has them, one after the other."""
+    if not source.endswith(_SUFFIXES):
+        yield from _hub(source, stream)
+        return
     try:
         with fsspec.open(source, "rb") as file:
-            data: bytes = file.read()  # type: ignore[union-attr]
+            yield from _parsed(file, source, columns)
     except FileNotFoundError:
         raise DataError(f"'{source}' does not exist; give a JSONL, CSV or Parquet file, or a datasets id.") from None
     except OSError as error:
         raise DataError(f"'{source}' cannot be read ({error.strerror or error}); check the path and its permissions.") from error
+
+
+def _parsed(file: Any, source: str, columns: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     if source.endswith(".parquet"):
-        return _parquet(data, source)
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise DataError(f"'{source}' is not UTF-8 text: byte 0x{data[error.start]:02x} in line {line}; save the file as UTF-8.") from None
+        return _parquet(file, source)
+    lines = _lines(file, source)
     if source.endswith((".csv", ".tsv")):
-        return _csv(text, source)
+        return _csv(lines, source)
     if source.endswith(conll.SUFFIXES):
-        return conll.parse(text, source, columns)
-    return _jsonl(text, source)
+        return iter(conll.parse("".join(lines), source, columns))
+    return _jsonl(lines, source)
 
 
-def _jsonl(text: str, source: str) -> list[dict[str, Any]]:
-    rows = []
-    for number, line in enumerate(text.split("\n"), 1):
+def _lines(file: Iterable[bytes], source: str) -> Iterator[str]:
+    for number, line in enumerate(file, 1):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"'{source}' is not UTF-8 text: byte 0x{line[error.start]:02x} in line {number}; save the file as UTF-8."
+            ) from None
+
+
+def _jsonl(lines: Iterable[str], source: str) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
@@ -97,53 +156,59 @@ def _jsonl(text: str, source: str) -> list[dict[str, Any]]:
             raise DataError(
                 f"line {number} of '{source}' is a JSON {type(row).__name__}, but each line must be one object; write {{\"text\": …}}."
             )
-        rows.append(row)
-    return rows
+        yield row
 
 
-def _csv(text: str, source: str) -> list[dict[str, Any]]:
+def _csv(lines: Iterable[str], source: str) -> Iterator[dict[str, Any]]:
     csv.field_size_limit(1 << 27)  # the default refuses long documents
-    reader = csv.DictReader(io.StringIO(text), delimiter="\t" if source.endswith(".tsv") else ",")
-    rows = []
+    reader = csv.DictReader(lines, delimiter="\t" if source.endswith(".tsv") else ",")
     for row in reader:
         if None in row or None in row.values():
             have = len(row) - (None in row)
             raise DataError(
                 f"line {reader.line_num} of '{source}' has more or fewer fields than the {have} of the header; quote fields that hold separators."
             )
-        rows.append(row)
-    return rows
+        yield row
 
 
-def _parquet(data: bytes, source: str) -> list[dict[str, Any]]:
+def _parquet(file: Any, source: str) -> Iterator[dict[str, Any]]:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.read_table(io.BytesIO(data)).to_pylist()
+        for batch in pyarrow.parquet.ParquetFile(file).iter_batches():
+            yield from batch.to_pylist()
     except pyarrow.ArrowInvalid as error:
         raise DataError(
             f"'{source}' is not a Parquet file ({str(error).splitlines()[0].rstrip('.')}); write it again, or use JSONL."
         ) from None
 
 
-def _read_hub(source: str) -> list[dict[str, Any]]:
-    """A `datasets` id, as `id` or `id:split`."""
+def _hub(source: str, stream: bool) -> Iterator[dict[str, Any]]:
+    """Rows of a `datasets` id, as `id` or `id:split`."""
     if Path(source).exists() or source.endswith(("/", ".txt", ".xlsx", ".bin")):
         raise DataError(f"'{source}' is not a JSONL, CSV or Parquet file; convert it, or give its name the right ending.")
     import datasets
 
     name, _, part = source.partition(":")
     try:
-        rows = datasets.load_dataset(name, split=part or "train")
+        rows = datasets.load_dataset(name, split=part or "train", streaming=stream)
     except (OSError, ValueError) as error:  # datasets raises many kinds; all of its own derive from these two
         line = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
         raise DataError(
             f"'{source}' is neither a file nor a datasets id that can be read ({line}); give a path, or an id such as imdb:train."
         ) from error
+    yield from _worded(rows)
+
+
+def _worded(rows: Any) -> Iterator[dict[str, Any]]:
+    """Rows of a dataset with its labels in words; any other rows as they are."""
+    import datasets
+
     names = getattr(rows, "features", {}) or {}
     labels = {key: inner for key, feature in names.items() if isinstance(inner := _inner(feature), datasets.ClassLabel)}
-    return [{key: labels[key].int2str(value) if key in labels else value for key, value in row.items()} for row in rows]  # type: ignore[union-attr]
+    for row in rows:
+        yield {key: labels[key].int2str(value) if key in labels else value for key, value in row.items()}
 
 
 def _inner(feature: Any) -> Any:
@@ -153,10 +218,10 @@ def _inner(feature: Any) -> Any:
     return feature.feature if isinstance(feature, datasets.List) else feature
 
 
-def _renamed(row: dict[str, Any], columns: Mapping[str, str], source: str) -> dict[str, Any]:
+def _renamed(row: Mapping[str, Any], columns: Mapping[str, str], source: str) -> dict[str, Any]:
     for ours, theirs in columns.items():
         if theirs not in row:
-            raise DataError(f"'{source}' has no column '{theirs}' to read as '{ours}' (found: {', '.join(row)}); correct --columns.")
+            raise DataError(f"{source} has no column '{theirs}' to read as '{ours}' (found: {', '.join(row)}); correct --columns.")
     back = {theirs: ours for ours, theirs in columns.items()}
     return {back.get(key, key): value for key, value in row.items() if key in back or key not in columns}
 
