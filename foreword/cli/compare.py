@@ -221,14 +221,14 @@ def _report(comparison: Comparison, metric: str, whole: bool, json: bool) -> Non
         document = {"rows": rows, "summary": [line.to_dict() for line in found], "metric": metric, "complete": whole, "setting": setting}
         output.document({**document, "results": str(comparison.results.path)})
         return
-    output.show(_table(found, metric))
+    output.show(table(found, metric))
     for line in found:
         if line.reason and (line.runs or line.diverged or line.failed):  # refusals have been said
             output.say(f"note: {line.method}: {line.reason}")
-    output.screen().print(_legend(found, metric), style="dim", soft_wrap=True)
+    output.screen().print(legend(found, metric), style="dim", soft_wrap=True)
 
 
-def _table(found: list[Line], metric: str) -> Table:
+def table(found: list[Line], metric: str) -> Table:
     """A line a method."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("method", metric, "seeds"):
@@ -260,11 +260,11 @@ def _costs(line: Line) -> list[str]:
     return [f"{line.num_trained:,}", output.size(line.bytes), output.duration(line.seconds), memory, latency]
 
 
-def _legend(found: list[Line], metric: str) -> str:
+def legend(found: list[Line], metric: str) -> str:
     sizes = {line.scores[metric].n for line in found if metric in line.scores}
     n = f"{max(sizes):,} test examples; " if sizes else ""
     return (
         f"{n}± is one standard error, of test examples and seeds together; seeds: runs, and their standard deviation.\n"
-        "Numbers trained, bytes stored, time and highest memory of a training; latency: one text, against the frozen model with a written prompt "
-        "(median, quartiles)."
+        "Numbers trained, bytes stored, time and highest memory of a training; latency: one text, against the frozen model with a written "
+        "prompt, or with the head alone (median, quartiles)."
     )
