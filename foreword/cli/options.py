@@ -41,6 +41,12 @@ Columns = Annotated[
         "--columns", metavar="A=B,…", help="Read column B of the data as A, for example text=sentence,label=y.", rich_help_panel="Data"
     ),
 ]
+Stream = Annotated[
+    int | None,
+    typer.Option(
+        "--stream", metavar="N", help="Read DATA as a stream, no further than for N examples in random order.", rich_help_panel="Data"
+    ),
+]
 Truncate = Annotated[bool, typer.Option("--truncate", help="Cut texts that are too long, instead of refusing them.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Texts computed together.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, all else on standard error.")]

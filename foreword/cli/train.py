@@ -23,6 +23,7 @@ from foreword.cli.options import (
     Dtype,
     Force,
     MethodOptions,
+    Stream,
     TaskOptions,
     check_columns,
     in_chat,
@@ -56,12 +57,7 @@ def train(
     plan: TrainPlan,
     valid: Annotated[str | None, typer.Option("--valid", help="Validation data; by default a tenth of DATA.", rich_help_panel=DATA)] = None,
     columns: Columns = None,
-    stream: Annotated[
-        int | None,
-        typer.Option(
-            "--stream", metavar="N", help="Read DATA as a stream, no further than for N examples in random order.", rich_help_panel=DATA
-        ),
-    ] = None,
+    stream: Stream = None,
     dtype: Dtype = "auto",
     device: Device = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.", rich_help_panel=ADAPTER)] = False,

@@ -118,6 +118,7 @@ class Run:
         self.exam = Exam.prepare(self.task, model, self.how, valid[: plan.eval_examples], truncate=True)
         self.cut = sum(cut for _, cut in taught) + self.exam.cut
         self.binding = self._binding(train, valid)
+        self.processes.agree({**self.binding, "tokenizer": model.tokenizer_fingerprint})
         self._build(train)
         self.step, self.best_value, self.stale = 0, -math.inf, 0
         self.best: dict[str, Tensor] = self.tuning.bake()

@@ -37,6 +37,18 @@ class Processes:
         """Whether this is the process that writes and talks."""
         return self.accelerator.is_main_process
 
+    def agree(self, facts: Mapping[str, Any]) -> None:
+        """Raise UsageError, in all of them, where processes have other data, models or options than this one."""
+        if self.number == 1:
+            return
+        found: list[Any] = [None] * self.number
+        torch.distributed.all_gather_object(found, dict(facts))
+        for name in facts:
+            if any(other[name] != found[0][name] for other in found):
+                raise UsageError(
+                    f"the processes of this run differ in their {name}, but they share every batch; give all of them the same files and options."
+                )
+
     def spread(self, model: FrozenModel, recipe: Recipe) -> None:
         """Keep a part of the base model on each process where `--use_fsdp` asks for it; raises UsageError for what trains its layers."""
         if self.number == 1 or not sharding.asked():
