@@ -8,6 +8,7 @@ from typing import Any, TypeVar, final
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import nn
 
 from foreword.backbone import sharding
@@ -41,8 +42,7 @@ class Processes:
         """Raise UsageError, in all of them, where processes have other data, models or options than this one."""
         if self.number == 1:
             return
-        found: list[Any] = [None] * self.number
-        torch.distributed.all_gather_object(found, dict(facts))
+        found = gather_object([dict(facts)])
         for name in facts:
             if any(other[name] != found[0][name] for other in found):
                 raise UsageError(
