@@ -66,6 +66,10 @@ class Engine(Protocol):
         """All tasks, by name."""
         ...
 
+    def card(self, name: str) -> TaskCard | None:
+        """One task as it stands now, None for a name that the engine does not know. Asked for every request, so never slow."""
+        ...
+
     def stats(self) -> Stats:
         """What is going on."""
         ...

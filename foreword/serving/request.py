@@ -15,7 +15,8 @@ Reason = Literal["stop", "length", "cancelled"]
 class Request:
     """One example for one task; the task None is the frozen model itself, which goes on from the example's `text`.
 
-    `truncate` cuts a text that is too long, which is refused otherwise.
+    `truncate` cuts a text that is too long, which is refused otherwise. `ids` are tokens for the frozen model in the place of a text: a
+    conversation in its chat format, whose markers no text can hold.
     """
 
     id: str
@@ -23,6 +24,7 @@ class Request:
     example: Mapping[str, str]
     sampling: Sampling = field(default_factory=Sampling)
     truncate: bool = False
+    ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Done:
-    """The end of an answer; virtual tokens are counted nowhere."""
+    """The end of an answer; virtual tokens are counted nowhere. `waited` is seconds until its first step, where the engine knows."""
 
     reason: Reason
     prompt_tokens: int
     completion_tokens: int
+    waited: float | None = None
 
 
 @dataclass(frozen=True)
