@@ -109,11 +109,11 @@ def test_the_same_command_shows_the_table_and_does_nothing_again(
 def test_after_a_stop_in_the_middle_the_same_command_ends_as_if_there_had_been_none(
     foreword: Foreword, model: Path, reviews: Path, tmp_path: Path, whole: tuple[Path, dict[str, Any], str], sign: signal.Signals
 ) -> None:
-    words = command(model, reviews, tmp_path / "out", "--json")
+    words = command(model, reviews, tmp_path / "out", "--json", "--seeds", "9")  # enough to be still busy when the signal arrives
     with subprocess.Popen([sys.executable, "-m", "foreword", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stderr is not None
         for line in process.stderr:
-            if line.startswith("run 2 of 5"):
+            if line.startswith("run 2 of 19"):
                 process.send_signal(sign)
                 break
         rest = process.stderr.read().splitlines()
@@ -123,17 +123,17 @@ def test_after_a_stop_in_the_middle_the_same_command_ends_as_if_there_had_been_n
         kept = f"note: finished runs are kept in '{tmp_path / 'out/compare.json'}'; the same command goes on."
         assert (code, rest) == (130, [kept, "foreword: stopped."])
     done = len(json.loads((tmp_path / "out/compare.json").read_text("utf-8"))["rows"])
-    assert 2 <= done < 5
+    assert 2 <= done < 19
     resumed = foreword(*words)
-    assert resumed.stderr.startswith(f"5 runs, {done} of them kept in ")
+    assert resumed.stderr.startswith(f"19 runs, {done} of them kept in ")
     found, (out, expected, _) = json.loads(resumed.stdout), whole
-    assert results(found["rows"]) == results(expected["rows"])
-    assert tensors(tmp_path / "out") == tensors(out)
+    assert results(found["rows"][:5]) == results(expected["rows"])
+    assert tensors(tmp_path / "out").items() >= tensors(out).items()
 
 
 def test_a_refused_method_says_why_and_the_others_go_on(foreword: Foreword, model: Path, reviews: Path, tmp_path: Path) -> None:
     result = foreword("compare", reviews, "--model", model, "--out", tmp_path / "out", "--methods", "head-only,few-shot", "--seeds", 1)
-    why = "method 'head-only' trains nothing of task 'classify', which has no head."
+    why = "method 'head-only' trains nothing of task 'classify', which has no head; evaluate it as it is."
     assert result.exit_code == 0
     assert f"note: head-only is refused: {why}\n" in result.stderr
     assert re_spaced(result.stdout.splitlines()[2]) == "head-only refused – – – – – –"

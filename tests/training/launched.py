@@ -41,9 +41,14 @@ def train(folder: Path, name: str, model: FrozenModel | None = None, **changes: 
     fit(model or tiny.build("llama"), what, task, examples(16), examples(8, 100), plan, out=folder, listener=say)
 
 
+def tell(*words: object) -> None:
+    """A line in one piece: the processes share one pipe."""
+    os.write(1, (" ".join(map(str, words)) + "\n").encode())
+
+
 def say(event: dict[str, Any]) -> None:
     if event["event"] == "step":
-        print("step", event["step"], flush=True)
+        tell("step", event["step"])
 
 
 def spread(folder: Path) -> None:
@@ -54,24 +59,24 @@ def spread(folder: Path) -> None:
     try:
         processes.spread(model, CASES["lora"][0])
     except UsageError as error:
-        print("refused", error, flush=True)
+        tell("refused", error)
     processes.spread(model, Recipe.of(CASES["mlp"][0]))
     del os.environ[FSDP]
     local = sum(parameter.to_local().numel() for parameter in model.network.parameters() if hasattr(parameter, "to_local"))
-    print("spread", local, flush=True)
+    tell("spread", local)
     for name in SPREAD:
         train(folder / f"spread-{name}", name, model)
 
 
 def main(folder: Path, what: str) -> None:
-    print("pid", os.environ["RANK"], os.getpid(), flush=True)
+    tell("pid", os.environ["RANK"], os.getpid())
     if what == "forever":
         train(folder / "forever", "mlp", steps=100_000, eval_every=100_000, checkpoint_every=100_000)
         return
     try:
         train(folder / "unlike", "mlp", seed=int(os.environ["RANK"]))
     except UsageError as error:
-        print("refused", error, flush=True)
+        tell("refused", error)
     for name in CASES:
         train(folder / name, name)
     spread(folder)
