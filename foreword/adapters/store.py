@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,6 +81,21 @@ class AdapterStore:
     def manifest(self, name: str) -> Manifest:
         """Everything about an adapter but its numbers; raises AdapterError for what cannot be read."""
         return self._read(name, read_manifest)
+
+    def version(self, name: str) -> tuple[Manifest, str]:
+        """An adapter's manifest and a digest of it: another for every other adapter that stands under the name. Raises as `manifest` does."""
+        return self._read(name, lambda folder: (read_manifest(folder), hashlib.sha256(folder.read(MANIFEST)).hexdigest()[:16]))
+
+    def mark(self, name: str) -> str:
+        """Something cheap to read that is another once the adapter was replaced; raises AdapterError where there is none."""
+        path = f"{self.root}/{check_name(name)}/{MANIFEST}"
+        try:
+            if not self.local:
+                return str(self.files.ukey(path))
+            found = os.stat(path)
+            return f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
+        except OSError:
+            return self.version(name)[1]  # under its second name, or none: that says what is wrong
 
     def load(self, name: str) -> Adapter:
         """Read an adapter; raises AdapterError as `Adapter.load` does."""

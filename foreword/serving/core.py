@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -90,6 +90,11 @@ class Core:
             lasting = task.prefix.window == "pinned"
             self.stored[task.key] = Stored(taken, tuple(range(len(taken))), (lasting,) * len(taken))
         self.tasks[task.key] = task.light()
+
+    def rename(self, old: Key, new: Key) -> None:
+        """Have requests that wait for a version wait for the one that took its place."""
+        if old != new:
+            self.waiting = deque(replace(entry, key=new) if entry.key == old else entry for entry in self.waiting)
 
     def refuse(self, key: Key, failed: Failed) -> None:
         """End all requests that wait for a task which cannot be had."""

@@ -54,12 +54,15 @@ class Engine(Protocol):
         """End a request."""
         ...
 
-    async def load(self, name: str) -> TaskCard:
-        """Have a task ready in memory; its newest version if the store has another now. Raises AdapterError for what cannot be."""
+    async def load(self, name: str, *, pinned: bool = False) -> TaskCard:
+        """Have a task ready in memory, to stay there if pinned; its newest version if the store has another now.
+
+        Raises AdapterError for what cannot be read, CapacityError where there is no room.
+        """
         ...
 
     async def unload(self, name: str) -> None:
-        """Forget a task's memory; requests under way end first. Raises ServingError for an unknown name."""
+        """Forget a task's memory; requests under way end first. Raises AdapterError for an unknown name."""
         ...
 
     def tasks(self) -> Sequence[TaskCard]:

@@ -92,7 +92,7 @@ def open_sequence(request: Request, task: Resident | None, model: FrozenModel, e
     asked = request.sampling.max_tokens
     if task is None:
         text = request.example.get("text", "")
-        ids = (*model.tokenizer.opening, *model.tokenizer.encode(text))
+        ids = request.ids or (*model.tokenizer.opening, *model.tokenizer.encode(text))
         limit = asked or DEFAULT_TOKENS
         if not ids:
             raise DataError("a request holds no token, so there is nothing to go on from; give a text.")
