@@ -1,0 +1,66 @@
+"""The application: routes, the edge around them, and every error in one shape. The engine is passed in."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import cast
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from foreword.errors import ForewordError
+from foreword.server import operations, routes, task_routes
+from foreword.server.edge import Edge
+from foreword.server.refusals import Refusal, refusal_of, shortened
+from foreword.server.sentences import refusal_of_body
+from foreword.server.service import Service
+
+ABOUT = """Many tasks from one frozen language model, each by a few learned vectors. A request's `model` is a task's name, or the base model's.
+
+Greedy by default, so that an answer is the one `foreword predict` gives. Every refusal is one sentence."""
+
+
+def create_app(service: Service) -> FastAPI:
+    """An ASGI application over a service; nothing is shared between two of them."""
+    app = FastAPI(title="Foreword", version=version("foreword"), description=ABOUT, redoc_url=None)
+    app.state.service = service
+    app.include_router(task_routes.router)
+    app.include_router(routes.router)
+    app.include_router(operations.router)
+    app.add_exception_handler(Refusal, _refused)
+    app.add_exception_handler(ForewordError, _mistaken)
+    app.add_exception_handler(RequestValidationError, _unread)
+    app.add_exception_handler(HTTPException, _unrouted)
+    app.add_middleware(Edge, service=service)
+    return app
+
+
+def _answer(refusal: Refusal) -> Response:
+    return JSONResponse(refusal.document, refusal.status, headers=refusal.headers)
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    return _answer(cast(Refusal, error))
+
+
+async def _mistaken(_: Request, error: Exception) -> Response:
+    return _answer(refusal_of(cast(ForewordError, error)))
+
+
+async def _unread(_: Request, error: Exception) -> Response:
+    return _answer(refusal_of_body(cast(RequestValidationError, error).errors()))
+
+
+async def _unrouted(request: Request, error: Exception) -> Response:
+    """What the framework refuses by itself: paths, methods, bodies that are no text."""
+    found = cast(HTTPException, error)
+    path = shortened(request.url.path)
+    if found.status_code == 404:
+        return _answer(Refusal(404, f"There is nothing at {path}; see /docs for what there is."))
+    if found.status_code == 405:
+        answer = _answer(Refusal(405, f"{path} does not take {request.method}; see /docs for what it takes."))
+        answer.headers.update(found.headers or {})
+        return answer
+    return _answer(Refusal(400, "The body cannot be read as JSON in UTF-8; send a JSON object."))

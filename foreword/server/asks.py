@@ -1,0 +1,189 @@
+"""From what clients send to what an engine is asked: one request for each answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from foreword.errors import ForewordError
+from foreword.server.refusals import Refusal, refusal_of, shortened
+from foreword.server.schemas import Batch, Chat, Completion, Writing, sampling
+from foreword.server.service import Service, Visit
+from foreword.serving.engine import TaskCard
+from foreword.serving.request import Request
+from foreword.serving.sampling import Sampling
+
+Given = str | Mapping[str, str | list[str]] | list[int]
+WRITES = "generate"  # the kind of task whose answers are drawn token by token
+NEUTRAL: dict[str, tuple[object, ...]] = {"temperature": (0, 0.0), "top_p": (1, 1.0), "n": (1,), "stop": ([],), "logit_bias": ({},)}
+ONLY_WHERE_WRITTEN = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "stop", "n", "logit_bias", "logprobs", "top_logprobs")
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One answer to be had: `input` says to which input it belongs, `tokens` how many its text has."""
+
+    request: Request
+    card: TaskCard | None
+    model: str
+    input: int
+    tokens: int
+
+
+def written(service: Service, visit: Visit, body: Completion | Chat) -> list[Ask]:
+    """The answers of a completion or a chat: every prompt n times."""
+    card = service.find(body.model, visit.caller)
+    _check_writing(body, card, service)
+    draws = body.n or 1
+    logprobs = body.logprobs if isinstance(body, Completion) else (body.top_logprobs or 0) if body.logprobs else None
+    givens = _messages(body, card, service) if isinstance(body, Chat) else _prompts(body.prompt)
+    try:
+        drawn = [sampling(body, logprobs=logprobs, draw=draw) for draw in range(draws)]
+    except ForewordError as error:
+        raise refusal_of(error) from error
+    return asks(service, visit, [(body.model, card)], givens, drawn, truncate=body.truncate)
+
+
+def batched(service: Service, visit: Visit, body: Batch, inputs: Sequence[Given]) -> list[Ask]:
+    """Every input read by every model; raises Refusal where a model does not exist."""
+    names = [body.model] if isinstance(body.model, str) else body.model
+    cards = [(name, service.find(name, visit.caller)) for name in names]
+    if not cards:
+        raise Refusal(400, "`model` is an empty list; name at least one task.", param="model")
+    try:
+        drawn = [sampling(body)]
+    except ForewordError as error:
+        raise refusal_of(error) from error
+    for name, card in cards:
+        if card and card.kind != WRITES:
+            _refuse_drawing(name, card, body)
+    return asks(service, visit, cards, inputs, drawn, truncate=body.truncate)
+
+
+def asks(
+    service: Service,
+    visit: Visit,
+    models: Sequence[tuple[str, TaskCard | None]],
+    givens: Sequence[Given],
+    drawn: Sequence[Sampling],
+    *,
+    truncate: bool = False,
+) -> list[Ask]:
+    """One Ask for each model, input and draw, charged to the caller; raises Refusal for what is too much, or does not fit the task."""
+    if not givens:
+        raise Refusal(400, "The request holds no input; give at least one.")
+    count = len(models) * len(givens) * len(drawn)
+    if count > service.limits.answers:
+        raise Refusal(400, f"The request asks for {count} answers, but at most {service.limits.answers} are given at once; ask for fewer.")
+    made: list[Ask] = []
+    for name, card in models:
+        for place, given in enumerate(givens):
+            example, ids = _example(given, name, card, service)
+            tokens = len(ids) or sum(service.base.count(text) for text in example.values())
+            for draw in drawn:
+                request = Request(f"{visit.id}-{len(made)}", card and card.name, example, draw, truncate, ids)
+                made.append(Ask(request, card, name, place, tokens))
+    service.keys.charge(visit.caller, count)
+    visit.model, visit.answers = ",".join(name for name, _ in models[:8]), count
+    if service.log.texts:
+        visit.texts = [json.dumps(ask.request.example, ensure_ascii=False) for ask in made]
+    return made
+
+
+def _example(given: Given, name: str, card: TaskCard | None, service: Service) -> tuple[dict[str, str], tuple[int, ...]]:
+    """What an engine reads: columns of an example, or tokens for the base model."""
+    if isinstance(given, list):
+        if card is not None:
+            raise Refusal(400, f"Tokens came for the task `{name}`, which reads text; give a text.", param="prompt")
+        if not given or not all(0 <= token < service.base.shape.vocabulary for token in given):
+            raise Refusal(400, f"Tokens must be at least one, each from 0 to {service.base.shape.vocabulary - 1}.", param="prompt")
+        service.base.check_writes()
+        return {}, tuple(given)
+    if card is None:
+        service.base.check_writes()
+    elif card.problem and not card.columns:
+        raise Refusal(400, card.problem, param="model")
+    columns = ("text",) if card is None else card.columns
+    if isinstance(given, str):
+        if len(columns) != 1:
+            raise Refusal(
+                400, f"The task `{name}` reads {_named(columns)}, but one text came; give an object with these columns.", param="input"
+            )
+        given = {columns[0]: given}
+    if set(given) != set(columns):
+        came = _named([shortened(key, 40) for key in given])
+        raise Refusal(400, f"`{name}` reads {_named(columns)}, but {came} came; give exactly these columns.", param="input")
+    example = {key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for key, value in given.items()}
+    longest = max(map(len, example.values()), default=0)
+    if longest > service.limits.text_chars:
+        raise Refusal(400, f"A text has {longest} characters, but at most {service.limits.text_chars} are read; shorten it.", param="input")
+    return example, ()
+
+
+def _prompts(prompt: object) -> list[Given]:
+    """One prompt, or several."""
+    if isinstance(prompt, list) and not all(isinstance(token, int) for token in prompt):
+        return list(prompt)
+    return [prompt] if prompt != [] else []  # type: ignore[list-item]  # the schema has checked what it is
+
+
+def _messages(body: Chat, card: TaskCard | None, service: Service) -> list[Given]:
+    """A task reads one message of a user, the base model a conversation."""
+    if card is None:
+        service.base.check_writes()
+        longest = max(len(message.text) for message in body.messages)
+        if longest > service.limits.text_chars:
+            raise Refusal(
+                400, f"A message has {longest} characters, but at most {service.limits.text_chars} are read; shorten it.", param="messages"
+            )
+        return [list(service.base.conversation([{"role": message.role, "content": message.text} for message in body.messages]))]
+    if len(body.messages) != 1 or body.messages[0].role != "user":
+        raise Refusal(
+            400,
+            f"The task `{body.model}` reads one message of a user, but {_named([message.role for message in body.messages])} came; send it alone.",
+            param="messages",
+        )
+    return [body.messages[0].text]
+
+
+def _check_writing(body: Completion | Chat, card: TaskCard | None, service: Service) -> None:
+    """Raise Refusal for what is not honoured, here or by this task."""
+    for name in ("frequency_penalty", "presence_penalty"):
+        if getattr(body, name):
+            raise Refusal(400, f"`{name}` is not honoured here; leave it out, or use `repetition_penalty`.", param=name)
+    if body.response_format is not None and body.response_format.type != "text":
+        raise Refusal(
+            400, f"`response_format` {body.response_format.type} is not honoured here yet; leave it out.", param="response_format"
+        )
+    if body.stream_options is not None and not body.stream:
+        raise Refusal(400, "`stream_options` came without `stream`; leave it out, or set stream.", param="stream_options")
+    for token in body.logit_bias or {}:
+        if not token.isdecimal() or not token.isascii() or len(token) > 9 or int(token) >= service.base.shape.vocabulary:
+            vocabulary = service.base.shape.vocabulary
+            raise Refusal(
+                400,
+                f"`logit_bias` names the token '{shortened(token, 40)}', but tokens are numbers below {vocabulary}.",
+                param="logit_bias",
+            )
+    if isinstance(body, Chat) and body.max_tokens is not None and body.max_completion_tokens is not None:
+        raise Refusal(400, "`max_tokens` and `max_completion_tokens` came together; give one of them.", param="max_tokens")
+    if isinstance(body, Chat) and body.top_logprobs is not None and not body.logprobs:
+        raise Refusal(400, "`top_logprobs` came without `logprobs`; leave it out, or set logprobs.", param="top_logprobs")
+    if card is not None and card.kind != WRITES:
+        _refuse_drawing(body.model, card, body)
+    elif (body.n or 1) > 1 and not body.temperature:
+        raise Refusal(400, f"`n` is {body.n}, but greedy answers are all alike; give a temperature above 0, or leave n out.", param="n")
+
+
+def _refuse_drawing(name: str, card: TaskCard, body: Writing | Batch) -> None:
+    """Where no token is drawn, fields that say how have no meaning; the task's own settings decide how long its texts are."""
+    names = (*ONLY_WHERE_WRITTEN, *(("max_tokens", "max_completion_tokens") if card.kind == "seq2seq" else ()))
+    for field in names:
+        value = getattr(body, field, None)
+        if value is not None and value is not False and value not in NEUTRAL.get(field, ()):
+            raise Refusal(400, f"The task `{name}` ({card.kind}) draws no tokens, so `{field}` has no meaning; leave it out.", param=field)
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names) or "nothing"

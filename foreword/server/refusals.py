@@ -1,0 +1,67 @@
+"""Every way in which the server says no: a status, a type and one sentence, in the shape of OpenAI's errors."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+from foreword.errors import CapacityError, ForewordError
+from foreword.serving.request import Failed
+
+TYPES = {
+    400: "BadRequestError",
+    401: "AuthenticationError",
+    404: "NotFoundError",
+    405: "MethodNotAllowedError",
+    408: "RequestTimeoutError",
+    413: "RequestTooLargeError",
+    429: "RateLimitError",
+    500: "InternalServerError",
+    503: "ServiceUnavailableError",
+}
+LATER = 1  # seconds after which the same request may be taken, where nothing better is known
+
+
+@final
+class Refusal(Exception):
+    """An answer that is none. `param` names the field at fault, `retry_after` the seconds after which the same request may do."""
+
+    def __init__(self, status: int, message: str, *, param: str | None = None, retry_after: int | None = None) -> None:
+        assert status in TYPES
+        super().__init__(message)
+        self.status, self.message, self.param, self.retry_after = status, message, param, retry_after
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The body of the response."""
+        return {"error": {"message": self.message, "type": TYPES[self.status], "param": self.param, "code": self.status}}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        found = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        return found | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
+
+
+def unknown(name: str) -> Refusal:
+    """No such model, or none that this caller may know of."""
+    return Refusal(404, f"The model `{shortened(name)}` does not exist; GET /v1/models lists those that do.", param="model")
+
+
+def refusal_of(error: ForewordError) -> Refusal:
+    """A mistake of the caller's, or a lack of room, as an answer."""
+    if isinstance(error, CapacityError):
+        return Refusal(503, str(error), retry_after=LATER)
+    return Refusal(400, str(error))
+
+
+def refusal_for(failed: Failed) -> Refusal:
+    """What an engine says of a request that got no answer, as an answer."""
+    if failed.kind == "capacity":
+        return Refusal(503, failed.message, retry_after=LATER)
+    if failed.kind == "engine":
+        return Refusal(500, failed.message)
+    return Refusal(400, failed.message, param="model" if failed.kind == "task" else None)
+
+
+def shortened(text: str, size: int = 100) -> str:
+    """A caller's text, short enough to be said back."""
+    return text if len(text) <= size else text[: size - 1] + "…"

@@ -1,0 +1,179 @@
+"""What clients may send. Every field is either honoured, known to be harmless, or refused by name."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from foreword.serving.sampling import Sampling
+
+Columns = Annotated[dict[str, str | list[str]], Field(description="the columns of a task's template by name")]
+Input = str | Columns
+Seed = Annotated[int, Field(ge=-(2**62), le=2**62)]
+
+# OpenAI's fields that this server does not honour; any other name is a slip of the pen.
+OTHERS = frozenset(
+    (
+        "audio",
+        "best_of",
+        "echo",
+        "function_call",
+        "functions",
+        "modalities",
+        "parallel_tool_calls",
+        "prediction",
+        "prompt_cache_retention",
+        "reasoning_effort",
+        "suffix",
+        "tool_choice",
+        "tools",
+        "verbosity",
+        "web_search_options",
+    )
+)
+
+
+class Body(BaseModel):
+    """Nothing is guessed: a number in quotes is no number, and an unknown field is an error."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nothing(cls, given: Any) -> Any:
+        """A field of OpenAI's that asks for nothing (null, false, an empty list) is no reason to refuse."""
+        if not isinstance(given, dict):
+            return given
+        return {name: value for name, value in given.items() if name not in OTHERS or value not in (None, False, [], "none")}
+
+
+class StreamOptions(Body):
+    include_usage: bool = Field(False, description="end the stream with a chunk that holds the usage")
+    include_obfuscation: bool | None = None
+
+
+class ResponseFormat(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    type: Literal["text", "json_object", "json_schema"]
+
+
+class Asking(Body):
+    """Whom to ask, and what operators of other servers are told, which changes no answer."""
+
+    model: str = Field(description="a task's name, or the base model's")
+    truncate: bool = Field(False, description="cut a text that is too long, which is refused otherwise")
+    user: str | None = None
+    metadata: dict[str, Any] | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+
+
+class Writing(Asking):
+    """How an answer is written."""
+
+    max_tokens: int | None = Field(None, description="most tokens of an answer; by default the task's own, or 64")
+    temperature: float | None = Field(None, description="0 (greedy, what `foreword predict` says) by default")
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    frequency_penalty: float | None = Field(None, description="only 0; use repetition_penalty")
+    presence_penalty: float | None = Field(None, description="only 0; use repetition_penalty")
+    stop: str | list[str] | None = None
+    seed: Seed | None = None
+    n: Annotated[int, Field(ge=1, le=64)] | None = None
+    logit_bias: dict[str, float] | None = Field(None, description="token ids and what is added to their logits")
+    response_format: ResponseFormat | None = Field(None, description="only text")
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+
+class Completion(Writing):
+    """`POST /v1/completions`"""
+
+    prompt: str | list[str] | list[int] | list[list[int]] | Columns | list[Columns] = Field(
+        description="a text, an object with the task's columns, or token ids (base model); or a list of these"
+    )
+    logprobs: int | None = Field(None, description="how many alternatives to report for each token")
+
+
+class Part(Body):
+    type: Literal["text"]
+    text: str
+
+
+class Message(Body):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[Part]
+    name: str | None = None
+
+    @property
+    def text(self) -> str:
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+class Chat(Writing):
+    """`POST /v1/chat/completions`. A task reads one message of a user; the base model reads a whole conversation in its chat format."""
+
+    messages: list[Message] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(None, description="the same as max_tokens")
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+
+
+class Classification(Asking):
+    """`POST /v1/classify`"""
+
+    input: Input | list[Input] = Field(description="a text, an object with the task's columns, or a list of these")
+
+
+class Tagging(Asking):
+    """`POST /v1/tag`"""
+
+    input: str | list[str | list[str]] = Field(description="a sentence, or a list of sentences, each a text or a list of words")
+
+
+class Question(Body):
+    question: str
+    context: str
+
+
+class Questions(Asking):
+    """`POST /v1/qa`"""
+
+    input: Question | list[Question] = Field(description="a question with its context, or a list of these")
+
+
+class Batch(Body):
+    """`POST /v1/batch`: every input is read by every model. One that fails fails alone."""
+
+    model: str | list[str] = Field(description="a task's name, or a list of names")
+    input: Input | list[Input] = Field(description="a text, an object with columns, or a list of these")
+    truncate: bool = False
+    max_tokens: int | None = None
+    temperature: float | None = None
+    seed: Seed | None = None
+    stop: str | list[str] | None = None
+
+
+class TaskName(Body):
+    """`POST /v1/tasks/load`, `POST /v1/tasks/unload`"""
+
+    name: str
+
+
+def sampling(body: Writing | Batch, *, logprobs: int | None = None, draw: int = 0) -> Sampling:
+    """What a body asks of sampling; the n-th of several answers has the seed + n. Raises UsageError for what cannot be."""
+    names = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
+    given: dict[str, Any] = {name: value for name in names if (value := getattr(body, name, None)) is not None}
+    if isinstance(body, Chat) and body.max_completion_tokens is not None:
+        given["max_tokens"] = body.max_completion_tokens
+    if "seed" in given:
+        given["seed"] += draw
+    if body.stop is not None:
+        given["stop"] = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop)
+    bias = body.logit_bias if isinstance(body, Writing) else None
+    return Sampling(**given, logprobs=logprobs, logit_bias={int(token): value for token, value in (bias or {}).items()})

@@ -1,0 +1,178 @@
+"""Foreword's own endpoints: labels, tags, answers from a text, many at once, and the tasks themselves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from foreword.errors import ForewordError
+from foreword.server import documents
+from foreword.server.asks import Ask, Given, asks, batched
+from foreword.server.flow import ClientGone, Collected, collect, unless_gone
+from foreword.server.refusals import Refusal, refusal_for, refusal_of, unknown
+from foreword.server.routes import ERRORS, GONE, TheService, TheVisit, respond
+from foreword.server.schemas import Asking, Batch, Classification, Question, Questions, Tagging, TaskName
+from foreword.server.service import Service, Visit
+from foreword.server.shapes import Json, extra, usage
+from foreword.server.stream import note
+from foreword.serving.engine import TaskCard
+from foreword.serving.sampling import Sampling
+
+LABELS = ("classify", "classify-head", "multi-label", "regress", "choice", "probe")
+HOMES = {
+    **dict.fromkeys(LABELS, "/v1/classify"),
+    "tag": "/v1/tag",
+    "qa": "/v1/qa",
+    "generate": "/v1/completions",
+    "seq2seq": "/v1/completions",
+}
+
+router = APIRouter(responses=ERRORS)
+
+
+@router.post("/v1/classify", response_model=documents.Labels, tags=["answers"])
+async def classify(body: Classification, request: Request, service: TheService, visit: TheVisit) -> Response:
+    """Labels of texts, or their numbers where the task is a regression."""
+    inputs = body.input if isinstance(body.input, list) else [body.input]
+    return await _listed(request, service, visit, body, inputs, LABELS, _labelled)
+
+
+@router.post("/v1/tag", response_model=documents.Tags, tags=["answers"])
+async def tag(body: Tagging, request: Request, service: TheService, visit: TheVisit) -> Response:
+    """A tag for each word of sentences."""
+    inputs = body.input if isinstance(body.input, list) else [body.input]
+    sentences: list[Given] = [sentence if isinstance(sentence, str) else {"tokens": sentence} for sentence in inputs]
+    return await _listed(request, service, visit, body, sentences, ("tag",), lambda found: {"tags": _value(found)})
+
+
+@router.post("/v1/qa", response_model=documents.Answers, tags=["answers"])
+async def answer(body: Questions, request: Request, service: TheService, visit: TheVisit) -> Response:
+    """Answers to questions, taken from their contexts."""
+    pairs = [body.input] if isinstance(body.input, Question) else body.input
+    return await _listed(request, service, visit, body, [pair.model_dump() for pair in pairs], ("qa",), _value)
+
+
+@router.post("/v1/batch", response_model=documents.Items, tags=["answers"])
+async def batch(body: Batch, request: Request, service: TheService, visit: TheVisit) -> Response:
+    """Many inputs for one task, many tasks over one input, or every input for every task. One that fails fails alone."""
+    inputs = body.input if isinstance(body.input, list) else [body.input]
+    found = await _collected(request, service, visit, batched(service, visit, body, inputs), apart=True)
+    if found is None:
+        return Response(status_code=GONE)
+    return respond({**_head(visit, "batch"), "data": [_item(index, each) for index, each in enumerate(found)], "usage": usage(found)})
+
+
+@router.get("/v1/tasks", response_model=documents.Tasks, tags=["tasks"])
+async def list_tasks(service: TheService, visit: TheVisit) -> Response:
+    """Every task with its state."""
+    return respond({"tasks": [_task(found) for found in service.visible(visit.caller)]})
+
+
+@router.get("/v1/tasks/{name}", response_model=documents.Task, tags=["tasks"])
+async def show_task(name: str, service: TheService, visit: TheVisit) -> Response:
+    """One task with its state."""
+    found = service.engine.card(name) if visit.caller.sees(name) else None
+    if found is None:
+        raise unknown(name)
+    return respond(_task(found))
+
+
+@router.post("/v1/tasks/load", response_model=documents.Task, tags=["tasks"])
+async def load(body: TaskName, service: TheService, visit: TheVisit) -> Response:
+    """Bring a task into memory: its newest version, if the store has another now. Requests under way finish on the old one."""
+    if not visit.caller.sees(body.name):
+        raise unknown(body.name)
+    visit.model = body.name if service.engine.card(body.name) else None
+    try:
+        return respond(_task(await service.engine.load(body.name)))
+    except ForewordError as error:
+        raise unknown(body.name) if service.engine.card(body.name) is None else refusal_of(error) from error
+
+
+@router.post("/v1/tasks/unload", response_model=documents.Task, tags=["tasks"])
+async def unload(body: TaskName, service: TheService, visit: TheVisit) -> Response:
+    """Take a task out of memory, once requests under way have ended; the next request brings it back."""
+    found = service.engine.card(body.name) if visit.caller.sees(body.name) else None
+    if found is None:
+        raise unknown(body.name)
+    visit.model = body.name
+    try:
+        await service.engine.unload(body.name)
+    except ForewordError as error:
+        raise refusal_of(error) from error
+    return respond(_task(service.engine.card(body.name) or found))
+
+
+async def _listed(
+    request: Request,
+    service: Service,
+    visit: Visit,
+    body: Asking,
+    inputs: Sequence[Given],
+    kinds: Sequence[str],
+    facts: Callable[[Collected], Json],
+) -> Response:
+    """One answer for each input, all by one task of these kinds."""
+    card = service.find(body.model, visit.caller)
+    if card is None or (card.kind and card.kind not in kinds):
+        kind, home = ("text", "/v1/completions") if card is None else (card.kind, HOMES.get(card.kind, "/v1/batch"))
+        raise Refusal(400, f"`{body.model}` is for {kind}, not for what {request.url.path} answers; use {home}.", param="model")
+    made = asks(service, visit, [(body.model, card)], inputs, [Sampling()], truncate=body.truncate)
+    found = await _collected(request, service, visit, made, apart=False)
+    if found is None:
+        return Response(status_code=GONE)
+    data = [{"index": index, **facts(each)} for index, each in enumerate(found)]
+    return respond({**_head(visit, "list"), "model": body.model, "data": data, "usage": usage(found)})
+
+
+async def _collected(request: Request, service: Service, visit: Visit, made: Sequence[Ask], *, apart: bool) -> list[Collected] | None:
+    """Whole answers, None if the client has left."""
+    try:
+        found = await unless_gone(request.receive, collect(service, made, apart=apart))
+    except ClientGone:
+        visit.outcome = "cancelled"
+        return None
+    note(visit, found)
+    return found
+
+
+def _head(visit: Visit, prefix: str) -> Json:
+    return {"id": f"{prefix}-{visit.id}", "object": "list", "created": int(time.time())}
+
+
+def _labelled(found: Collected) -> Json:
+    assert found.answer is not None
+    value = found.answer.value
+    more: Json = {"labels": value} if isinstance(value, list) else {"value": value} if isinstance(value, int | float) else {}
+    return {"label": found.text, "scores": dict(found.answer.scores), **more}
+
+
+def _value(found: Collected) -> Any:
+    assert found.answer is not None
+    return found.answer.value
+
+
+def _item(index: int, found: Collected) -> Json:
+    where = {"index": index, "model": found.ask.model, "input": found.ask.input}
+    if found.failed is not None:
+        return where | refusal_for(found.failed).document
+    assert found.done is not None
+    return {**where, "text": found.text, "finish_reason": found.done.reason, **extra(found)}
+
+
+def _task(card: TaskCard) -> Json:
+    return {
+        "name": card.name,
+        "kind": card.kind,
+        "columns": list(card.columns),
+        "base": card.base,
+        "root": card.root,
+        "state": card.place,
+        "digest": card.digest,
+        "num_bytes": card.num_bytes,
+        "problem": card.problem,
+    }
