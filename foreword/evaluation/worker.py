@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from foreword.adapters.folder import TENSORS
-from foreword.backbone.families import check_site
 from foreword.backbone.frozen import FrozenModel
 from foreword.backbone.learned import Learned
 from foreword.backbone.load import load
 from foreword.backbone.quiet import quiet
-from foreword.errors import DivergedError, ForewordError, UsageError
+from foreword.errors import DivergedError, ForewordError
 from foreword.evaluation import latency, memory
 from foreword.evaluation.evaluate import Reader
 from foreword.evaluation.setting import Setting
@@ -37,6 +36,7 @@ from foreword.tasks.placed import of_each
 from foreword.tasks.registry import task_from_dict
 from foreword.tasks.templated import TemplateTask
 from foreword.training.loop import FitResult, fit
+from foreword.training.start import suited
 
 Event = dict[str, Any]
 Tell = Callable[[Event], None]
@@ -120,11 +120,8 @@ def _check(bench: Bench, recipe: Recipe, is_written: bool) -> None:
     if is_written:
         bench.few_shot(recipe.shots, 0) if recipe.shots else bench.zero_shot()
         return
-    check_site(recipe.prompt, bench.model.shape)
-    task = bench.task.suited(bench.model, recipe.prompt)
+    suited(bench.task, recipe, bench.model)
     reading(recipe.prompt, bench.model, bench.setting.plan.max_length)
-    if not recipe.trains and task.head is None:
-        raise UsageError(f"method '{recipe.method}' trains nothing of task '{task.kind}', which has no head.")
 
 
 def run(job: dict[str, Any], tell: Tell) -> Event:

@@ -62,13 +62,14 @@ def judge(task: Task, model: FrozenModel, learned: Learned, exam: Exam, *, batch
     return {**task.score(answers, exam.targets), "loss": metrics.mean(costs)}
 
 
-@torch.inference_mode()
 def losses(task: Task, model: FrozenModel, learned: Learned, lessons: Sequence[Lesson], batch_size: int) -> Iterator[float]:
     """Mean loss of each lesson, shortest first."""
     order = _by_length(lessons)
     for begin in range(0, len(order), batch_size):
-        costs = task.losses(model, learned, [lessons[i] for i in order[begin : begin + batch_size]])
-        yield from (float(part.mean()) for part in costs.losses.cpu().split(costs.sizes))
+        with torch.inference_mode():  # around the work only: a generator's caller keeps its own mode
+            costs = task.losses(model, learned, [lessons[i] for i in order[begin : begin + batch_size]])
+            found = [float(part.mean()) for part in costs.losses.cpu().split(costs.sizes)]
+        yield from found
 
 
 def _by_length(things: Sequence[Lesson] | Sequence[Question]) -> list[int]:

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from foreword.adapters.adapter import Adapter
-from foreword.backbone.families import check_site
 from foreword.backbone.frozen import FrozenModel
-from foreword.errors import DivergedError, TrainingError, UsageError
+from foreword.errors import DivergedError, TrainingError
 from foreword.recipe import LoraSpec, Recipe
 from foreword.specs import PromptSpec
 from foreword.tasks import data
@@ -31,7 +30,7 @@ from foreword.training.plan import TrainPlan
 from foreword.training.processes import Processes
 from foreword.training.record import Listener, peak_memory, versions
 from foreword.training.sampler import BucketSampler
-from foreword.training.start import settled, start
+from foreword.training.start import settled, start, suited
 from foreword.training.watch import LossWatch
 
 
@@ -101,12 +100,9 @@ class Run:
         out: Path | None,
         listener: Listener | None,
     ) -> None:
-        check_site(recipe.prompt, model.shape)
         self.recipe, self.lora = settled(recipe, model)
         self.base, self.plan, self.out = model, plan, out
-        self.task = task.suited(model, recipe.prompt)
-        if not recipe.trains and self.task.head is None:
-            raise UsageError(f"method '{recipe.method}' trains nothing of task '{task.kind}', which has no head; evaluate it as it is.")
+        self.task = suited(task, self.recipe, model)
         self.how: Reading = reading(recipe.prompt, model, plan.max_length)
         self.begun, self.before = time.monotonic(), 0.0
         self.folder = None if out is None else checkpoint.folder(out)

@@ -13,7 +13,10 @@ from foreword.adapters.peft import read_numbers
 from foreword.adapters.peft_lora import read_lora
 from foreword.backbone import weights
 from foreword.backbone.batch import collate
+from foreword.backbone.families import check_site
 from foreword.backbone.frozen import FrozenModel
+from foreword.errors import UsageError
+from foreword.methods import WRITTEN
 from foreword.prompts import init
 from foreword.prompts.head import Head, HeadSpec
 from foreword.prompts.init import Material
@@ -25,6 +28,22 @@ from foreword.tasks.base import Lesson, Task
 from foreword.training.tuning import Tuning
 
 _PROBES = 16  # lessons whose states give a head its scale
+
+
+def suited(task: Task, recipe: Recipe, model: FrozenModel) -> Task:
+    """The task as this model reads it with what the recipe trains.
+
+    Raises ModelError for a model that keeps no laws at the prompt's site or cannot do the task, UsageError where nothing would be trained.
+    """
+    check_site(recipe.prompt, model.shape)
+    found = task.suited(model, recipe.prompt)
+    if recipe.method in WRITTEN and found.head is not None:
+        raise UsageError(
+            f"method '{recipe.method}' is a written prompt, but a '{task.kind}' task has a head, which must be trained; use head-only."
+        )
+    if not recipe.trains and found.head is None:
+        raise UsageError(f"method '{recipe.method}' trains nothing of task '{task.kind}', which has no head; evaluate it as it is.")
+    return found
 
 
 def settled(recipe: Recipe, base: FrozenModel) -> tuple[Recipe, dict[str, Tensor] | None]:

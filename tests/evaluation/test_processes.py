@@ -141,7 +141,9 @@ def test_what_a_task_cannot_do_is_refused_before_any_run(work: Processes, folder
     }
     asked = job(folder, WORDS, "lora", tmp_path)
     found = work({"do": "look", "setting": asked["setting"], "recipes": {"head-only": named("head-only").to_dict()}, "written": []}, silent)
-    assert found["refused"] == {"head-only": "method 'head-only' trains nothing of task 'classify', which has no head."}
+    assert found["refused"] == {
+        "head-only": "method 'head-only' trains nothing of task 'classify', which has no head; evaluate it as it is."
+    }
 
 
 def test_data_that_no_method_can_read_is_refused(work: Processes, folder: Path, tmp_path: Path) -> None:
