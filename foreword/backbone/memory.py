@@ -32,6 +32,7 @@ class Arena:
     def num_bytes(self) -> int:
         return sum(tensor.nbytes for tensor in (*self.keys, *self.values))
 
+    @torch.inference_mode()
     def resize(self, capacity: int) -> None:
         """Make room for C tokens, or give room at the end back; what stands below stays."""
         for side in (self.keys, self.values):
@@ -41,6 +42,7 @@ class Arena:
                 new[:kept] = old[:kept]
                 side[layer] = new
 
+    @torch.inference_mode()
     def put(self, places: Int[Tensor, " P"], prefix: KVPrefix) -> None:
         """Store a prefix; layers that it leaves out keep nothing there."""
         for layer in range(len(self.keys)):
@@ -69,6 +71,7 @@ class Slots:
     def num_bytes(self) -> int:
         return sum(tensor.nbytes for tensor in (*self.keys, *self.values))
 
+    @torch.inference_mode()
     def grow(self, length: int) -> None:
         """Make every place L tokens long."""
         for side in (self.keys, self.values):
@@ -77,6 +80,7 @@ class Slots:
                 new[:, :, : old.shape[2]] = old
                 side[layer] = new
 
+    @torch.inference_mode()
     def move(self, source: int, target: int, length: int) -> None:
         """Copy one sequence's first tokens to another place, so that the sequences at work stand together."""
         for side in (self.keys, self.values):

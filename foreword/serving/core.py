@@ -14,17 +14,20 @@ from foreword.backbone.frozen import FrozenModel
 from foreword.backbone.step import Context
 from foreword.errors import ForewordError
 from foreword.prompts.template import Row
+from foreword.serving.answers import Whole, answer
 from foreword.serving.places import Places
 from foreword.serving.prefixes import Key, PrefixPool
-from foreword.serving.request import Answer, Done, Event, Failed, Request
+from foreword.serving.request import END, Done, Event, Failed, Request
 from foreword.serving.resident import Resident
 from foreword.serving.runner import Runner, Stored
 from foreword.serving.sequence import Sequence as Running
 from foreword.serving.sequence import open_sequence
-from foreword.tasks.judge import predictions
 
 Emit = Callable[[Event], None]
 PREFILL_TOKENS = 4096  # columns × rows of one prefill, so that a burst of long texts neither stalls the running sequences nor fills memory
+
+VIEW_SEQUENCES = 8  # of a task with weights of its own, which share no batch with others
+WHOLE_AT_ONCE = 128  # answers given whole between two tokens of the others
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +52,7 @@ class Core:
         self.stored: dict[Key, Stored] = {}
         self.waiting: deque[Waiting] = deque()
         self.running: list[Running] = []
+        self.views: dict[Key, Core] = {}  # a task with weights of its own has a core of its own
         self.retired: set[Key] = set()
         self.context: Context | None = None
         self.steps = self.evictions = 0
@@ -56,7 +60,19 @@ class Core:
     @property
     def busy(self) -> bool:
         """Whether a step would do anything."""
-        return bool(self.running) or any(entry.key is None or entry.key in self.tasks for entry in self.waiting)
+        return (
+            bool(self.running)
+            or any(entry.key is None or entry.key in self.tasks for entry in self.waiting)
+            or any(view.busy for view in self.views.values())
+        )
+
+    @property
+    def under_way(self) -> list[Request]:
+        """Requests that have begun."""
+        inside = [
+            request for view in list(self.views.values()) for request in (*view.under_way, *(entry.request for entry in view.waiting))
+        ]
+        return [*(sequence.request for sequence in list(self.running)), *inside]
 
     @property
     def wanted(self) -> list[Key]:
@@ -75,6 +91,8 @@ class Core:
         for sequence in [sequence for sequence in self.running if sequence.request.id == request_id]:
             sequence.finish("cancelled")
             self._leave(sequence)
+        for view in self.views.values():
+            view.cancel(request_id)
 
     def install(self, task: Resident, *, pinned: bool = False) -> None:
         """Bring a task into memory, for whichever requests wait for it; others leave for it. Raises CapacityError where there is no room."""
@@ -84,7 +102,10 @@ class Core:
         for gone in self.pool.admit(task.key, task.num_bytes, pinned=pinned):
             self._forget(gone)
             self.evictions += 1
-        if task.prefix is not None and task.writes:
+        if task.writes and task.model is not self.model:
+            view = self.views[task.key] = Core(task.model, max_sequences=VIEW_SEQUENCES, prefix_bytes=task.num_bytes)
+            view.install(task)
+        elif task.prefix is not None and task.writes:
             taken = self.places.take(task.prefix.length)
             self.runner.arena.put(torch.tensor(taken, device=self.model.device), task.prefix)
             lasting = task.prefix.window == "pinned"
@@ -113,15 +134,19 @@ class Core:
         self.steps += 1
         joining, whole = self._admit()
         if whole:
-            self._answer(whole)
+            answer(self.model, whole)
         if joining:
             self._guarded(joining, lambda: self._prefill(joining))
         elif self.running:
             self._guarded(list(self.running), self._decode)
+        for view in self.views.values():
+            if view.busy:
+                view.step()
         self._retire_free()
 
     def _forget(self, key: Key) -> None:
         del self.tasks[key]
+        self.views.pop(key, None)
         if key in self.stored:
             self.places.free(self.stored.pop(key).places)
         self.retired.discard(key)
@@ -131,21 +156,25 @@ class Core:
             if self.pool.drop(key):
                 self._forget(key)
 
-    def _admit(self) -> tuple[list[Running], list[Waiting]]:
+    def _admit(self) -> tuple[list[Running], list[Whole]]:
         """Requests that join now, in the order of their arrival, as far as places go; and those that are answered at once.
 
         A request whose task is not in memory yet holds nobody up.
         """
         joining: list[Running] = []
-        whole: list[Waiting] = []
+        whole: list[Whole] = []
         widest = 0
         for entry in list(self.waiting):
             task = None if entry.key is None else self.tasks.get(entry.key)
             if entry.key is not None and task is None:
                 continue
             if task is not None and not task.writes:
-                whole.append(entry)
-                self.waiting.remove(entry)
+                if len(whole) < WHOLE_AT_ONCE:
+                    whole.append(Whole(entry.request, task, entry.emit))
+                    self.waiting.remove(entry)
+                continue
+            if entry.key in self.views:
+                self._lend(entry, entry.key)
                 continue
             if len(self.running) + len(joining) >= self.max_sequences:
                 continue
@@ -165,6 +194,19 @@ class Core:
             joining.append(sequence)
             self.waiting.remove(entry)
         return joining, whole
+
+    def _lend(self, entry: Waiting, key: Key) -> None:
+        """Hand a request to the core of a task with weights of its own; the task stays in memory until it has ended."""
+        name = entry.request.id
+
+        def emit(event: Event) -> None:
+            if isinstance(event, END):
+                self.pool.release(key, name)
+            entry.emit(event)
+
+        self.waiting.remove(entry)
+        self.pool.acquire(key, name)
+        self.views[key].add(entry.request, key, emit)
 
     def _prefill(self, joining: list[Running]) -> None:
         first = len(self.running)
@@ -212,32 +254,6 @@ class Core:
     def _recount(self) -> None:
         self.context = self.runner.context([sequence.stored for sequence in self.running])
 
-    def _answer(self, whole: list[Waiting]) -> None:
-        """Answer requests of tasks that write no text, task by task."""
-        by_task: dict[Key, list[Waiting]] = {}
-        for entry in whole:
-            by_task.setdefault(entry.key, []).append(entry)  # type: ignore[arg-type]
-        for key, entries in by_task.items():
-            self._answer_task(self.tasks[key], entries)
-
-    def _answer_task(self, task: Resident, entries: list[Waiting]) -> None:
-        asked = []
-        for entry in entries:
-            try:
-                question, _ = task.task.ask(entry.request.example, task.model, task.how, truncate=entry.request.truncate)
-                asked.append((question, entry.emit))
-            except ForewordError as error:
-                entry.emit(Failed("request", str(error)))
-        try:
-            found = predictions(task.task, task.model, task.learned, [question for question, _ in asked], 32)
-        except Exception as error:  # a fault in one task's step must not stop the engine
-            for _, emit in asked:
-                emit(Failed("engine", f"the step failed ({type(error).__name__}: {error})."))
-            return
-        for (question, emit), each in zip(asked, found, strict=True):
-            emit(Answer(each.text, each.value, each.scores))
-            emit(Done("stop", sum(len(row.ids) for row in question.rows), 0))
-
     def _guarded(self, sequences: list[Running], work: Callable[[], None]) -> None:
         try:
             work()
@@ -257,4 +273,6 @@ class Core:
         assert len(set(taken)) == len(taken), "two prefixes share a place"
         assert set(self.tasks) == {entry.key for entry in self.pool}, "a task is in memory without a place in the books"
         readers = {reader for entry in self.pool for reader in entry.readers}
-        assert readers == {s.request.id for s in self.running if s.task is not None}, "a reader has gone"
+        assert readers == {request.id for request in self.under_way if request.task is not None}, "a reader has gone"
+        for view in self.views.values():
+            view.check()

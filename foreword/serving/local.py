@@ -146,7 +146,7 @@ class LocalEngine:
                 await self._asked(lambda: self.core.install(task, pinned=pinned))
                 return
             except CapacityError:
-                if not self.core.running:
+                if not self.core.under_way:
                     raise
                 await asyncio.sleep(0.02)
 
@@ -177,11 +177,12 @@ class LocalEngine:
         """Counts at this moment."""
         core = self.core
         by_task: dict[str, int] = {}
-        for sequence in list(core.running):
-            name = sequence.request.task or self.model.name
+        under_way = core.under_way
+        for request in under_way:
+            name = request.task or self.model.name
             by_task[name] = by_task.get(name, 0) + 1
         return Stats(
-            running=len(core.running),
+            running=len(under_way),
             waiting=len(core.waiting),
             tasks=len(self.registry),
             resident=len(core.tasks),

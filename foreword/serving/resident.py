@@ -22,7 +22,8 @@ from foreword.tasks.registry import task_from_dict
 @dataclass(frozen=True, eq=False)
 class Resident:
     """One version of a task. A leading prompt is a `prefix` [K, P, D] by layer that swallows the first `swallowed` tokens of every row;
-    soft tokens inside or behind the text stay `soft`. `learned` is the whole of it, for tasks that write no text.
+    soft tokens inside or behind the text stay `soft`. `learned` is the whole of it, for tasks that write no text. `weight_bytes` are those of
+    LoRA or other weights of its own, which make `model` a view of the base.
     """
 
     key: Key
@@ -33,10 +34,15 @@ class Resident:
     prefix: KVPrefix | None = None
     soft: EmbeddingPrefix | None = None
     swallowed: int = 0
+    weight_bytes: int = 0
 
     @property
     def num_bytes(self) -> int:
-        """Bytes that this task takes: its prefix as the arena stores it, else what was learned, as it is."""
+        """Bytes that this task takes: its prefix as the arena stores it, else what was learned, as it is; and weights of its own."""
+        return self.weight_bytes + self._prompt_bytes
+
+    @property
+    def _prompt_bytes(self) -> int:
         if self.prefix is not None and self.writes:
             width = sum(kv.width for kv in self.model.shape.kv)
             return self.prefix.length * width * torch.finfo(self.model.dtype).bits // 8
@@ -53,7 +59,7 @@ class Resident:
     @property
     def writes(self) -> bool:
         """Whether the task's answers are written token by token."""
-        return isinstance(self.task, Generate)
+        return isinstance(self.task, Generate) and self.model.shape.kind == "causal"
 
     def light(self) -> Resident:
         """The same without a prefix that stands in the arena."""
@@ -70,17 +76,18 @@ class Resident:
             adapter.model(model),
             adapter.learned(),
         )
-        plain = cls(key, task, how, view, learned)
+        own = sum(tensor.nbytes for name, tensor in adapter.tensors.items() if view is not model and name.startswith(("lora.", "full.")))
+        plain = cls(key, task, how, view, learned, weight_bytes=own)
         tokens = learned.tokens
         if isinstance(tokens, KVPrefix):
-            return cls(key, task, how, view, learned, prefix=tokens)
+            return replace(plain, prefix=tokens)
         if not isinstance(tokens, EmbeddingPrefix) or not isinstance(task, Generate) or model.shape.kind != "causal":
             return plain
         if not task.template.leading or "kv" not in family_of(model.shape.family).sites:
-            return cls(key, task, how, view, learned, soft=tokens)
+            return replace(plain, soft=tokens)
         head = task.template.render(dict.fromkeys(task.columns, ""), view.tokenizer, how.soft)
         prefix, swallowed = compile_prompt(view, tokens, head)
-        return cls(key, task, how, view, learned, prefix=prefix, swallowed=swallowed)
+        return replace(plain, prefix=prefix, swallowed=swallowed)
 
     def rest(self, row: Row) -> Row:
         """What of a row is still to be read once the prefix stands."""

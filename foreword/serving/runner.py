@@ -34,7 +34,7 @@ class Stored:
 class Runner:
     """Sequences stand in slots 0 … B-1. `stored`, `starts` and `offset` describe them; the caller keeps what they mean."""
 
-    def __init__(self, model: FrozenModel, *, max_sequences: int = 64, length: int = 128) -> None:
+    def __init__(self, model: FrozenModel, *, max_sequences: int = 64, length: int = 0) -> None:
         self.model = model
         self.arena = Arena(model.shape, model.dtype, model.device)
         self.slots = Slots(model.shape, max_sequences, length, model.dtype, model.device)
@@ -88,7 +88,7 @@ class Runner:
     def fit(self, length: int) -> None:
         """Make places long enough for sequences of so many tokens."""
         if length > self.slots.length:
-            self.slots.grow(max(length, 2 * self.slots.length))
+            self.slots.grow(max(length, 2 * self.slots.length, 64))
 
     def _step(
         self,

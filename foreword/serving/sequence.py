@@ -91,6 +91,8 @@ def open_sequence(request: Request, task: Resident | None, model: FrozenModel, e
     """A request as a sequence that may be read; raises DataError for a text that is too long or empty."""
     asked = request.sampling.max_tokens
     if task is None:
+        if model.shape.kind != "causal":
+            raise DataError(f"{model.name} is no causal model, so it cannot go on from a text; ask one of its tasks.")
         text = request.example.get("text", "")
         ids = request.ids or (*model.tokenizer.opening, *model.tokenizer.encode(text))
         limit = asked or DEFAULT_TOKENS

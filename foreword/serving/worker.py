@@ -93,7 +93,7 @@ class Worker:
         try:
             self.core.install(self._ready[key])
         except CapacityError as error:
-            if self.core.running:
+            if self.core.under_way:
                 return  # it waits until others have left
             self.core.refuse(key, Failed("capacity", str(error)))
         del self._ready[key]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, final
 
@@ -13,16 +13,16 @@ from torch import Tensor
 from foreword.backbone.frozen import FrozenModel
 from foreword.backbone.learned import Learned
 from foreword.errors import DataError
-from foreword.prompts.head import HeadSpec
+from foreword.prompts.head import Head, HeadSpec
 from foreword.prompts.init import Material
 from foreword.prompts.template import Row
 from foreword.specs import PromptSpec
 from foreword.tasks import metrics
 from foreword.tasks.base import Costs, Example, Lesson, Prediction, Question, Reading, Task
-from foreword.tasks.headed import HeadTask, check_fits, check_pooling, resolved, row_of
+from foreword.tasks.headed import HeadTask, Seen, check_fits, check_pooling, look, pool, resolved, row_of
 from foreword.tasks.listed import cell, parsed, short
 from foreword.tasks.metrics import Score
-from foreword.tasks.texts import ENDLESS, pooled
+from foreword.tasks.texts import ENDLESS
 
 
 @final
@@ -75,26 +75,26 @@ class Choice(HeadTask):
         return tuple(rows), cut
 
     def losses(self, model: FrozenModel, learned: Learned, lessons: Sequence[Lesson]) -> Costs:
-        logits = self._logits(model, learned, [lesson.rows for lesson in lessons])
+        seen = look(model, learned.tokens, [row for lesson in lessons for row in lesson.rows])
+        logits = self._logits(learned.needed_head(), seen, [len(lesson.rows) for lesson in lessons])
         targets = torch.tensor([int(lesson.target[0]) for lesson in lessons], device=logits.device)
         found = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
         return Costs(found, torch.ones_like(found), [1] * len(lessons))
 
-    def _logits(self, model: FrozenModel, learned: Learned, groups: Sequence[tuple[Row, ...]]) -> Float[Tensor, "B C"]:
+    def _logits(self, head: Head, seen: Seen, sizes: Sequence[int]) -> Float[Tensor, "B C"]:
         """The head's number for each choice, -∞ where an example has fewer than others."""
-        found = pooled(model, learned, [row for rows in groups for row in rows], self.pooling)[:, 0]
-        parts = list(found.split([len(rows) for rows in groups]))
+        parts = list(head(pool(seen, self.pooling))[:, 0].split(list(sizes)))
         return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=-float("inf"))
 
-    def predict(self, model: FrozenModel, learned: Learned, questions: Sequence[Question], batch_size: int) -> Iterator[Prediction]:
-        for begin in range(0, len(questions), batch_size):
-            part = questions[begin : begin + batch_size]
-            with torch.inference_mode():
-                shares = self._logits(model, learned, [question.rows for question in part]).softmax(1).cpu()
-            for question, row in zip(part, shares.tolist(), strict=True):
-                choices = question.notes
-                best = max(range(len(choices)), key=row.__getitem__)
-                yield Prediction(choices[best], dict(zip(choices, row, strict=False)), value={"label": choices[best], "index": best})
+    def read(self, head: Head, questions: Sequence[Question], seen: Seen) -> list[Prediction]:
+        shares = self._logits(head, seen, [len(question.rows) for question in questions]).softmax(1).tolist()
+        predictions = []
+        for question, row in zip(questions, shares, strict=True):
+            choices = question.notes
+            best = max(range(len(choices)), key=row.__getitem__)
+            found = {"label": choices[best], "index": best}
+            predictions.append(Prediction(choices[best], dict(zip(choices, row, strict=False)), value=found))
+        return predictions
 
     def score(self, predictions: Sequence[Prediction], targets: Sequence[str]) -> dict[str, Score]:
         right = [float(p.value["index"] == index_of(text, list(p.scores))) for p, text in zip(predictions, targets, strict=True)]

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, final
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from foreword.backbone.encoded import Encoded
 from foreword.backbone.frozen import FrozenModel
 from foreword.backbone.learned import Learned
 from foreword.errors import DataError
-from foreword.prompts.head import HeadSpec
+from foreword.prompts.head import Head, HeadSpec
 from foreword.prompts.init import Material
 from foreword.specs import PromptSpec
 from foreword.tasks import metrics
 from foreword.tasks.base import Costs, Example, Lesson, Prediction, Question, Reading, Task
-from foreword.tasks.headed import HeadTask, check_fits, check_pooling, pool, resolved, row_of, states
+from foreword.tasks.headed import HeadTask, Seen, check_fits, check_pooling, look, pool, resolved, row_of
 from foreword.tasks.metrics import Score
 
 
@@ -86,22 +84,18 @@ class HeadClassify(HeadTask):
         return example[name]
 
     def losses(self, model: FrozenModel, learned: Learned, lessons: Sequence[Lesson]) -> Costs:
-        logits = self._logits(model, learned, [lesson.rows[0] for lesson in lessons])
+        logits = learned.needed_head()(pool(look(model, learned.tokens, [lesson.rows[0] for lesson in lessons]), self.pooling))
         targets = torch.tensor([int(lesson.target[0]) for lesson in lessons], device=logits.device)
         found = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
         return Costs(found, torch.ones_like(found), [1] * len(lessons))
 
-    def _logits(self, model: FrozenModel, learned: Learned, rows: Sequence[Any]) -> Float[Tensor, "B C"]:
-        return learned.needed_head()(pool(*states(model, learned, rows), self.pooling))
-
-    def predict(self, model: FrozenModel, learned: Learned, questions: Sequence[Question], batch_size: int) -> Iterator[Prediction]:
-        for begin in range(0, len(questions), batch_size):
-            with torch.inference_mode():
-                logits = self._logits(model, learned, [question.rows[0] for question in questions[begin : begin + batch_size]])
-                logs = logits.log_softmax(1).cpu()
-            for row in logs:
-                costs = dict(zip(self.labels, (-row).tolist(), strict=True))
-                yield Prediction(self.labels[int(row.argmax())], dict(zip(self.labels, row.exp().tolist(), strict=True)), costs)
+    def read(self, head: Head, questions: Sequence[Question], seen: Seen) -> list[Prediction]:
+        logs = head(pool(seen, self.pooling)).log_softmax(1).cpu()
+        found = []
+        for best, costs, shares in zip(logs.argmax(1).tolist(), (-logs).tolist(), logs.exp().tolist(), strict=True):
+            costs, shares = (dict(zip(self.labels, row, strict=True)) for row in (costs, shares))
+            found.append(Prediction(self.labels[int(best)], shares, costs))
+        return found
 
     def score(self, predictions: Sequence[Prediction], targets: Sequence[str]) -> dict[str, Score]:
         predicted = [p.text for p in predictions]

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from foreword.backbone.batch import collate
 from foreword.backbone.encoded import Encoded
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen import FrozenModel, Tokens
 from foreword.backbone.learned import Learned
 from foreword.errors import DataError, ModelError, UsageError
+from foreword.prompts.head import Head
 from foreword.prompts.template import Row
 from foreword.specs import PromptSpec
-from foreword.tasks.base import Reading, Task
+from foreword.tasks.base import Prediction, Question, Reading, Task
 
 Pooling = str  # one of POOLINGS
 POOLINGS = ("auto", "first", "last", "mean")
@@ -31,6 +35,66 @@ class HeadTask(Task):
                 "use label words or seq2seq there, or an encoder or causal model here."
             )
         return self
+
+    @abstractmethod
+    def read(self, head: Head, questions: Sequence[Question], seen: Seen) -> list[Prediction]:
+        """Answers from the states of the questions' rows, in order."""
+
+    def predict(self, model: FrozenModel, learned: Learned, questions: Sequence[Question], batch_size: int) -> Iterator[Prediction]:
+        for part in _runs(questions, batch_size):
+            with torch.inference_mode():  # around the work only: a generator's caller keeps its own mode
+                rows = [row for question in part for row in question.rows]
+                pieces = [look(model, learned.tokens, rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]
+                found = self.read(learned.needed_head(), part, Seen.joined(pieces))
+            yield from found
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the frozen model made of rows: its last states at their own tokens, which of those are no pads, and their labels (-100: none)."""
+
+    states: Float[Tensor, "R T H"]
+    mask: Bool[Tensor, "R T"]
+    labels: Int[Tensor, "R T"]
+
+    @classmethod
+    def joined(cls, pieces: Sequence[Seen]) -> Seen:
+        """Pieces one below the other; rows end in the last column."""
+        if len(pieces) == 1:
+            return pieces[0]
+        width = max(piece.mask.shape[1] for piece in pieces)
+
+        def side(name: str, blank: float) -> Tensor:
+            parts = [getattr(piece, name) for piece in pieces]
+            edges = [(0, 0) * (part.ndim - 2) + (width - part.shape[1], 0) for part in parts]
+            return torch.cat([pad(part, edge, value=blank) for part, edge in zip(parts, edges, strict=True)])
+
+        return cls(side("states", 0), side("mask", False), side("labels", -100))
+
+    def of(self, rows: Sequence[int]) -> Seen:
+        """Some of the rows."""
+        index = torch.tensor(rows, device=self.mask.device)
+        return Seen(self.states[index], self.mask[index], self.labels[index])
+
+
+def look(model: FrozenModel, tokens: Tokens, rows: Sequence[Row]) -> Seen:
+    """Read rows, all with the same virtual tokens or each with its own."""
+    batch = collate(rows, pad=model.tokenizer.pad).to(model.device)
+    return Seen(model.hidden(batch, tokens), batch.mask, batch.labels)
+
+
+def _runs(questions: Sequence[Question], batch_size: int) -> Iterator[list[Question]]:
+    """Questions in runs of at most `batch_size` rows, where none has more by itself."""
+    part: list[Question] = []
+    rows = 0
+    for question in questions:
+        if part and rows + len(question.rows) > batch_size:
+            yield part
+            part, rows = [], 0
+        part.append(question)
+        rows += len(question.rows)
+    if part:
+        yield part
 
 
 def row_of(encoded: Encoded, model: FrozenModel, how: Reading, labels: Sequence[int] = ()) -> Row:
@@ -52,14 +116,9 @@ def check_fits(encoded: Encoded, needed: int, model: FrozenModel, how: Reading, 
         )
 
 
-def states(model: FrozenModel, learned: Learned, rows: Sequence[Row]) -> tuple[Float[Tensor, "B T H"], Bool[Tensor, "B T"]]:
-    """The last states of rows at their own tokens, and which of them are no pads; rows end in their last column."""
-    batch = collate(rows, pad=model.tokenizer.pad).to(model.device)
-    return model.hidden(batch, learned.tokens), batch.mask
-
-
-def pool(states: Float[Tensor, "B T H"], mask: Bool[Tensor, "B T"], how: str) -> Float[Tensor, "B H"]:
+def pool(seen: Seen, how: str) -> Float[Tensor, "R H"]:
     """One state for a row: of its first token ([CLS]), of its last, or the mean of all; pads never take part."""
+    states, mask = seen.states, seen.mask
     if how == "mean":
         weights = mask[:, :, None].float()
         return (states.float() * weights).sum(1) / weights.sum(1)

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, final
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from foreword.backbone.frozen import FrozenModel
 from foreword.backbone.learned import Learned
 from foreword.errors import DataError, UsageError
-from foreword.prompts.head import HeadSpec
+from foreword.prompts.head import Head, HeadSpec
 from foreword.prompts.init import Material
 from foreword.specs import PromptSpec
 from foreword.tasks.base import Costs, Example, Lesson, Prediction, Question, Reading, Task
-from foreword.tasks.headed import HeadTask, check_pooling, resolved, row_of
+from foreword.tasks.headed import HeadTask, Seen, check_pooling, look, pool, resolved, row_of
 from foreword.tasks.listed import several
 from foreword.tasks.metrics import Score
 from foreword.tasks.set_metrics import set_scores
-from foreword.tasks.texts import ask, encode, pooled, text_columns
+from foreword.tasks.texts import ask, encode, text_columns
 
 
 @final
@@ -81,22 +79,17 @@ class MultiLabel(HeadTask):
         return ask(example, self.columns, model, how, truncate=truncate)
 
     def losses(self, model: FrozenModel, learned: Learned, lessons: Sequence[Lesson]) -> Costs:
-        logits = self._logits(model, learned, [lesson.rows[0] for lesson in lessons])
+        logits = learned.needed_head()(pool(look(model, learned.tokens, [lesson.rows[0] for lesson in lessons]), self.pooling))
         targets = torch.tensor([lesson.target for lesson in lessons], device=logits.device)
         found = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
         return Costs(found, torch.ones_like(found), [1] * len(lessons))
 
-    def _logits(self, model: FrozenModel, learned: Learned, rows: Sequence[Any]) -> Float[Tensor, "B C"]:
-        return pooled(model, learned, rows, self.pooling)
-
-    def predict(self, model: FrozenModel, learned: Learned, questions: Sequence[Question], batch_size: int) -> Iterator[Prediction]:
-        for begin in range(0, len(questions), batch_size):
-            rows = [question.rows[0] for question in questions[begin : begin + batch_size]]
-            with torch.inference_mode():
-                shares = self._logits(model, learned, rows).sigmoid().tolist()
-            for row in shares:
-                found = [label for label, share in zip(self.labels, row, strict=True) if share >= self.threshold]
-                yield Prediction("|".join(found), dict(zip(self.labels, row, strict=True)), value=found)
+    def read(self, head: Head, questions: Sequence[Question], seen: Seen) -> list[Prediction]:
+        predictions = []
+        for row in head(pool(seen, self.pooling)).sigmoid().tolist():
+            found = [label for label, share in zip(self.labels, row, strict=True) if share >= self.threshold]
+            predictions.append(Prediction("|".join(found), dict(zip(self.labels, row, strict=True)), value=found))
+        return predictions
 
     def score(self, predictions: Sequence[Prediction], targets: Sequence[str]) -> dict[str, Score]:
         meant = [frozenset(several({self.target: text}, self.target)) for text in targets]

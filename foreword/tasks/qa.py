@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, final
 
@@ -10,23 +10,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from foreword.backbone.batch import collate
 from foreword.backbone.frozen import FrozenModel
 from foreword.backbone.learned import Learned
 from foreword.errors import DataError, UsageError
-from foreword.prompts.head import HeadSpec
+from foreword.prompts.head import Head, HeadSpec
 from foreword.prompts.init import Material
-from foreword.prompts.template import Row
 from foreword.tasks.answers import checked_answers, parse_answers
 from foreword.tasks.base import Costs, Example, Lesson, Prediction, Question, Reading
-from foreword.tasks.headed import HeadTask
+from foreword.tasks.headed import HeadTask, Seen, look
 from foreword.tasks.listed import cell, short
 from foreword.tasks.metrics import Score
 from foreword.tasks.qa_metrics import answer_scores
 from foreword.tasks.windows import Window, windows
 
 _Span = tuple[float, int, int]  # log-odds, first and last character
-_NOTHING: _Span = (-float("inf"), 0, 0)
 
 
 @final
@@ -88,37 +85,32 @@ class QA(HeadTask):
 
     def losses(self, model: FrozenModel, learned: Learned, lessons: Sequence[Lesson]) -> Costs:
         rows = [lesson.rows[0] for lesson in lessons]
-        logs = _logits(model, learned, rows).log_softmax(1)
+        logs = _logits(learned.needed_head(), look(model, learned.tokens, rows)).log_softmax(1)
         pads = torch.tensor([logs.shape[1] - len(row.ids) for row in rows])
         places = (torch.tensor([lesson.target for lesson in lessons]).long() + pads[:, None]).to(logs.device)
         found = -logs.gather(1, places[:, None]).mean((1, 2))
         return Costs(found, torch.ones_like(found), [1] * len(lessons))
 
-    def predict(self, model: FrozenModel, learned: Learned, questions: Sequence[Question], batch_size: int) -> Iterator[Prediction]:
-        for begin in range(0, len(questions), batch_size):
-            part = questions[begin : begin + batch_size]
-            found = self._spans(model, learned, [question.notes[1] for question in part], batch_size)
-            for question, (odds, first, last) in zip(part, found, strict=True):
-                context = question.notes[0]
-                text = "" if self.unanswerable and odds <= self.threshold else context[first:last].strip()
-                yield Prediction(text, value={"answer": text, "start": context.find(text, first) if text else None, "log_odds": odds})
+    def read(self, head: Head, questions: Sequence[Question], seen: Seen) -> list[Prediction]:
+        logits = _logits(head, seen).cpu()
+        predictions, row = [], 0
+        for question in questions:
+            context, parts = question.notes
+            found = logits[row : row + len(parts)]
+            row += len(parts)
+            best = max(self._best(window, each[len(each) - len(window.row.ids) :]) for window, each in zip(parts, found, strict=True))
+            predictions.append(self._answer(context, best))
+        return predictions
 
-    @torch.inference_mode()
-    def _spans(self, model: FrozenModel, learned: Learned, groups: Sequence[Sequence[Window]], batch_size: int) -> list[_Span]:
-        """The best answer over the windows of each question."""
-        flat = [(index, window) for index, group in enumerate(groups) for window in group]
-        best: list[_Span] = [_NOTHING] * len(groups)
-        for begin in range(0, len(flat), batch_size):
-            part = flat[begin : begin + batch_size]
-            logits = _logits(model, learned, [window.row for _, window in part]).cpu()
-            for (index, window), row in zip(part, logits, strict=True):
-                best[index] = max(best[index], self._best(window, row[len(row) - len(window.row.ids) :]))
-        return best
+    def _answer(self, context: str, best: _Span) -> Prediction:
+        odds, first, last = best
+        text = "" if self.unanswerable and odds <= self.threshold else context[first:last].strip()
+        return Prediction(text, value={"answer": text, "start": context.find(text, first) if text else None, "log_odds": odds})
 
     def _best(self, window: Window, logits: Float[Tensor, "T 2"]) -> _Span:
         """The likeliest answer of a window: its log-odds against "not here", and its characters."""
         starts, ends = logits[window.begin : window.end].T
-        best = _NOTHING
+        best = (-float("inf"), 0, 0)
         for more in range(min(self.max_answer, len(starts))):
             sums = starts[: len(starts) - more] + ends[more:]
             place = int(sums.argmax())
@@ -138,8 +130,6 @@ class QA(HeadTask):
         return {"kind": self.kind, **asdict(self)}
 
 
-def _logits(model: FrozenModel, learned: Learned, rows: Sequence[Row]) -> Float[Tensor, "B T 2"]:
+def _logits(head: Head, seen: Seen) -> Float[Tensor, "R T 2"]:
     """Logits of begin and end at every token, none (-∞) where no answer can be."""
-    batch = collate(rows, pad=model.tokenizer.pad).to(model.device)
-    logits = learned.needed_head()(model.hidden(batch, learned.tokens))
-    return logits.masked_fill((batch.labels < 0)[:, :, None], -float("inf"))
+    return head(seen.states).masked_fill((seen.labels < 0)[:, :, None], -float("inf"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, final
 
@@ -12,15 +12,15 @@ import torch
 from foreword.backbone.frozen import FrozenModel
 from foreword.backbone.learned import Learned
 from foreword.errors import DataError, UsageError
-from foreword.prompts.head import HeadSpec
+from foreword.prompts.head import Head, HeadSpec
 from foreword.prompts.init import Material
 from foreword.specs import PromptSpec
 from foreword.tasks.base import Costs, Example, Lesson, Prediction, Question, Reading, Task
-from foreword.tasks.headed import HeadTask, check_pooling, resolved, row_of
+from foreword.tasks.headed import HeadTask, Seen, check_pooling, look, pool, resolved, row_of
 from foreword.tasks.listed import cell
 from foreword.tasks.metrics import Score
 from foreword.tasks.number_metrics import number_scores
-from foreword.tasks.texts import ask, encode, pooled, text_columns
+from foreword.tasks.texts import ask, encode, text_columns
 
 
 @final
@@ -77,19 +77,14 @@ class Regress(HeadTask):
         return ask(example, self.columns, model, how, truncate=truncate)
 
     def losses(self, model: FrozenModel, learned: Learned, lessons: Sequence[Lesson]) -> Costs:
-        found = pooled(model, learned, [lesson.rows[0] for lesson in lessons], self.pooling)[:, 0]
+        found = learned.needed_head()(pool(look(model, learned.tokens, [lesson.rows[0] for lesson in lessons]), self.pooling))[:, 0]
         targets = torch.tensor([lesson.target[0] for lesson in lessons], device=found.device)
         errors = (found - targets).square() / 2
         return Costs(errors, torch.ones_like(errors), [1] * len(lessons))
 
-    def predict(self, model: FrozenModel, learned: Learned, questions: Sequence[Question], batch_size: int) -> Iterator[Prediction]:
-        for begin in range(0, len(questions), batch_size):
-            rows = [question.rows[0] for question in questions[begin : begin + batch_size]]
-            with torch.inference_mode():
-                found = pooled(model, learned, rows, self.pooling)[:, 0].tolist()
-            for unit in found:
-                value = self.center + self.spread * unit
-                yield Prediction(f"{value:.4g}", value=value)
+    def read(self, head: Head, questions: Sequence[Question], seen: Seen) -> list[Prediction]:
+        values = [self.center + self.spread * unit for unit in head(pool(seen, self.pooling))[:, 0].tolist()]
+        return [Prediction(f"{value:.4g}", value=value) for value in values]
 
     def score(self, predictions: Sequence[Prediction], targets: Sequence[str]) -> dict[str, Score]:
         return number_scores([p.value for p in predictions], [number({self.target: text}, self.target) for text in targets])

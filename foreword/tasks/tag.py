@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from foreword.backbone.batch import collate
 from foreword.backbone.encoded import Encoded
 from foreword.backbone.frozen import FrozenModel
 from foreword.backbone.learned import Learned
 from foreword.errors import DataError, UsageError
-from foreword.prompts.head import HeadSpec
+from foreword.prompts.head import Head, HeadSpec
 from foreword.prompts.init import Material
 from foreword.prompts.template import Row
 from foreword.specs import PromptSpec
 from foreword.tasks.base import Costs, Example, Lesson, Prediction, Question, Reading, Task
 from foreword.tasks.entities import Scheme, repaired, scheme_of
-from foreword.tasks.headed import HeadTask, check_fits, row_of
+from foreword.tasks.headed import HeadTask, Seen, check_fits, look, row_of
 from foreword.tasks.listed import short, words
 from foreword.tasks.metrics import Score
 from foreword.tasks.tag_metrics import entity_scores, token_accuracy
@@ -132,19 +131,19 @@ class Tag(HeadTask):
         return repaired(tags, self.scheme)
 
     def losses(self, model: FrozenModel, learned: Learned, lessons: Sequence[Lesson]) -> Costs:
-        logits, classes, sizes = _at_words(model, learned, [lesson.rows[0] for lesson in lessons])
+        seen = look(model, learned.tokens, [lesson.rows[0] for lesson in lessons])
+        logits, classes, sizes = _at_words(learned.needed_head(), seen)
         found = torch.nn.functional.cross_entropy(logits, classes, reduction="none")
         return Costs(found, torch.ones_like(found), sizes)
 
-    def predict(self, model: FrozenModel, learned: Learned, questions: Sequence[Question], batch_size: int) -> Iterator[Prediction]:
-        for begin in range(0, len(questions), batch_size):
-            part = questions[begin : begin + batch_size]
-            with torch.inference_mode():
-                logits, _, sizes = _at_words(model, learned, [question.rows[0] for question in part])
-            for question, best in zip(part, logits.argmax(1).cpu().split(sizes), strict=True):
-                read, count = question.notes
-                tags = self._mended([self.labels[int(index)] for index in best.tolist()]) + [NOT_READ] * (count - read)
-                yield Prediction(" ".join(tags), value=tags)
+    def read(self, head: Head, questions: Sequence[Question], seen: Seen) -> list[Prediction]:
+        logits, _, sizes = _at_words(head, seen)
+        predictions = []
+        for question, best in zip(questions, logits.argmax(1).cpu().split(sizes), strict=True):
+            read, count = question.notes
+            tags = self._mended([self.labels[int(index)] for index in best.tolist()]) + [NOT_READ] * (count - read)
+            predictions.append(Prediction(" ".join(tags), value=tags))
+        return predictions
 
     def score(self, predictions: Sequence[Prediction], targets: Sequence[str]) -> dict[str, Score]:
         """Words that were not read count as wrong."""
@@ -170,8 +169,7 @@ def tags_of(example: Example) -> list[str]:
     return tags
 
 
-def _at_words(model: FrozenModel, learned: Learned, rows: Sequence[Row]) -> tuple[Float[Tensor, "M C"], Any, list[int]]:
-    """What the head says at each marked token, its class [M], and how many each row has."""
-    batch = collate(rows, pad=model.tokenizer.pad).to(model.device)
-    select = batch.labels >= 0
-    return learned.needed_head()(model.hidden(batch, learned.tokens)[select]), batch.labels[select], select.sum(1).tolist()
+def _at_words(head: Head, seen: Seen) -> tuple[Float[Tensor, "M C"], Int[Tensor, " M"], list[int]]:
+    """What the head says at each marked token, its class, and how many each row has."""
+    select = seen.labels >= 0
+    return head(seen.states[select]), seen.labels[select], select.sum(1).tolist()

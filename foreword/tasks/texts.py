@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jaxtyping import Float
-from torch import Tensor
-
 from foreword.backbone.encoded import Encoded
 from foreword.backbone.frozen import FrozenModel
-from foreword.backbone.learned import Learned
-from foreword.prompts.template import Row
 from foreword.tasks.base import Example, Question, Reading
-from foreword.tasks.headed import check_fits, pool, row_of, states
+from foreword.tasks.headed import check_fits, row_of
 from foreword.tasks.listed import cell
 
 ENDLESS = 1 << 30  # a budget that cuts nothing
@@ -34,8 +29,3 @@ def ask(example: Example, columns: Sequence[str], model: FrozenModel, how: Readi
     if encoded.cut and not truncate:
         check_fits(encoded, len(encode(example, columns, model, Reading(how.soft, ENDLESS)).ids), model, how, truncate=truncate)
     return Question((row_of(encoded, model, how),)), encoded.cut
-
-
-def pooled(model: FrozenModel, learned: Learned, rows: Sequence[Row], pooling: str) -> Float[Tensor, "B C"]:
-    """What the head says of each row."""
-    return learned.needed_head()(pool(*states(model, learned, rows), pooling))

@@ -6,24 +6,35 @@ from functools import cache
 from pathlib import Path
 
 import tiny
+import torch
 from contract.given import prompt, spec
+from torch import Tensor
 
 from foreword.adapters.adapter import Adapter
 from foreword.adapters.tensors import KEY
+from foreword.backbone import weights
+from foreword.backbone.frozen import FrozenModel
 from foreword.evaluation.evaluate import Reader
-from foreword.recipe import Recipe
+from foreword.prompts.head import Head
+from foreword.recipe import LoraSpec, Recipe
 from foreword.serving.prefixes import Key
 from foreword.serving.resident import Resident
+from foreword.tasks.base import Task
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
-from foreword.tasks.templated import TemplateTask, for_site
+from foreword.tasks.head_classify import HeadClassify
 
-TASKS = {
+LORA = LoraSpec(2)
+TASKS: dict[str, tuple[str, int, Task]] = {
     "prefix": ("p-tuning-v2", 3, Generate(max_new_tokens=9)),
     "longer": ("prefix-tuning", 6, Generate(max_new_tokens=5)),
     "leading": ("prompt-tuning", 4, Generate(max_new_tokens=9)),
     "suffix": ("prompt-tuning", 2, Generate("{input}\n{soft}:{answer}", max_new_tokens=7)),
     "label": ("p-tuning-v2", 3, Classify(("good", "bad"), "{input} is {answer}")),
+    "lora": ("prefix-tuning", 2, Generate(max_new_tokens=6)),
+    "lora-too": ("prompt-tuning", 2, Generate(max_new_tokens=8)),
+    "head": ("p-tuning-v2", 4, HeadClassify(("good", "bad"))),
+    "head-too": ("prompt-tuning", 3, HeadClassify(("good", "bad", "neither"))),
 }
 TEXTS = ["a film", "x", "one two three four five six seven", "a long story about nothing at all", ""]
 
@@ -33,9 +44,25 @@ def adapter(family: str, name: str, seed: int | None = None) -> Adapter:
     """An adapter of one of the tasks; other seeds are other versions of it."""
     method, length, task = TASKS[name]
     model, made = tiny.frozen(family), spec(method, length)
-    fitted: TemplateTask = for_site(task, made)
-    numbers = {KEY: prompt(model, made, len(name) if seed is None else seed).bake()}
-    return Adapter(Recipe.of(made), model.shape, numbers, fitted.to_dict(), model.name, model.fingerprint, model.tokenizer_fingerprint)
+    recipe = made + LORA if name.startswith("lora") else Recipe.of(made)
+    fitted = task.suited(model, made)
+    number = len(name) if seed is None else seed
+    numbers = {KEY: prompt(model, made, number).bake(), **_weights(model, recipe, number)}
+    if fitted.head is not None:
+        numbers |= {f"head.{key}": tensor for key, tensor in Head(fitted.head, model.shape.hidden, seed=number).bake().items()}
+    return Adapter(recipe, model.shape, numbers, fitted.to_dict(), model.name, model.fingerprint, model.tokenizer_fingerprint)
+
+
+def _weights(model: FrozenModel, recipe: Recipe, seed: int) -> dict[str, Tensor]:
+    """LoRA as if it had learned something."""
+    made = weights.apply(model, recipe)[1]
+    generator = torch.Generator().manual_seed(seed)
+    return {} if made is None else {key: 0.3 * torch.randn(value.shape, generator=generator) for key, value in made.state().items()}
+
+
+def example(name: str, text: str) -> dict[str, str]:
+    """A text as a task reads it."""
+    return {TASKS[name][2].columns[0]: text}
 
 
 @cache
@@ -45,7 +72,7 @@ def resident(family: str, name: str) -> Resident:
 
 @cache
 def predicted(family: str, name: str, text: str, seed: int | None = None) -> str:
-    return Reader.of(tiny.frozen(family), adapter(family, name, seed)).predict([{"input": text}])[0].text
+    return Reader.of(tiny.frozen(family), adapter(family, name, seed)).predict([example(name, text)])[0].text
 
 
 def store(folder: Path, family: str = "llama") -> Path:

@@ -9,7 +9,7 @@ import pytest
 import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from serving.given import TASKS, TEXTS, predicted, resident
+from serving.given import TASKS, TEXTS, example, predicted, resident
 
 from foreword.errors import CapacityError
 from foreword.serving.core import Core
@@ -37,17 +37,17 @@ def run(core: Core, family: str, asked: list[tuple[str, str]], arrivals: list[in
     for step in range(400):
         for index, (name, text) in enumerate(asked):
             if arrivals[index] == step:
-                core.add(Request(f"r{index}", name, {"input": text}), Key(name, "1"), events[index].append)
+                core.add(Request(f"r{index}", name, example(name, text)), Key(name, "1"), events[index].append)
             if index in cancelled and arrivals[index] + 2 == step:
                 core.cancel(f"r{index}")
         for key in core.wanted:
             with contextlib.suppress(CapacityError):  # somebody must leave first
                 core.install(resident(family, key.task))
-        if not core.waiting and not core.running and step > max(arrivals, default=0) + 2:
+        if not core.waiting and not core.under_way and step > max(arrivals, default=0) + 2:
             break
         core.step()
         core.check()
-    assert not core.waiting and not core.running
+    assert not core.waiting and not core.under_way
     return events
 
 

@@ -12,7 +12,7 @@ import pytest
 import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from serving.given import TASKS, TEXTS, adapter, predicted, store
+from serving.given import TASKS, TEXTS, adapter, example, predicted, store
 
 from foreword.errors import AdapterError, CapacityError
 from foreword.serving.engine import Engine
@@ -29,8 +29,8 @@ def live(work: Coroutine[Any, Any, None]) -> None:
 
 
 async def answer(engine: LocalEngine, name: str, task: str | None, text: str, sampling: Sampling | None = None) -> list[Event]:
-    column = "input" if task else "text"
-    return [event async for event in engine.submit(Request(name, task, {column: text}, sampling or Sampling()))]
+    given = example(task, text) if task in TASKS else {"text": text}
+    return [event async for event in engine.submit(Request(name, task, given, sampling or Sampling()))]
 
 
 def text_of(events: list[Event]) -> str:

@@ -14,6 +14,7 @@ from foreword.evaluation.evaluate import Reader
 from foreword.methods import recipe
 from foreword.tasks.answers import Answer, checked_answers, parse_answers
 from foreword.tasks.base import Prediction, Reading
+from foreword.tasks.headed import look
 from foreword.tasks.qa import QA
 from foreword.tasks.registry import task_from_dict
 from foreword.tasks.windows import windows
@@ -75,9 +76,7 @@ def test_the_best_span_by_trying_all() -> None:
     task, model, how, learned = ready(QA(max_answer=3), "bert")
     question = task.ask(ROW, model, how, truncate=False)[0]
     (window,) = question.notes[1]
-    from foreword.tasks.qa import _logits
-
-    logits = _logits(model, learned, [window.row])[0].detach()
+    logits = learned.needed_head()(look(model, learned.tokens, [window.row]).states)[0].detach()
     tried = {
         (float(logits[i, 0] + logits[j, 1] - logits[0].sum()), i, j)
         for i in range(window.begin, window.end)
