@@ -10,7 +10,23 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from foreword.cli import advise, compare, demo, evaluate, export_peft, import_peft, list_adapters, output, predict, show, train, verify
+from foreword.cli import (
+    advise,
+    ask,
+    compare,
+    demo,
+    evaluate,
+    export_peft,
+    import_peft,
+    list_adapters,
+    make_key,
+    output,
+    predict,
+    serve,
+    show,
+    train,
+    verify,
+)
 from foreword.cli.train import Resumable
 from foreword.errors import ForewordError
 
@@ -79,7 +95,7 @@ def main(
     _quiet_hub()
 
 
-WORK, KEEP, MOVE = "Train and use", "Look after adapters", "To and from PEFT"
+WORK, SERVE, KEEP, MOVE = "Train and use", "Serve", "Look after adapters", "To and from PEFT"
 
 app.command("advise", rich_help_panel=WORK)(advise.advise_)
 app.command("compare", rich_help_panel=WORK)(compare.compare)
@@ -87,6 +103,9 @@ app.command("train", rich_help_panel=WORK)(train.train)
 app.command("evaluate", rich_help_panel=WORK)(evaluate.evaluate)
 app.command("predict", rich_help_panel=WORK)(predict.predict)
 app.command("demo", rich_help_panel=WORK)(demo.demo)
+app.command("serve", rich_help_panel=SERVE)(serve.serve)
+app.command("ask", rich_help_panel=SERVE)(ask.ask)
+app.command("make-key", rich_help_panel=SERVE)(make_key.make_key)
 app.command("show", rich_help_panel=KEEP)(show.show)
 app.command("list", rich_help_panel=KEEP)(list_adapters.list_adapters)
 app.command("verify", rich_help_panel=KEEP)(verify.verify)

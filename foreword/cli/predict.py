@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
 
 import typer
 
@@ -17,7 +17,6 @@ from foreword.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from foreword.evaluation.evaluate import Reader
-    from foreword.tasks.base import Prediction, Task
 
 BEST = 10  # likeliest labels or candidates that are shown
 NOTHING = "(none)"  # no label, or no answer in the context
@@ -65,7 +64,7 @@ def predict(
     if stream or (stream is None and texts and sys.stdout.isatty() and not json and task.kind == "generate"):
         _stream(reader, chain([first], source), truncate, many)
         return
-    printer = Printer(reader.task, many, json)
+    printer = Printer(task.kind, task.columns, task.target, many, json)
     with progress.ticking("predicting", None, shown=not sys.stdout.isatty()) as tick:
         for part in inputs.chunks(chain([first], source), CHUNK * batch_size):
             for example, prediction in zip(part, reader.predict(part, truncate=truncate, batch_size=batch_size, tick=tick), strict=True):
@@ -77,25 +76,37 @@ def _stream(reader: Reader, source: Iterable[Example], truncate: bool, many: boo
     for example in source:
         pieces = reader.stream(example, truncate=truncate)
         head = next(pieces, "")  # a text that cannot be read is refused before anything is printed
-        print(_header(example) if many else "", end="")
+        print(header(example) if many else "", end="")
         for piece in chain([head], pieces):
             print(piece, end="", flush=True)
         print(flush=True)
 
 
+@runtime_checkable
+class Found(Protocol):
+    """An answer, as a task or a server gives it."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def scores(self) -> Mapping[str, float]: ...
+    @property
+    def value(self) -> Any: ...
+
+
 class Printer:
-    """Prints predictions: JSON objects, or lines for a reader."""
+    """Prints answers of a task: JSON objects, or lines for a reader."""
 
-    def __init__(self, task: Task, many: bool, json: bool) -> None:
-        self.task, self.many, self.json = task, many, json
+    def __init__(self, kind: str, columns: Sequence[str], target: str, many: bool, json: bool) -> None:
+        self.kind, self.columns, self.target, self.many, self.json = kind, columns, target, many, json
 
-    def __call__(self, example: Example, found: Prediction) -> None:
+    def __call__(self, example: Example, found: Found) -> None:
         if self.json:
             output.document(self._document(example, found))
-        elif self.task.kind == "tag":
+        elif self.kind == "tag":
             self._tags(example, found.value)
         elif found.text not in found.scores and (self.many or not found.scores):
-            print((_header(example) if self.many else "") + (found.text or NOTHING), flush=True)
+            print((header(example) if self.many else "") + (found.text or NOTHING), flush=True)
         elif self.many:
             width = max(map(len, found.scores))
             print(_fit(f"{found.text:{width}}  {found.scores[found.text]:.3f}  {_one_line(example)}"), flush=True)
@@ -113,11 +124,11 @@ class Printer:
         else:
             output.facts(pairs)
 
-    def _document(self, example: Example, found: Prediction) -> dict[str, Any]:
-        cells: dict[str, Any] = {name: inputs.listed(example[name]) or example[name] for name in self.task.columns}
+    def _document(self, example: Example, found: Found) -> dict[str, Any]:
+        cells: dict[str, Any] = {name: inputs.listed(example[name]) or example[name] for name in self.columns}
         given = next(iter(cells.values())) if len(cells) == 1 else cells
         value = found.text if found.value is None else found.value
-        said = value if isinstance(value, dict) else {self.task.target: value}
+        said = value if isinstance(value, dict) else {self.target: value}
         return {"input": given, **said, **({"scores": found.scores} if found.scores else {})}
 
 
@@ -125,7 +136,8 @@ def _one_line(example: Example) -> str:
     return " | ".join(" ".join(inputs.words_in(value).split()) for value in example.values())
 
 
-def _header(example: Example) -> str:
+def header(example: Example) -> str:
+    """The line above an answer, where there are several."""
     return _fit(f"> {_one_line(example)}") + "\n"
 
 

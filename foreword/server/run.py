@@ -35,6 +35,7 @@ def check_address(host: str, keys: Keys, *, insecure: bool) -> None:
 
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket; raises UsageError where the address cannot be had. Port 0 takes a free one."""
+    made = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         made = socket.socket(family, kind, protocol)
@@ -42,6 +43,8 @@ def listen(host: str, port: int) -> socket.socket:
         made.bind(address)
         made.listen(BACKLOG)
     except (OSError, OverflowError) as error:
+        if made is not None:
+            made.close()
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"address {host}:{port} cannot be listened at ({reason}); choose another --host or --port.") from error
     made.setblocking(False)

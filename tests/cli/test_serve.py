@@ -1,0 +1,178 @@
+"""`foreword serve` in a process of its own, asked by `foreword ask`; what both refuse."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from cli.given import Foreword, save_tiny
+from server.given import adapter, ask, predicted, until
+
+from foreword.adapters.adapter import Adapter
+
+OWNER = "a key from the environment"
+
+
+@dataclass
+class Process:
+    """A server, and what it says. `words` are how `foreword ask` reaches it."""
+
+    popen: subprocess.Popen[str]
+    said: list[str] = field(default_factory=list)
+    url: str = ""
+    ended: bool = False
+
+    def listen(self) -> None:
+        assert self.popen.stderr is not None
+        for line in self.popen.stderr:
+            self.said.append(line.rstrip("\n"))
+        self.ended = True
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return ("--url", self.url, "--key", OWNER)
+
+
+def start(*words: str | Path, **environment: str) -> Process:
+    """A server on a free port, once it takes requests."""
+    command = [sys.executable, "-m", "foreword", "serve", *map(str, words), "--port", "0"]
+    made = Process(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}))
+    threading.Thread(target=made.listen, daemon=True).start()
+    until(lambda: any("  try:" in line for line in made.said) or made.popen.poll() is not None, 120)
+    assert made.popen.poll() is None, made.said
+    made.url = next(line for line in made.said if " at http" in line).split(" at ")[1].split()[0]
+    return made
+
+
+@pytest.fixture(scope="session")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three tasks beside the model they record as a folder."""
+    folder = tmp_path_factory.mktemp("served")
+    base = save_tiny(folder / "base")
+    for name in ("writer", "sentiment", "pairs"):
+        found = adapter(name)
+        Adapter(**{**vars(found), "base": str(base)}).save(folder / "prompts" / name)
+    return folder / "prompts"
+
+
+@pytest.fixture(scope="session")
+def alice(tmp_path_factory: pytest.TempPathFactory, foreword: Foreword) -> tuple[str, Path]:
+    """A key that sees one task, and the file with its hash."""
+    made = foreword("make-key", "alice", "--tasks", "writer", "--rate", "1000")
+    keys = tmp_path_factory.mktemp("keys") / "keys.txt"
+    keys.write_text(made.stdout, "utf-8")
+    key = made.stderr.strip().rpartition(" ")[2]
+    assert key.startswith("fw-") and key not in made.stdout and made.stdout.endswith(":tasks=writer:rate=1000\n")
+    return key, keys
+
+
+@pytest.fixture(scope="session")
+def processes() -> Iterator[list[Process]]:
+    """Those started so far."""
+    found: list[Process] = []
+    yield found
+    for made in found:
+        made.popen.kill()
+        made.popen.wait(30)
+        until(lambda made=made: made.ended)
+        assert made.popen.stderr is not None
+        made.popen.stderr.close()
+
+
+@pytest.fixture
+def process(processes: list[Process], prompts: Path, alice: tuple[str, Path]) -> Process:
+    """A server; the last one, unless a test has ended it."""
+    if not processes or processes[-1].popen.poll() is not None:
+        more = ("--load", "writer", "--model-name", "tiny", "--keys", alice[1], "--drain-seconds", "5")
+        processes.append(start(prompts, *more, FOREWORD_API_KEY=OWNER))
+    return processes[-1]
+
+
+def test_the_banner_says_what_is_served(process: Process) -> None:
+    assert process.said[:4] == [
+        f"serving 3 tasks on tiny at {process.url} (docs: {process.url}/docs)",
+        "  tasks: pairs, sentiment, writer",
+        "  keys:  2 keys",
+        f"  try:   curl {process.url}/v1/batch -H 'Content-Type: application/json' -H 'Authorization: Bearer KEY' "
+        '-d \'{"model": "pairs", "input": {"question": "…", "context": "…"}}\'',
+    ]
+    assert ask(process.url, "/v1/tasks/writer", Authorization=f"Bearer {OWNER}").json["state"] == "resident"
+
+
+def test_ask_prints_what_predict_prints(process: Process, prompts: Path, foreword: Foreword, tmp_path: Path) -> None:
+    for name, text in (("sentiment", "a film"), ("writer", "a film")):
+        assert foreword("ask", name, text, *process.words).stdout == foreword("predict", prompts / name, text).stdout
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"text": text}) + "\n" for text in ("a film", "x")), "utf-8")
+    for more in ([], ["--json"]):
+        asked = foreword("ask", "sentiment", "--file", rows, *process.words, *more).stdout
+        told = foreword("predict", prompts / "sentiment", "--file", rows, *more).stdout
+        assert len(asked) == len(told) and (not more or [json.loads(line)["label"] for line in asked.splitlines()] == labels(told))
+
+
+def labels(told: str) -> list[str]:
+    return [json.loads(line)["label"] for line in told.splitlines()]
+
+
+def test_ask_streams_and_reads_several_columns(process: Process, foreword: Foreword) -> None:
+    assert foreword("ask", "writer", "a film", "--stream", *process.words).stdout == predicted("writer", "a film").text + "\n"
+    example = {"question": "what", "context": "a film"}
+    found = foreword("ask", "pairs", "--json", *process.words, input=json.dumps(example))
+    assert json.loads(found.stdout) == {"input": example, "output": predicted("pairs", example).text}
+    assert foreword("ask", "tiny", "a film", "--max-tokens", "3", *process.words).exit_code == 0
+
+
+def test_ask_says_what_is_wrong_in_one_sentence(process: Process, foreword: Foreword) -> None:
+    missing = foreword("ask", "nobody", "x", *process.words)
+    assert missing.exit_code == 2
+    assert missing.stderr == "foreword: error: The model `nobody` does not exist; GET /v1/models lists those that do.\n"
+    nowhere = foreword("ask", "writer", "x", "--url", "http://127.0.0.1:9")
+    assert nowhere.stderr == (
+        "foreword: error: no server answers at http://127.0.0.1:9 ([Errno 111] Connection refused); "
+        "start one with `foreword serve`, or give --url.\n"
+    )
+    wrong = foreword("ask", "sentiment", "x", "--temperature", "1", *process.words)
+    assert (
+        wrong.stderr == "foreword: error: The task `sentiment` (classify) draws no tokens, so `temperature` has no meaning; leave it out.\n"
+    )
+    assert foreword("ask", "writer", "x", "--url", "here").stderr == (
+        "foreword: error: --url 'here' is no address of a server; give one such as http://127.0.0.1:8000.\n"
+    )
+
+
+def test_serve_refuses_before_it_loads(prompts: Path, foreword: Foreword, tmp_path: Path, process: Process) -> None:
+    port = process.url.rpartition(":")[2]
+    for words, sentence in {
+        (str(prompts), "--host", "0.0.0.0"): "--host 0.0.0.0 lets other machines in, but no API keys are set; give --keys FILE "
+        "(see `foreword make-key`), or --insecure if anyone who reaches it may ask.",
+        (
+            str(prompts),
+            "--port",
+            port,
+        ): f"address 127.0.0.1:{port} cannot be listened at (Address already in use); choose another --host or --port.",
+        (str(tmp_path),): f"'{tmp_path}' holds no adapter that says which base model it needs; give one with --model.",
+        (str(prompts), "--max-queued", "0"): "--max-queued is 0, but it must be at least 1.",
+    }.items():
+        found = foreword("serve", *words)
+        assert (found.exit_code, found.stderr) == (2, f"foreword: error: {sentence}\n")
+
+
+def test_a_key_sees_its_tasks_and_sigterm_ends_the_server(process: Process, foreword: Foreword, alice: tuple[str, Path]) -> None:
+    key, _ = alice
+    assert ask(process.url, "/v1/models").status == 401
+    refused = foreword("ask", "writer", "x", "--url", process.url)
+    assert refused.stderr == "foreword: error: This server needs an API key; send one it knows as `Authorization: Bearer KEY`.\n"
+    assert foreword("ask", "writer", "x", "--url", process.url, "--key", key).stdout.strip() == predicted("writer", "x").text
+    assert "`sentiment` does not exist" in foreword("ask", "sentiment", "x", "--url", process.url, "--key", key).stderr
+    process.popen.send_signal(signal.SIGTERM)
+    assert process.popen.wait(30) == 0
+    until(lambda: process.ended)
+    assert any('"stopped"' in line for line in process.said) and key not in "\n".join(process.said)
