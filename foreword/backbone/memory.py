@@ -50,6 +50,13 @@ class Arena:
                 part = parts.get(layer)
                 side[layer][places] = 0 if part is None else part.transpose(0, 1).to(side[layer])
 
+    @torch.inference_mode()
+    def copy(self, places: Int[Tensor, " N"], slots: Slots, slot: int, begin: int) -> None:
+        """Store tokens of a sequence, from its own `begin` on, for others to read."""
+        for mine, theirs in ((self.keys, slots.keys), (self.values, slots.values)):
+            for to, given in zip(mine, theirs, strict=True):
+                to[places] = given[slot, :, begin : begin + len(places)].transpose(0, 1)
+
 
 @final
 class Slots:

@@ -22,6 +22,7 @@ from foreword.serving.resident import Resident
 from foreword.serving.runner import Runner, Stored
 from foreword.serving.sequence import Sequence as Running
 from foreword.serving.sequence import open_sequence
+from foreword.serving.sharing import Sharing
 
 Emit = Callable[[Event], None]
 PREFILL_TOKENS = 4096  # columns × rows of one prefill, so that a burst of long texts neither stalls the running sequences nor fills memory
@@ -43,11 +44,12 @@ class Waiting:
 class Core:
     """`add`, `cancel` and `install` are called between steps, `step` does one piece of work. Not for several threads."""
 
-    def __init__(self, model: FrozenModel, *, max_sequences: int = 32, prefix_bytes: int = 1 << 30) -> None:
+    def __init__(self, model: FrozenModel, *, max_sequences: int = 32, prefix_bytes: int = 1 << 30, text_bytes: int = 1 << 28) -> None:
         self.model, self.max_sequences = model, max_sequences
         self.runner = Runner(model, max_sequences=max_sequences)
         self.pool = PrefixPool(prefix_bytes)
         self.places = Places(self.runner.arena)
+        self.sharing = Sharing(self.runner, self.places, text_bytes)
         self.tasks: dict[Key, Resident] = {}  # exactly those of the pool
         self.stored: dict[Key, Stored] = {}
         self.waiting: deque[Waiting] = deque()
@@ -147,6 +149,7 @@ class Core:
     def _forget(self, key: Key) -> None:
         del self.tasks[key]
         self.views.pop(key, None)
+        self.sharing.forget(key)
         if key in self.stored:
             self.places.free(self.stored.pop(key).places)
         self.retired.discard(key)
@@ -184,13 +187,14 @@ class Core:
                 entry.emit(Failed("request", str(error)))
                 self.waiting.remove(entry)
                 continue
-            width = max(widest, sequence.row.num_tokens)
+            if task is not None:
+                sequence.stored = self.stored.get(task.key, Stored())
+            width = max(widest, self.sharing.unread(sequence))
             if joining and width * (len(joining) + 1) > PREFILL_TOKENS:
                 break
             widest = width
             if task is not None:
                 self.pool.acquire(task.key, entry.request.id)
-                sequence.stored = self.stored.get(task.key, Stored())
             joining.append(sequence)
             self.waiting.remove(entry)
         return joining, whole
@@ -210,6 +214,7 @@ class Core:
 
     def _prefill(self, joining: list[Running]) -> None:
         first = len(self.running)
+        self.sharing.share(joining, first)
         rows: list[Row] = [sequence.row for sequence in joining]
         soft = [sequence.soft for sequence in joining]
         logits, counts, offset = self.runner.prefill(rows, soft, [sequence.stored for sequence in joining], first)
@@ -248,6 +253,7 @@ class Core:
         self._recount()
 
     def _release(self, sequence: Running) -> None:
+        self.sharing.release(sequence)
         if sequence.task is not None:
             self.pool.release(sequence.task.key, sequence.request.id)
 
@@ -269,8 +275,9 @@ class Core:
         """Raise AssertionError if the books do not balance."""
         self.pool.check()
         self.places.check()
-        taken = [place for stored in self.stored.values() for place in stored.places]
-        assert len(set(taken)) == len(taken), "two prefixes share a place"
+        self.sharing.check()
+        taken = [place for stored in self.stored.values() for place in stored.places] + self.sharing.taken
+        assert len(set(taken)) == len(taken), "two of what is stored share a place"
         assert set(self.tasks) == {entry.key for entry in self.pool}, "a task is in memory without a place in the books"
         readers = {reader for entry in self.pool for reader in entry.readers}
         assert readers == {request.id for request in self.under_way if request.task is not None}, "a reader has gone"

@@ -26,6 +26,11 @@ class Stored:
     positions: tuple[int, ...] = ()
     pinned: tuple[bool, ...] = ()
 
+    @property
+    def end(self) -> int:
+        """The position after the last token."""
+        return max(self.positions) + 1 if self.positions else 0
+
     def __add__(self, other: Stored) -> Stored:
         return Stored(self.places + other.places, self.positions + other.positions, self.pinned + other.pinned)
 
@@ -52,7 +57,7 @@ class Runner:
         ready = self.model.prepare(batch, list(soft))
         counts = ready.mask.sum(1)
         self.fit(int(counts.max()) + 1)
-        offset = torch.tensor([_behind(each) for each in stored], device=self.model.device)
+        offset = torch.tensor([each.end for each in stored], device=self.model.device)
         positions = ready.inputs["position_ids"] + offset[:, None]
         step = self._step(self.context(stored), torch.zeros_like(counts), counts, positions, offset, first)
         inputs: dict[str, Any] = {**ready.inputs, "position_ids": positions}
@@ -101,8 +106,3 @@ class Runner:
     ) -> Step:
         model = self.model
         return Step(model.slots, model.shape, self.arena, self.slots, context, starts, counts, positions, offset, first)
-
-
-def _behind(stored: Stored) -> int:
-    """The position after the last stored token."""
-    return max(stored.positions) + 1 if stored.positions else 0

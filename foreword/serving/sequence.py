@@ -15,6 +15,7 @@ from foreword.serving.request import Done, Event, Reason, Request, Token
 from foreword.serving.resident import Resident
 from foreword.serving.runner import Stored
 from foreword.serving.sampling import Sampler
+from foreword.serving.texts import Block, Root
 from foreword.tasks.generate import Generate
 
 DEFAULT_TOKENS = 64  # of an answer without a task, where the request names none
@@ -37,6 +38,7 @@ class Sequence:
         self.request, self.task, self.row, self.emit = request, task, row, emit
         self.soft: EmbeddingPrefix | None = task.soft if task else None
         self.stored, self.length, self.offset = Stored(), 0, 0
+        self.blocks: list[Block] = []
         self.tokens: list[int] = []
         self._decode, self._prompt_tokens, self._limit = model.tokenizer.decode, prompt_tokens, limit
         eos = model.tokenizer.eos
@@ -44,6 +46,22 @@ class Sequence:
         self._plain = request.sampling.plain
         self._sampler = Sampler(request.sampling, row.ids)
         self._text = self._sent = ""
+
+    @property
+    def root(self) -> Root:
+        """What stands before the row's text: the prefix of its task, or nothing."""
+        return self.task.key if self.task and self.stored.places else None
+
+    @property
+    def common(self) -> tuple[int, ...]:
+        """The tokens that another request may begin with too: those before the first soft token, and never all of a row, whose end is read for the answer."""
+        return self.row.ids[: self.row.at[0]] if self.row.at else self.row.ids[:-1]
+
+    def skip(self, blocks: list[Block], stored: Stored) -> None:
+        """Leave out tokens at the beginning that are read from memory."""
+        count = sum(len(block.tokens) for block in blocks)
+        self.row = Row(self.row.ids[count:], tuple(place - count for place in self.row.at))
+        self.blocks, self.stored = blocks, self.stored + stored
 
     def grow(self, likeliest: int, logits: Tensor) -> bool:
         """Take the next token from logits [V], whose argmax is known; True if the answer has ended."""
