@@ -63,6 +63,11 @@ class ModelShape:
         return tuple(dict.fromkeys(layer.part for layer in self.kv))
 
     @property
+    def states(self) -> int:
+        """The width of the last states, which a head reads: OPT-350M projects them back to the width of its embeddings."""
+        return self.embedding if self.kind == "causal" else self.hidden
+
+    @property
     def windowed(self) -> bool:
         """Whether any layer has a sliding window."""
         return any(layer.window is not None for layer in self.kv)

@@ -66,7 +66,8 @@ def test_the_names_of_gpt2() -> None:
 
 def test_opt_projects_its_embeddings() -> None:
     shape = read_shape({**LLAMA, "model_type": "opt", "word_embed_proj_dim": 16})
-    assert (shape.hidden, shape.embedding) == (64, 16)
+    assert (shape.hidden, shape.embedding, shape.states) == (64, 16, 16), "and its last states back again"
+    assert read_shape({**LLAMA, "model_type": "electra", "embedding_size": 16}).states == 64
 
 
 def test_a_model_without_a_limit_has_more_positions_than_anyone_needs() -> None:

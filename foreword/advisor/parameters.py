@@ -41,7 +41,7 @@ class Numbers:
 
 def count_numbers(recipe: Recipe, network: Network, head: Head | None = None) -> Numbers:
     """Trained and stored numbers of a recipe; raises UsageError for layers or targets that the model does not have."""
-    trained = stored = own = head.parameters(network.shape.hidden) if head else 0
+    trained = stored = own = head.parameters(network.shape.states) if head else 0
     if recipe.prompt:
         trained += reparam_parameters(recipe.prompt.reparam, recipe.prompt.length, recipe.prompt.width(network.shape))
         stored += recipe.prompt.parameters(network.shape)

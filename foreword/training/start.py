@@ -82,7 +82,7 @@ def _prompt(model: FrozenModel, spec: PromptSpec, material: Material, seed: int)
 
 @torch.no_grad()
 def _head(model: FrozenModel, spec: HeadSpec, lessons: Sequence[Lesson], seed: int) -> Head:
-    head = Head(spec, model.shape.hidden, seed=seed).to(model.device)
+    head = Head(spec, model.shape.states, seed=seed).to(model.device)
     rows = [row for lesson in lessons[:_PROBES] for row in lesson.rows]
     batch = collate([Row(row.ids, types=row.types) for row in rows], pad=model.tokenizer.pad).to(model.device)
     head.measure(model.hidden(batch)[batch.mask])
