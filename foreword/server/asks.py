@@ -103,7 +103,7 @@ def _example(given: Given, name: str, card: TaskCard | None, service: Service) -
     if card is None:
         service.base.check_writes()
     elif card.problem and not card.columns:
-        raise Refusal(400, card.problem, param="model")
+        return {}, ()  # the engine says what is wrong with it, to this request alone
     columns = ("text",) if card is None else card.columns
     if isinstance(given, str):
         if len(columns) != 1:
