@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from foreword.errors import DataError
 from foreword.prompts.template import Row
 
 Side = Literal["left", "right"]
@@ -34,7 +36,12 @@ class Batch:
 
 
 def collate(rows: Sequence[Row], *, pad: int = 0, side: Side = "left") -> Batch:
-    """Pad rows to one length. Left by default: [pad][prompt][text], so answers of a batch end in the same columns."""
+    """Pad rows to one length. Left by default: [pad][prompt][text], so answers of a batch end in the same columns.
+
+    Raises DataError for soft tokens that stand outside their row, or out of order.
+    """
+    for row in rows:
+        _check_places(row)
     width = max(len(row.ids) for row in rows)
     soft = max(len(row.at) for row in rows)
     ids = torch.full((len(rows), width), pad, dtype=torch.long)
@@ -56,3 +63,11 @@ def collate(rows: Sequence[Row], *, pad: int = 0, side: Side = "left") -> Batch:
         if row.types:
             types[b, span] = torch.tensor(row.types, dtype=torch.long)
     return Batch(ids, mask, at, labels, weights, types)
+
+
+def _check_places(row: Row) -> None:
+    if any(second < first for first, second in pairwise((0, *row.at, len(row.ids)))):
+        raise DataError(
+            f"a row of {len(row.ids)} tokens has soft tokens at {', '.join(map(str, row.at))}, but places go from 0 to {len(row.ids)} "
+            "and never fall; correct its places."
+        )

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from foreword.backbone.batch import Batch, Side, collate
+from foreword.errors import DataError
 from foreword.prompts.template import Row
 
 LONG = Row((5, 6, 7), (0, 2, 3), (-100, -100, 9), (0.0, 0.0, 0.5))
@@ -49,3 +50,12 @@ def test_a_row_of_soft_tokens_only() -> None:
 def test_everything_moves_together() -> None:
     moved = collate([LONG, SHORT]).to(torch.device("meta"))
     assert {tensor.device.type for tensor in vars(moved).values()} == {"meta"}
+
+
+@pytest.mark.parametrize("at", [(0, 4), (-1,), (2, 1), (9, 9)])
+def test_soft_tokens_outside_their_row_are_refused(at: tuple[int, ...]) -> None:
+    with pytest.raises(DataError) as caught:
+        collate([Row((5, 6, 7), (3, 3)), Row((5, 6, 7), at)])
+    assert str(caught.value) == (
+        f"a row of 3 tokens has soft tokens at {', '.join(map(str, at))}, but places go from 0 to 3 and never fall; correct its places."
+    )
