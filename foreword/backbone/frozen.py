@@ -183,6 +183,7 @@ class FrozenModel:
         for prefix in prefixes:
             check_window(prefix.window if prefix else "pinned", self.shape)
         longest = int(lengths.max())
+        device, dtype = self.device, self.dtype  # transformers looks through all parameters for each
         layers = sorted({layer for prefix in prefixes if prefix for layer in prefix.keys})
 
         def stack(side: str, layer: int) -> Tensor:
@@ -192,7 +193,7 @@ class FrozenModel:
                 part = getattr(prefix, side).get(layer) if prefix else None
                 if part is None:
                     part = torch.zeros(kv.heads, 0, kv.dim)
-                part = part.to(self.device, self.dtype)
+                part = part.to(device, dtype)
                 rows.append(part if part.shape[1] == longest else torch.nn.functional.pad(part, (0, 0, 0, longest - part.shape[1])))
             return torch.stack(rows)
 
