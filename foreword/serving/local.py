@@ -24,7 +24,8 @@ from foreword.serving.worker import Events, Work, Worker
 class LocalEngine:
     """Continuous batching of any tasks of a store over one frozen model. `async with LocalEngine(model, store) as engine:`.
 
-    `max_sequences` answers grow together, `max_waiting` more requests may wait; `prefix_bytes` is what tasks in memory may take.
+    `max_sequences` answers grow together, `max_waiting` more requests may wait; `prefix_bytes` is what tasks in memory may take,
+    `text_bytes` what texts may take that come again.
     `watch` looks for new and changed adapters every so many seconds (0: only when `load` asks).
     """
 
@@ -36,11 +37,12 @@ class LocalEngine:
         max_sequences: int = 32,
         max_waiting: int = 1024,
         prefix_bytes: int = 1 << 30,
+        text_bytes: int = 1 << 28,
         watch: float = 0.0,
     ) -> None:
         self.model = model
         self.registry = Registry(store if isinstance(store, AdapterStore) else AdapterStore(store))
-        self.core = Core(model, max_sequences=max_sequences, prefix_bytes=prefix_bytes)
+        self.core = Core(model, max_sequences=max_sequences, prefix_bytes=prefix_bytes, text_bytes=text_bytes)
         self.loader = Loader(model, self.registry)
         self.limit, self.watch = max_sequences + max_waiting, watch
         self._open: dict[str, asyncio.Queue[Event]] = {}
