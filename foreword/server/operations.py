@@ -11,7 +11,7 @@ from foreword.server.flow import stopping
 from foreword.server.refusals import LATER, Refusal
 from foreword.server.routes import ERRORS, TheService, respond
 
-router = APIRouter(responses={status: ERRORS[status] for status in (500, 503)}, tags=["operations"])
+router = APIRouter(responses={status: ERRORS[status] for status in (401, 500, 503, "default")}, tags=["operations"])
 
 
 @router.get("/health", response_model=documents.State)

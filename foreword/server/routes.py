@@ -24,6 +24,8 @@ from foreword.server.stream import Stream, note
 from foreword.serving.engine import TaskCard
 
 ERRORS: dict[int | str, dict[str, Any]] = {status: {"model": documents.Error} for status in (400, 401, 404, 408, 413, 429, 500, 503)}
+ERRORS["default"] = {"model": documents.Error}
+EVENTS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "object", "properties": {"data": {"type": "string"}}}}}}}  # with `stream`
 GONE = 499  # what the log says of a client that left; nobody reads it
 
 router = APIRouter(responses=ERRORS)
@@ -55,13 +57,13 @@ async def show_model(name: str, service: TheService, visit: TheVisit) -> Respons
     return respond(base_card(service) if found is None else card(service, found))
 
 
-@router.post("/v1/completions", response_model=documents.Completion, tags=["answers"])
+@router.post("/v1/completions", response_model=documents.Completion, responses=EVENTS, tags=["answers"])
 async def complete(body: Completion, request: Request, service: TheService, visit: TheVisit) -> Response:
     """An answer to a text. With `stream`, server-sent events."""
     return await answer(request, service, visit, body, CompletionShape(service.base, logprobs=body.logprobs is not None))
 
 
-@router.post("/v1/chat/completions", response_model=documents.Chat, tags=["answers"])
+@router.post("/v1/chat/completions", response_model=documents.Chat, responses=EVENTS, tags=["answers"])
 async def chat(body: Chat, request: Request, service: TheService, visit: TheVisit) -> Response:
     """An answer to a message. With `stream`, server-sent events."""
     return await answer(request, service, visit, body, ChatShape(service.base, logprobs=bool(body.logprobs)))

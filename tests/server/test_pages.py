@@ -1,0 +1,151 @@
+"""What operators and people with mistakes read: metrics, health, the page, one sentence for each wrong body."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from server.given import Served, ask, serve, store, until
+
+from foreword.errors import UsageError
+from foreword.server.keys import Keys
+from foreword.server.run import check_address
+
+SENTENCES = [
+    ("/v1/completions", b"{", "The body is no JSON (Expecting property name enclosed in double quotes); send a JSON object."),
+    ("/v1/completions", [], "The body is no JSON object; send one, with the header `Content-Type: application/json`."),
+    ("/v1/completions", {"prompt": "x"}, "`model` is missing; give it."),
+    ("/v1/completions", {"model": "writer", "prompt": "x", "tools": [{}]}, "`tools` is not honoured here; leave it out, or see /docs."),
+    (
+        "/v1/completions",
+        {"model": "writer", "prompt": "x", "maxtokens": 3},
+        "`maxtokens` is no field of this request; leave it out, or see /docs.",
+    ),
+    ("/v1/completions", {"model": 7, "prompt": "x"}, "`model` should be a valid string, but 7 came; correct it, or see /docs."),
+    (
+        "/v1/completions",
+        {"model": "writer", "prompt": "x", "max_tokens": "9"},
+        '`max_tokens` should be a valid integer, but "9" came; correct it, or see /docs.',
+    ),
+    ("/v1/completions", {"model": "writer", "prompt": "x", "max_tokens": 0}, "max_tokens is 0, but it must be at least 1."),
+    ("/v1/completions", {"model": "writer", "prompt": []}, "The request holds no input; give at least one."),
+    ("/v1/completions", {"model": "writer", "prompt": [1, 2]}, "Tokens came for the task `writer`, which reads text; give a text."),
+    ("/v1/completions", {"model": "tiny-llama", "prompt": [999]}, "Tokens must be at least one, each from 0 to 319."),
+    (
+        "/v1/completions",
+        {"model": "writer", "prompt": "x", "n": 2},
+        "`n` is 2, but greedy answers are all alike; give a temperature above 0, or leave n out.",
+    ),
+    (
+        "/v1/completions",
+        {"model": "writer", "prompt": "x", "presence_penalty": 1.0},
+        "`presence_penalty` is not honoured here; leave it out, or use `repetition_penalty`.",
+    ),
+    (
+        "/v1/completions",
+        {"model": "writer", "prompt": "x", "response_format": {"type": "json_schema", "json_schema": {}}},
+        "`response_format` json_schema is not honoured here yet; leave it out.",
+    ),
+    (
+        "/v1/completions",
+        {"model": "writer", "prompt": "x", "logit_bias": {"400": 1}},
+        "`logit_bias` names the token '400', but tokens are numbers below 320.",
+    ),
+    (
+        "/v1/completions",
+        {"model": "sentiment", "prompt": "x", "temperature": 1.0},
+        "The task `sentiment` (classify) draws no tokens, so `temperature` has no meaning; leave it out.",
+    ),
+    ("/v1/chat/completions", {"model": "writer", "messages": [{"content": "x"}]}, "`messages[0].role` is missing; give it."),
+    (
+        "/v1/chat/completions",
+        {"model": "writer", "messages": [{"role": "system", "content": "x"}, {"role": "user", "content": "x"}]},
+        "The task `writer` reads one message of a user, but system, user came; send it alone.",
+    ),
+    ("/v1/batch", {"model": [], "input": "x"}, "`model` is an empty list; name at least one task."),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "sentence"), SENTENCES)
+def test_a_wrong_body_is_one_sentence(served: Served, path: str, body: object, sentence: str) -> None:
+    found = ask(served.url, path, body)
+    assert (found.status, found.message) == (400, sentence)
+
+
+def test_what_asks_for_nothing_is_taken(served: Served) -> None:
+    more = {
+        "user": "me",
+        "metadata": {"a": "b"},
+        "tools": [],
+        "echo": False,
+        "frequency_penalty": 0.0,
+        "n": 1,
+        "logit_bias": {},
+        "stop": None,
+    }
+    assert ask(served.url, "/v1/completions", {"model": "writer", "prompt": "x", **more, "response_format": {"type": "text"}}).status == 200
+
+
+def test_paths_and_methods(served: Served) -> None:
+    assert ask(served.url, "/v2/models").message == "There is nothing at /v2/models; see /docs for what there is."
+    wrong = ask(served.url, "/v1/completions")
+    assert (wrong.status, wrong.message) == (405, "/v1/completions does not take GET; see /docs for what it takes.")
+    assert ask(served.url, "/health").json == {"status": "alive"} and ask(served.url, "/ready").json == {"status": "ready"}
+    assert "swagger" in ask(served.url, "/docs").text
+
+
+def test_the_page_names_every_endpoint_and_its_errors(served: Served) -> None:
+    page = ask(served.url, "/openapi.json").json
+    assert set(page["paths"]) == {
+        *("/v1/models", "/v1/models/{name}", "/v1/completions", "/v1/chat/completions", "/v1/classify", "/v1/tag", "/v1/qa", "/v1/batch"),
+        *("/v1/tasks", "/v1/tasks/{name}", "/v1/tasks/load", "/v1/tasks/unload", "/health", "/ready", "/metrics"),
+    }
+    for path, methods in page["paths"].items():
+        for method, operation in methods.items():
+            assert operation["description"] and "422" not in operation["responses"] and "503" in operation["responses"], (path, method)
+
+
+def test_metrics_count_by_task(tmp_path: Path) -> None:
+    server = serve(store(tmp_path), prefix_bytes=40_000)
+    try:
+        ask(server.url, "/v1/completions", {"model": "writer", "prompt": ["x", "a film"]})
+        ask(server.url, "/v1/classify", {"model": "sentiment", "input": "x"})
+        ask(server.url, "/v1/completions", {"model": "writer", "prompt": "word " * 500})
+        ask(server.url, "/v1/completions", {"model": "made up", "prompt": "x"})
+        until(lambda: server.service.admission.active == 0)
+        found = samples(ask(server.url, "/metrics").text)
+    finally:
+        server.stop()
+        server.join()
+    ended = [found.get(("foreword_requests_total", ("outcome", reason), ("task", "writer")), 0.0) for reason in ("stop", "length")]
+    assert sum(ended) == 2
+    assert found["foreword_requests_total", ("outcome", "refused_request"), ("task", "writer")] == 1
+    assert found["foreword_requests_total", ("outcome", "stop"), ("task", "sentiment")] == 1
+    assert found["foreword_completion_tokens_total", ("task", "writer")] > 2 < found["foreword_prompt_tokens_total", ("task", "writer")]
+    for name, count in {"time_to_first_token_seconds": 2, "e2e_request_latency_seconds": 3}.items():
+        assert found[f"foreword_{name}_count", ("task", "writer")] == count
+    assert found["foreword_inter_token_latency_seconds_count", ("task", "writer")] > 0
+    assert found["foreword_http_responses_total", ("path", "/v1/completions"), ("status", "404")] == 1
+    assert (found["foreword_tasks",], found["foreword_tasks_resident",], found["foreword_prefix_budget_bytes",]) == (10, 2, 40_000)
+    assert found["foreword_task_loads_total",] == 2 and 0 < found["foreword_prefix_bytes",] <= 40_000
+    assert found["foreword_num_requests_running",] == found["foreword_queued_answers",] == 0 and found["foreword_healthy",] == 1
+    assert not any("made up" in str(name) for name in found)
+
+
+def samples(page: str) -> dict[tuple[object, ...], float]:
+    """Every number of a page by its name and labels."""
+    families = text_string_to_metric_families(page)
+    return {(sample.name, *sorted(sample.labels.items())): sample.value for family in families for sample in family.samples}
+
+
+def test_a_public_address_needs_keys() -> None:
+    for host in ("127.0.0.1", "localhost", "::1"):
+        check_address(host, Keys({}), insecure=False)
+    check_address("0.0.0.0", Keys({}), insecure=True)
+    with pytest.raises(UsageError) as caught:
+        check_address("192.0.2.1", Keys({}), insecure=False)
+    assert str(caught.value) == (
+        "--host 192.0.2.1 lets other machines in, but no API keys are set; give --keys FILE (see `foreword make-key`), "
+        "or --insecure if anyone who reaches it may ask."
+    )
