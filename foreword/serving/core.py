@@ -20,6 +20,7 @@ from foreword.serving.prefixes import Key, PrefixPool
 from foreword.serving.request import END, Done, Event, Failed, Request
 from foreword.serving.resident import Resident
 from foreword.serving.runner import Runner, Stored
+from foreword.serving.schema import Schemas
 from foreword.serving.sequence import Sequence as Running
 from foreword.serving.sequence import open_sequence
 from foreword.serving.sharing import Sharing
@@ -50,6 +51,7 @@ class Core:
         self.pool = PrefixPool(prefix_bytes)
         self.places = Places(self.runner.arena)
         self.sharing = Sharing(self.runner, self.places, text_bytes)
+        self.schemas = Schemas(model)
         self.tasks: dict[Key, Resident] = {}  # exactly those of the pool
         self.stored: dict[Key, Stored] = {}
         self.waiting: deque[Waiting] = deque()
@@ -182,7 +184,7 @@ class Core:
             if len(self.running) + len(joining) >= self.max_sequences:
                 continue
             try:
-                sequence = open_sequence(entry.request, task, self.model, entry.emit)
+                sequence = open_sequence(entry.request, task, self.model, self.schemas, entry.emit)
             except ForewordError as error:
                 entry.emit(Failed("request", str(error)))
                 self.waiting.remove(entry)

@@ -11,13 +11,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from foreword.errors import UsageError
+from foreword.serving.schema import Guide
 
 
 @dataclass(frozen=True)
 class Sampling:
     """Temperature 0 is greedy. `top_p` (Holtzman et al. 2020, arXiv:1904.09751), `min_p` (arXiv:2407.01082), `repetition_penalty` (Keskar et al. 2019, arXiv:1909.05858).
 
-    `stop` ends the answer before any of these strings; `logprobs` is how many alternatives to report; `seed` makes draws repeatable.
+    `stop` ends the answer before any of these strings; `logprobs` is how many alternatives to report; `seed` makes draws repeatable;
+    `json_schema` (as JSON text) is what the answer must be.
     Raises UsageError for what cannot be.
     """
 
@@ -31,6 +33,7 @@ class Sampling:
     seed: int | None = None
     logprobs: int | None = None
     logit_bias: Mapping[int, float] = field(default_factory=dict)
+    json_schema: str | None = None
 
     def __post_init__(self) -> None:
         _check("max_tokens", self.max_tokens, self.max_tokens is None or self.max_tokens >= 1, "at least 1")
@@ -47,15 +50,16 @@ class Sampling:
     @property
     def plain(self) -> bool:
         """Whether the likeliest token is all that is asked for."""
-        return self.temperature == 0 and self.repetition_penalty == 1 and not self.logit_bias and self.logprobs is None
+        shaped = self.repetition_penalty != 1 or self.logit_bias or self.json_schema is not None
+        return self.temperature == 0 and self.logprobs is None and not shaped
 
 
 @final
 class Sampler:
     """Chooses the tokens of one answer."""
 
-    def __init__(self, sampling: Sampling, prompt: Sequence[int]) -> None:
-        self.sampling = sampling
+    def __init__(self, sampling: Sampling, prompt: Sequence[int], guide: Guide | None = None) -> None:
+        self.sampling, self.guide = sampling, guide
         self.seen = set(prompt)
         self.random = torch.Generator().manual_seed(torch.seed() if sampling.seed is None else sampling.seed)
 
@@ -65,6 +69,8 @@ class Sampler:
         scores = self._shaped(logits.float().cpu())
         token = int(scores.argmax()) if ask.temperature == 0 else self._drawn(scores / ask.temperature)
         self.seen.add(token)
+        if self.guide is not None:
+            self.guide.take(token)
         if ask.logprobs is None:
             return token, None, {}
         logs = scores.log_softmax(0)
@@ -73,7 +79,7 @@ class Sampler:
         return token, float(logs[token]), top
 
     def _shaped(self, scores: Float[Tensor, " V"]) -> Float[Tensor, " V"]:
-        """Penalty for tokens of the text and of the answer so far, then biases."""
+        """Penalty for tokens of the text and of the answer so far, then biases, then what a schema allows."""
         ask = self.sampling
         if ask.repetition_penalty != 1 or ask.logit_bias:
             scores = scores.clone()
@@ -85,7 +91,7 @@ class Sampler:
             if not 0 <= token < len(scores):
                 raise UsageError(f"logit_bias names token {token}, but the vocabulary has {len(scores)} tokens; give ids below that.")
             scores[token] += bias
-        return scores
+        return scores if self.guide is None else scores.masked_fill(~self.guide.allowed(), -torch.inf)
 
     def _drawn(self, scores: Float[Tensor, " V"]) -> int:
         ask = self.sampling

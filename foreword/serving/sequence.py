@@ -15,6 +15,7 @@ from foreword.serving.request import Done, Event, Reason, Request, Token
 from foreword.serving.resident import Resident
 from foreword.serving.runner import Stored
 from foreword.serving.sampling import Sampler
+from foreword.serving.schema import Guide, Schemas
 from foreword.serving.texts import Block, Root
 from foreword.tasks.generate import Generate
 
@@ -34,6 +35,7 @@ class Sequence:
         prompt_tokens: int,
         limit: int,
         emit: Callable[[Event], None],
+        guide: Guide | None = None,
     ) -> None:
         self.request, self.task, self.row, self.emit = request, task, row, emit
         self.soft: EmbeddingPrefix | None = task.soft if task else None
@@ -44,7 +46,8 @@ class Sequence:
         eos = model.tokenizer.eos
         self._ends = task.task.stop(model) if task and isinstance(task.task, Generate) else ({eos} if eos is not None else set())
         self._plain = request.sampling.plain
-        self._sampler = Sampler(request.sampling, row.ids)
+        self._guide = guide
+        self._sampler = Sampler(request.sampling, row.ids, guide)
         self._text = self._sent = ""
 
     @property
@@ -78,6 +81,9 @@ class Sequence:
             self.finish("stop")
             return True
         self._send(self._ready(), token, logprob, top)
+        if self._guide is not None and self._guide.ended:
+            self.finish("stop")
+            return True
         if len(self.tokens) == self._limit:
             self.finish("length")
             return True
@@ -105,9 +111,10 @@ class Sequence:
         self._sent = max(self._sent, text, key=len)
 
 
-def open_sequence(request: Request, task: Resident | None, model: FrozenModel, emit: Callable[[Event], None]) -> Sequence:
-    """A request as a sequence that may be read; raises DataError for a text that is too long or empty."""
-    asked = request.sampling.max_tokens
+def open_sequence(request: Request, task: Resident | None, model: FrozenModel, schemas: Schemas, emit: Callable[[Event], None]) -> Sequence:
+    """A request as a sequence that may be read; raises DataError for a text that is too long or empty, UsageError for a schema that cannot be."""
+    asked, schema = request.sampling.max_tokens, request.sampling.json_schema
+    guide = None if schema is None else schemas.guide(schema)
     if task is None:
         if model.shape.kind != "causal":
             raise DataError(f"{model.name} is no causal model, so it cannot go on from a text; ask one of its tasks.")
@@ -120,9 +127,9 @@ def open_sequence(request: Request, task: Resident | None, model: FrozenModel, e
             raise DataError(
                 f"a text needs {len(ids) + limit} tokens with its answer, but {model.shape.positions} fit in {model.name}; shorten it, or ask for fewer tokens."
             )
-        return Sequence(request, None, model, Row(ids), len(ids), limit, emit)
+        return Sequence(request, None, model, Row(ids), len(ids), limit, emit, guide)
     assert isinstance(task.task, Generate), "other tasks are answered whole"
     limit = asked or task.task.max_new_tokens
     question, _ = task.task.ask(request.example, task.model, task.how, truncate=request.truncate, room=limit)
     row = question.rows[0]
-    return Sequence(request, task, task.model, task.rest(row), len(row.ids), limit, emit)
+    return Sequence(request, task, task.model, task.rest(row), len(row.ids), limit, emit, guide)
