@@ -142,7 +142,18 @@ def one_text() -> Iterator[tuple[Sides, dict[str, Any]]]:
         opened(model, 50, "prompt-tuning", work.SUFFIX, max_sequences=50, text_bytes=0) as apart,
     ):
         asks = [Ask(f"t{i}", text) for i in range(50)]
-        yield {"shared": lambda: shared.run(asks), "apart": lambda: apart.run(asks)}, {"shared / apart": 8.0}
+        sides = {
+            "shared": lambda: shared.run(asks),
+            "in one batch, not shared": lambda: apart.run(asks),
+            "one after another": lambda: in_turn(apart, asks[:10]),
+        }
+        yield sides, {"shared / in one batch, not shared": 8.0, "shared / one after another": 8.0}
+
+
+def in_turn(runs: Runs, asks: Sequence[Ask]) -> Result:
+    """Each request when the one before it has been answered."""
+    found = [runs.run([ask]) for ask in asks]
+    return Result(sum(one.seconds for one in found), len(found), sum(one.tokens for one in found))
 
 
 @contextmanager
