@@ -17,6 +17,7 @@ from foreword.serving.sampling import Sampling
 Given = str | Mapping[str, str | list[str]] | list[int]
 WRITES = "generate"  # the kind of task whose answers are drawn token by token
 NEUTRAL: dict[str, tuple[object, ...]] = {"temperature": (0, 0.0), "top_p": (1, 1.0), "n": (1,), "stop": ([],), "logit_bias": ({},)}
+SCHEMA_CHARS = 50_000
 ONLY_WHERE_WRITTEN = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "stop", "n", "logit_bias", "logprobs", "top_logprobs")
 
 
@@ -152,10 +153,7 @@ def _check_writing(body: Completion | Chat, card: TaskCard | None, service: Serv
     for name in ("frequency_penalty", "presence_penalty"):
         if getattr(body, name):
             raise Refusal(400, f"`{name}` is not honoured here; leave it out, or use `repetition_penalty`.", param=name)
-    if body.response_format is not None and body.response_format.type != "text":
-        raise Refusal(
-            400, f"`response_format` {body.response_format.type} is not honoured here yet; leave it out.", param="response_format"
-        )
+    _check_format(body)
     if body.stream_options is not None and not body.stream:
         raise Refusal(400, "`stream_options` came without `stream`; leave it out, or set stream.", param="stream_options")
     for token in body.logit_bias or {}:
@@ -176,9 +174,31 @@ def _check_writing(body: Completion | Chat, card: TaskCard | None, service: Serv
         raise Refusal(400, f"`n` is {body.n}, but greedy answers are all alike; give a temperature above 0, or leave n out.", param="n")
 
 
+def _check_format(body: Completion | Chat) -> None:
+    """Raise Refusal for a response format that says too little, or too much."""
+    wanted = body.response_format
+    if wanted is None:
+        return
+    if (wanted.type == "json_schema") != (wanted.json_schema is not None):
+        raise Refusal(
+            400, "`response_format` needs a `json_schema` where its type is json_schema, and only there.", param="response_format"
+        )
+    try:
+        size = len(wanted.schema_text or "")
+    except RecursionError:
+        size = SCHEMA_CHARS + 1
+    if size > SCHEMA_CHARS:
+        raise Refusal(
+            400, f"The JSON schema is too large or too deep; at most {SCHEMA_CHARS} characters are read.", param="response_format"
+        )
+
+
 def _refuse_drawing(name: str, card: TaskCard, body: Writing | Batch) -> None:
     """Where no token is drawn, fields that say how have no meaning; the task's own settings decide how long its texts are."""
     names = (*ONLY_WHERE_WRITTEN, *(("max_tokens", "max_completion_tokens") if card.kind == "seq2seq" else ()))
+    wanted = body.response_format if isinstance(body, Writing) else None
+    if wanted is not None and wanted.type != "text":
+        names = (*names, "response_format")
     for field in names:
         value = getattr(body, field, None)
         if value is not None and value is not False and value not in NEUTRAL.get(field, ()):

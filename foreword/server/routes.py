@@ -25,7 +25,9 @@ from foreword.serving.engine import TaskCard
 
 ERRORS: dict[int | str, dict[str, Any]] = {status: {"model": documents.Error} for status in (400, 401, 404, 408, 413, 429, 500, 503)}
 ERRORS["default"] = {"model": documents.Error}
-EVENTS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "object", "properties": {"data": {"type": "string"}}}}}}}  # with `stream`
+EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "object", "properties": {"data": {"type": "string"}}}}}}
+}  # with `stream`
 GONE = 499  # what the log says of a client that left; nobody reads it
 
 router = APIRouter(responses=ERRORS)

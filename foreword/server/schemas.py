@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -53,9 +54,25 @@ class StreamOptions(Body):
     include_obfuscation: bool | None = None
 
 
-class ResponseFormat(BaseModel):
-    model_config = ConfigDict(extra="allow")
+class NamedSchema(Body):
+    """OpenAI's envelope of a JSON schema; it is always followed, strict or not."""
+
+    schema_: dict[str, Any] = Field(alias="schema")
+    name: str | None = None
+    description: str | None = None
+    strict: bool | None = None
+
+
+class ResponseFormat(Body):
     type: Literal["text", "json_object", "json_schema"]
+    json_schema: NamedSchema | None = None
+
+    @property
+    def schema_text(self) -> str | None:
+        """The JSON schema that an answer must follow. Raises RecursionError for one that is too deep."""
+        if self.type == "text":
+            return None
+        return json.dumps({"type": "object"} if self.json_schema is None else self.json_schema.schema_)
 
 
 class Asking(Body):
@@ -86,7 +103,7 @@ class Writing(Asking):
     seed: Seed | None = None
     n: Annotated[int, Field(ge=1, le=64)] | None = None
     logit_bias: dict[str, float] | None = Field(None, description="token ids and what is added to their logits")
-    response_format: ResponseFormat | None = Field(None, description="only text")
+    response_format: ResponseFormat | None = Field(None, description="text, any JSON object, or a JSON schema")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
@@ -175,5 +192,7 @@ def sampling(body: Writing | Batch, *, logprobs: int | None = None, draw: int = 
         given["seed"] += draw
     if body.stop is not None:
         given["stop"] = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop)
+    if isinstance(body, Writing) and body.response_format is not None:
+        given["json_schema"] = body.response_format.schema_text
     bias = body.logit_bias if isinstance(body, Writing) else None
     return Sampling(**given, logprobs=logprobs, logit_bias={int(token): value for token, value in (bias or {}).items()})

@@ -62,6 +62,6 @@ def _path(place: Sequence[Any]) -> str:
 def _shown(value: Any) -> str:
     try:
         text = json.dumps(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return ""
     return f", but {shortened(text, SHOWN)} came"

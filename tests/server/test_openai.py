@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import openai
@@ -98,6 +99,25 @@ def test_logprobs_in_both_shapes(client: OpenAI) -> None:
     chat = client.chat.completions.create(model="writer", messages=[{"role": "user", "content": "x"}], logprobs=True, top_logprobs=3)
     assert chat.choices[0].logprobs and chat.choices[0].logprobs.content
     assert all(len(token.top_logprobs) == 3 for token in chat.choices[0].logprobs.content)
+
+
+def test_an_answer_follows_a_json_schema(client: OpenAI) -> None:
+    schema = {"type": "object", "properties": {"good": {"type": "boolean"}}, "required": ["good"], "additionalProperties": False}
+    wanted = {"type": "json_schema", "json_schema": {"name": "film", "schema": schema, "strict": True}}
+    for name in ("writer", BASE):
+        found = client.completions.create(model=name, prompt="a film", max_tokens=40, extra_body={"response_format": wanted})
+        assert json.loads(found.choices[0].text) in ({"good": True}, {"good": False})
+    chat = client.chat.completions.create(
+        model="writer",
+        messages=[{"role": "user", "content": "x"}],
+        response_format=wanted,  # type: ignore[arg-type]
+        max_tokens=40,
+    )
+    assert set(json.loads(chat.choices[0].message.content or "")) == {"good"}
+    with pytest.raises(openai.BadRequestError) as caught:
+        bad = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nothing"}}}
+        client.completions.create(model="writer", prompt="x", extra_body={"response_format": bad})
+    assert "json_schema cannot be followed" in caught.value.body["message"]  # type: ignore[index]
 
 
 def test_many_at_once_of_mixed_tasks(client: OpenAI) -> None:

@@ -44,8 +44,8 @@ SENTENCES = [
     ),
     (
         "/v1/completions",
-        {"model": "writer", "prompt": "x", "response_format": {"type": "json_schema", "json_schema": {}}},
-        "`response_format` json_schema is not honoured here yet; leave it out.",
+        {"model": "writer", "prompt": "x", "response_format": {"type": "json_schema"}},
+        "`response_format` needs a `json_schema` where its type is json_schema, and only there.",
     ),
     (
         "/v1/completions",
