@@ -27,6 +27,7 @@ from foreword.prompts.tokens import VirtualTokens
 from foreword.recipe import Recipe
 from foreword.shape import ModelShape
 from foreword.specs import PromptSpec
+from foreword.tasks.registry import task_from_dict
 
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
@@ -90,9 +91,16 @@ class Adapter:
         return as_tokens(self.flat, self.spec, self.shape) if self.recipe.prompt else None
 
     def learned(self) -> Learned:
-        """The prompt and the head, as tasks read them."""
+        """The prompt and the head, as tasks read them; raises AdapterError for a head that gives other numbers than the task reads."""
         baked = {name.removeprefix(HEAD): tensor for name, tensor in self.tensors.items() if name.startswith(HEAD)}
-        return Learned(self.tokens(), Head.read(baked) if baked else None)
+        head, spec = Head.read(baked) if baked else None, task_from_dict(self.task).head
+        found, needed = head.spec.outputs if head else 0, spec.outputs if spec else 0
+        if found != needed:
+            raise AdapterError(
+                f"the adapter's head gives {found or 'no'} numbers, but its task '{self.task['kind']}' reads {needed}; "
+                f"give it the {MANIFEST} that it was saved with, or retrain."
+            )
+        return Learned(self.tokens(), head)
 
     def model(self, model: FrozenModel) -> FrozenModel:
         """The model that reads this adapter: `model` itself, or with the adapter's LoRA or weights."""

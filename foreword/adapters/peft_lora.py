@@ -20,7 +20,7 @@ from foreword.backbone import weights
 from foreword.backbone.fingerprint import quantization_in
 from foreword.backbone.frozen import FrozenModel
 from foreword.backbone.targets import target_layers, target_names
-from foreword.errors import AdapterError
+from foreword.errors import AdapterError, ModelError
 from foreword.prompts.template import Template
 from foreword.recipe import LoraSpec, Recipe
 
@@ -140,8 +140,14 @@ def _short_targets(spec: LoraSpec, family: str, paths: list[str]) -> list[str]:
 
 
 def _targets(given: Any, paths: list[str], model: FrozenModel) -> str | tuple[str, ...]:
-    """Targets that mean exactly these layers: PEFT's own list where it does (some transform chosen layers only), else full names."""
+    """Targets that mean exactly these layers: PEFT's own list where it does (some transform chosen layers only), else full names.
+
+    Raises ModelError for layers that the model does not have.
+    """
     known = {path for path, _ in target_layers(model.network, LoraSpec(targets="all-linear"), model.name).items()}
+    absent = sorted(set(paths) - known)
+    if absent:
+        raise ModelError(f"the LoRA stands on {absent[0]}, but '{model.name}' has no such layer; load it on its own base model.")
     names = tuple(sorted(given)) if isinstance(given, list) else ()
     meant = {path for path in known if any(f".{path}".endswith(f".{name}") for name in names)}
     return names if meant == set(paths) else tuple(paths)

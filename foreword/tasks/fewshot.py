@@ -14,6 +14,7 @@ from foreword.tasks.base import Example, Question, Reading, Task
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.judge import Exam
+from foreword.tasks.placed import of_each
 from foreword.tasks.templated import TemplateTask
 
 Chat = Callable[[str], str]
@@ -72,8 +73,8 @@ class FewShot:
     def exam(self, model: FrozenModel, how: Reading, examples: Sequence[Example]) -> tuple[Exam, int]:
         """What is asked and answered, and how many questions had no room for every shot."""
         plain = self.tasks[0]
-        room = max((plain.answer_length(example, model) for example in examples), default=0)
-        asked = [self.ask(example, model, how, room=room) for example in examples]
+        room = max(of_each(examples, lambda example: plain.answer_length(example, model)), default=0)
+        asked = of_each(examples, lambda example: self.ask(example, model, how, room=room))
         lessons = [
             lesson
             for example, (_, _, count) in zip(examples, asked, strict=True)

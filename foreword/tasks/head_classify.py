@@ -8,7 +8,6 @@ from typing import Any, ClassVar, final
 
 import torch
 
-from foreword.backbone.encoded import Encoded
 from foreword.backbone.frozen import FrozenModel
 from foreword.backbone.learned import Learned
 from foreword.errors import DataError
@@ -17,8 +16,9 @@ from foreword.prompts.init import Material
 from foreword.specs import PromptSpec
 from foreword.tasks import metrics
 from foreword.tasks.base import Costs, Example, Lesson, Prediction, Question, Reading, Task
-from foreword.tasks.headed import HeadTask, Seen, check_fits, check_pooling, look, pool, resolved, row_of
+from foreword.tasks.headed import HeadTask, Seen, check_pooling, look, pool, resolved, row_of
 from foreword.tasks.metrics import Score
+from foreword.tasks.texts import ask, encode, text_columns
 
 
 @final
@@ -48,7 +48,7 @@ class HeadClassify(HeadTask):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return ("text", "text_b") if self.pair else ("text",)
+        return text_columns(self.pair)
 
     @property
     def head(self) -> HeadSpec:
@@ -62,26 +62,11 @@ class HeadClassify(HeadTask):
         label = example.get(self.target)
         if label not in self.labels:
             raise DataError(f"label '{label}' is not one of {', '.join(self.labels)}; correct the data, or train with this label.")
-        encoded = self._encoded(example, model, how)
+        encoded = encode(example, self.columns, model, how)
         return [Lesson((row_of(encoded, model, how),), (float(self.labels.index(label)),))], encoded.cut
 
     def ask(self, example: Example, model: FrozenModel, how: Reading, *, truncate: bool, room: int | None = None) -> tuple[Question, bool]:
-        encoded = self._encoded(example, model, how)
-        if encoded.cut and not truncate:
-            check_fits(encoded, len(self._encoded(example, model, Reading(how.soft, 1 << 30)).ids), model, how, truncate=truncate)
-        return Question((row_of(encoded, model, how),)), encoded.cut
-
-    def _encoded(self, example: Example, model: FrozenModel, how: Reading) -> Encoded:
-        texts = [self._text(example, name) for name in self.columns]
-        return model.tokenizer.pair(texts[0], texts[1] if self.pair else None, how.budget - how.soft)
-
-    @staticmethod
-    def _text(example: Example, name: str) -> str:
-        if name not in example:
-            raise DataError(
-                f"the task needs the column '{name}', but the example has {', '.join(example) or 'none'}; rename a column, or map it with --columns."
-            )
-        return example[name]
+        return ask(example, self.columns, model, how, truncate=truncate)
 
     def losses(self, model: FrozenModel, learned: Learned, lessons: Sequence[Lesson]) -> Costs:
         logits = learned.needed_head()(pool(look(model, learned.tokens, [lesson.rows[0] for lesson in lessons]), self.pooling))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from foreword.errors import DataError
@@ -33,6 +33,12 @@ def cell(example: Mapping[str, str], column: str) -> str:
             f"the task needs the column '{column}', but the example has {', '.join(example) or 'none'}; rename a column, or map it with --columns."
         )
     return example[column]
+
+
+def check_texts(example: Mapping[str, str], columns: Sequence[str]) -> None:
+    """Raise DataError for a second text where only the first would be read."""
+    if example.get("text_b", "").strip() and "text" in columns and "text_b" not in columns:
+        raise DataError("an example has two texts, text and text_b, but the task reads only text; leave text_b out, or train with both.")
 
 
 def parsed(text: str, column: str) -> list[str]:

@@ -18,6 +18,7 @@ from foreword.tasks.base import Costs, Example, Lesson, Prediction, Question, Re
 from foreword.tasks.headed import HeadTask, Seen, check_pooling, look, pool, resolved, row_of
 from foreword.tasks.listed import several
 from foreword.tasks.metrics import Score
+from foreword.tasks.placed import of_each
 from foreword.tasks.set_metrics import set_scores
 from foreword.tasks.texts import ask, encode, text_columns
 
@@ -53,7 +54,8 @@ class MultiLabel(HeadTask):
     @classmethod
     def of(cls, examples: Sequence[Example], **settings: Any) -> MultiLabel:
         """The task with every label that occurs in the examples, sorted."""
-        return cls(tuple(sorted({label for example in examples for label in several(example, cls.target)})), **settings)
+        found = of_each(examples, lambda example: several(example, cls.target))
+        return cls(tuple(sorted({label for labels in found for label in labels})), **settings)
 
     @property
     def columns(self) -> tuple[str, ...]:

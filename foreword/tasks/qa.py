@@ -20,6 +20,7 @@ from foreword.tasks.base import Costs, Example, Lesson, Prediction, Question, Re
 from foreword.tasks.headed import HeadTask, Seen, look
 from foreword.tasks.listed import cell, short
 from foreword.tasks.metrics import Score
+from foreword.tasks.placed import of_each
 from foreword.tasks.qa_metrics import answer_scores
 from foreword.tasks.windows import Window, windows
 
@@ -52,7 +53,7 @@ class QA(HeadTask):
     @classmethod
     def of(cls, examples: Sequence[Example], **settings: Any) -> QA:
         """The task, with unanswerable questions if there are any among the examples."""
-        return cls(any(not parse_answers(cell(example, cls.target)) for example in examples), **settings)
+        return cls(not all(of_each(examples, lambda example: parse_answers(cell(example, cls.target)))), **settings)
 
     @property
     def columns(self) -> tuple[str, ...]:

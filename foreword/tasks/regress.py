@@ -20,6 +20,7 @@ from foreword.tasks.headed import HeadTask, Seen, check_pooling, look, pool, res
 from foreword.tasks.listed import cell
 from foreword.tasks.metrics import Score
 from foreword.tasks.number_metrics import number_scores
+from foreword.tasks.placed import of_each
 from foreword.tasks.texts import ask, encode, text_columns
 
 
@@ -49,7 +50,7 @@ class Regress(HeadTask):
     @classmethod
     def of(cls, examples: Sequence[Example], **settings: Any) -> Regress:
         """The task with the mean and the standard deviation of these labels; raises DataError where they are all the same."""
-        numbers = [number(example, cls.target) for example in examples]
+        numbers = of_each(examples, lambda example: number(example, cls.target))
         center = sum(numbers) / max(len(numbers), 1)
         spread = math.sqrt(sum((n - center) ** 2 for n in numbers) / max(len(numbers), 1))
         if spread == 0:

@@ -23,6 +23,7 @@ from foreword.tasks.entities import Scheme, repaired, scheme_of
 from foreword.tasks.headed import HeadTask, Seen, check_fits, look, row_of
 from foreword.tasks.listed import short, words
 from foreword.tasks.metrics import Score
+from foreword.tasks.placed import of_each
 from foreword.tasks.tag_metrics import entity_scores, token_accuracy
 from foreword.tasks.texts import ENDLESS
 
@@ -57,7 +58,7 @@ class Tag(HeadTask):
     @classmethod
     def of(cls, examples: Sequence[Example], **settings: Any) -> Tag:
         """The task with every tag of the examples, sorted, "O" first; entities as `repaired` writes them."""
-        sentences = [tags_of(example) for example in examples]
+        sentences = of_each(examples, tags_of)
         found = {tag for tags in sentences for tag in tags}
         scheme = scheme_of(sorted(found))
         if scheme:

@@ -17,6 +17,7 @@ from foreword.errors import DataError, ModelError, UsageError
 from foreword.prompts.template import Row, Template
 from foreword.specs import PromptSpec
 from foreword.tasks.base import Costs, Example, Lesson, Question, Reading, Task
+from foreword.tasks.listed import check_texts
 
 
 class TemplateTask(Task):
@@ -70,6 +71,7 @@ class TemplateTask(Task):
 
     def question(self, example: Example, model: FrozenModel, how: Reading, *, truncate: bool, room: int = 0) -> tuple[Row, bool]:
         """A row without its answer, leaving `room` tokens for one where both share a line; raises DataError for a text that is too long unless `truncate`."""
+        check_texts(example, self.columns)
         room = 0 if model.shape.kind == "encoder-decoder" else room
         row, cut = self.template.fit(example, model.tokenizer, how.soft, (), how.budget - room)
         if cut and not truncate:
@@ -81,6 +83,7 @@ class TemplateTask(Task):
 
     def lesson(self, example: Example, model: FrozenModel, how: Reading, dampening: float = 0.0) -> tuple[Row, bool]:
         """A row with its answer as labels, cut to the budget; `dampening` λ adds the text's own tokens to the loss with that weight."""
+        check_texts(example, self.columns)
         answer = self.answer(example, model)
         apart = len(answer) if model.shape.kind == "encoder-decoder" else 0
         if apart and dampening:

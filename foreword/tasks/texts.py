@@ -8,7 +8,7 @@ from foreword.backbone.encoded import Encoded
 from foreword.backbone.frozen import FrozenModel
 from foreword.tasks.base import Example, Question, Reading
 from foreword.tasks.headed import check_fits, row_of
-from foreword.tasks.listed import cell
+from foreword.tasks.listed import cell, check_texts
 
 ENDLESS = 1 << 30  # a budget that cuts nothing
 
@@ -18,7 +18,8 @@ def text_columns(pair: bool) -> tuple[str, ...]:
 
 
 def encode(example: Example, columns: Sequence[str], model: FrozenModel, how: Reading) -> Encoded:
-    """The example's one or two texts, cut to the budget; raises DataError for a missing column."""
+    """The example's one or two texts, cut to the budget; raises DataError for a missing column, and for a second text that is not read."""
+    check_texts(example, columns)
     texts = [cell(example, name) for name in columns]
     return model.tokenizer.pair(texts[0], texts[1] if len(texts) > 1 else None, how.budget - how.soft)
 

@@ -25,7 +25,8 @@ from foreword.specs import PromptSpec
 from foreword.tasks.base import Example, Reading, Task, reading
 from foreword.tasks.generate import Generate
 from foreword.tasks.head_classify import HeadClassify
-from foreword.tasks.headed import pool
+from foreword.tasks.headed import Seen, pool
+from foreword.tasks.placed import of_each
 from foreword.tasks.templated import TemplateTask
 from foreword.training.record import versions
 from foreword.training.start import settled, start
@@ -55,7 +56,7 @@ def trainable(
     if task.head is not None and not examples:
         raise UsageError(f"a '{task.kind}' task has a head, whose scale is that of real states, but no examples came; give some.")
     how = reading(recipe.prompt, model)
-    lessons = [lesson for example in examples[:16] for lesson in task.lessons(example, model, how)[0]]
+    lessons = [lesson for part in of_each(examples[:16], lambda example: task.lessons(example, model, how)[0]) for lesson in part]
     read, tuning = start(model, recipe, task, task.material(examples), lessons, seed, lora)
     return Trainable(model, read, recipe, task, how, tuning, seed)
 
@@ -147,7 +148,8 @@ class Trainable(Shell):
     def _classes(self, batch: Batch, learned: Learned) -> Float[Tensor, "B C"]:
         assert isinstance(self.task, HeadClassify)
         states = self.frozen.hidden(batch, learned.tokens)
-        return learned.needed_head()(pool(states, batch.mask.to(states.device), self.task.pooling))
+        seen = Seen(states, batch.mask.to(states.device), batch.labels.to(states.device))
+        return learned.needed_head()(pool(seen, self.task.pooling))
 
     def adapter(self, task: Task | None = None) -> Adapter:
         """What was learned so far, as an adapter of the task (by default the one this was made with).

@@ -133,7 +133,7 @@ def test_an_encoder_classifies_by_a_head(foreword: Foreword, tmp_path: Path) -> 
         (
             ROWS,
             ("--task", "regress"),
-            "'label' is 'good', but regression needs a finite number; correct the data, or classify instead.",
+            "row 1 of '{data}': 'label' is 'good', but regression needs a finite number; correct the data, or classify instead.",
         ),
     ],
 )
