@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Annotated, Any
@@ -60,7 +60,7 @@ def ask(
         raise UsageError("--stream and --json came together; a JSON object is printed whole, so leave one of them out.")
     client = Client(url, key)
     kind, columns = client.task(task)
-    source = inputs.examples(texts or [], file, columns)
+    source = inputs.examples(texts or [], file, columns)  # rows of a file hold all its columns
     first = next(source, None)
     if first is None:
         raise DataError("no text came, only empty lines; give one text or JSON object a line.")
@@ -70,7 +70,7 @@ def ask(
     if stream and not written:
         raise UsageError(f"--stream came for a {kind} task, which writes no text; leave it out.")
     if stream or (stream is None and texts and written and sys.stdout.isatty() and not json):
-        _stream(client, asked, chain([first], source), many, alone=kind == "text")
+        _stream(client, asked, chain([first], source), many, kind, columns)
         return
     _whole(client, asked, chain([first], source), Printer(kind, columns, TARGETS.get(kind, "label"), many, json))
 
@@ -78,17 +78,21 @@ def ask(
 def _whole(client: Client, asked: dict[str, Any], source: Iterable[Example], printer: Printer) -> None:
     """Answers many at a time, each printed whole."""
     for part in inputs.chunks(source, AT_ONCE):
-        body = asked | {"input": [example["text"] for example in part] if printer.kind == "text" else [dict(example) for example in part]}
+        body = asked | {
+            "input": [example["text"] for example in part]
+            if printer.kind == "text"
+            else [{name: example[name] for name in printer.columns} for example in part]
+        }
         for example, item in zip(part, client.post("/v1/batch", body)["data"], strict=True):
             if "error" in item:
                 raise ServingError(item["error"]["message"])
             printer(example, Told(item["text"], item.get("scores") or {}, item.get("value")))
 
 
-def _stream(client: Client, asked: dict[str, Any], source: Iterable[Example], many: bool, *, alone: bool) -> None:
+def _stream(client: Client, asked: dict[str, Any], source: Iterable[Example], many: bool, kind: str, columns: Sequence[str]) -> None:
     """Each answer piece by piece."""
     for example in source:
-        pieces = client.stream(asked | {"prompt": example["text"] if alone else dict(example)})
+        pieces = client.stream(asked | {"prompt": example["text"] if kind == "text" else {name: example[name] for name in columns}})
         head = next(pieces, "")  # what is refused is refused before anything is printed
         print(header(example) if many else "", end="")
         for piece in chain([head], pieces):

@@ -47,6 +47,7 @@ WRITERS = {
     "long": ("prefix-tuning", 6, Generate(max_new_tokens=60)),
     "suffix": ("prompt-tuning", 2, Generate("{input}\n{soft}:{answer}", max_new_tokens=7)),
     "pairs": ("p-tuning-v2", 3, Generate("{question} of {context}:{answer}", max_new_tokens=5)),
+    "entails": ("p-tuning-v2", 3, Classify(("good", "bad"), "{premise} so {claim} is {answer}")),
     "sentiment": ("p-tuning-v2", 3, Classify(("good", "bad"), "{text} is {answer}")),
 }
 HEADED: dict[str, Task] = {
