@@ -32,7 +32,9 @@ def provenance(seeds: Sequence[int], threads: int) -> dict[str, Any]:
 
 def command(argv: Sequence[str]) -> str:
     """The command line, with the script as it stands in the repository and no path of this machine."""
-    words = [str(Path("benchmarks", Path(argv[0]).name)), *(Path(word).name if os.path.isabs(word) else word for word in argv[1:])]
+    script = Path(argv[0]).resolve()
+    home = script.relative_to(ROOT) if script.is_relative_to(ROOT) else Path("benchmarks", script.name)
+    words = [home.as_posix(), *(Path(word).name if os.path.isabs(word) else word for word in argv[1:])]
     return shlex.join(["python", *words])
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from foreword.adapters.adapter import Adapter
 from foreword.adapters.peft import Exported, export_peft, import_peft
 from foreword.adapters.peft_files import read_folder
+from foreword.adapters.peft_heads import export_headed
 from foreword.adapters.peft_lora import LORA, export_lora, import_lora
 from foreword.adapters.tensors import KEY
 from foreword.backbone.frozen import FrozenModel
@@ -32,6 +33,10 @@ def export_folders(
     Raises AdapterError where PEFT cannot give them.
     """
     recipe = adapter.recipe
+    if recipe.lora is not None and recipe.prompt is None and "template" not in adapter.task:
+        if model is not None:
+            adapter.check(model)
+        return (export_headed(adapter, target, overwrite=overwrite),)
     if recipe.lora is None or "template" not in adapter.task:
         return (export_peft(adapter, target, model, peft_type=peft_type, overwrite=overwrite),)
     if recipe.prompt is None:

@@ -25,7 +25,7 @@ from foreword.prompts.template import Template
 from foreword.recipe import LoraSpec, Recipe
 
 LORA = "LORA"
-_OURS, _PEFT = "lora.", "base_model.model."
+_OURS, PEFT = "lora.", "base_model.model."
 _TASKS = {"causal": "CAUSAL_LM", "encoder": "FEATURE_EXTRACTION", "encoder-decoder": "SEQ_2_SEQ_LM"}
 _TRANSPOSED = ("gpt2",)  # families whose layers keep their weights the other way round
 
@@ -38,28 +38,42 @@ _STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
 
 def export_lora(adapter: Adapter, target: str | Path, *, overwrite: bool = False) -> Exported:
     """Write an adapter's LoRA as a folder that PEFT reads; what else the adapter holds is not in it."""
+    files = lora_files(adapter, {"task_type": _TASKS[adapter.shape.kind]})
+    template = Template.parse(adapter.task["template"], bos=adapter.task["bos"])
+    note, quantization = note_for(template, "kv"), quantization_in(adapter.base_fingerprint)
+    if quantization:
+        note = f"Load the base in {quantization}. {note}"
+    return Exported(write_folder(target, files, overwrite=overwrite), LORA, note)
+
+
+def lora_files(
+    adapter: Adapter, extra: Mapping[str, Any], others: Mapping[str, Tensor] | None = None, *, base: str | None = None
+) -> dict[str, bytes]:
+    """PEFT's two files, with more keys and numbers perhaps; `base` is the base model's name in a model of another class."""
     spec, paths = adapter.recipe.lora, _paths(adapter.tensors)
     assert spec is not None, "the caller knows that there is a LoRA"
+
+    def named(path: str) -> str:
+        """A layer's path in PEFT's base: causal models hold theirs under a name already, encoders are loaded bare."""
+        inside = path.partition(".")[2] if adapter.shape.kind == "causal" else path
+        return path if base is None else f"{base}.{inside}"
+
     config = {
         "peft_type": LORA,
-        "task_type": _TASKS[adapter.shape.kind],
         "base_model_name_or_path": adapter.base,
         "inference_mode": True,
         "r": spec.r,
         "lora_alpha": spec.alpha,
         "lora_dropout": spec.dropout,
         "use_rslora": spec.rslora,
-        "target_modules": _short_targets(spec, adapter.shape.family, paths),
+        "target_modules": [named(name) if name in paths else name for name in _short_targets(spec, adapter.shape.family, paths)],
         "fan_in_fan_out": adapter.shape.family in _TRANSPOSED,
+        **extra,
     }
-    numbers = {name.removeprefix(_OURS): tensor.float() for name, tensor in adapter.tensors.items() if name.startswith(_OURS)}
+    kept = {name.removeprefix(_OURS + PEFT): tensor for name, tensor in adapter.tensors.items() if name.startswith(_OURS)}
+    numbers = {PEFT + named(name): tensor.float() for name, tensor in kept.items()} | dict(others or {})
     parts = {name: (TensorShape("F32", tuple(tensor.shape)), tensor.numpy().astype("<f4").tobytes()) for name, tensor in numbers.items()}
-    files = {TENSORS: write_tensors(parts), CONFIG: json.dumps(config, indent=2, sort_keys=True).encode()}
-    template = Template.parse(adapter.task["template"], bos=adapter.task["bos"])
-    note, quantization = note_for(template, "kv"), quantization_in(adapter.base_fingerprint)
-    if quantization:
-        note = f"Load the base in {quantization}. {note}"
-    return Exported(write_folder(target, files, overwrite=overwrite), LORA, note)
+    return {TENSORS: write_tensors(parts), CONFIG: json.dumps(config, indent=2, sort_keys=True).encode()}
 
 
 def import_lora(folder: str | Path, model: FrozenModel, *, task: Mapping[str, Any] | None = None) -> Adapter:
@@ -108,7 +122,7 @@ def _read(found: PeftFolder, model: FrozenModel) -> tuple[LoraSpec, dict[str, Te
     if missing:
         raise AdapterError(f"'{found.where}' has an {CONFIG} without {missing[0]}; save it again with PEFT.")
     for name, tensor in sorted(found.tensors.items()):
-        if not name.startswith(_PEFT) or not name.endswith((".lora_A.weight", ".lora_B.weight")):
+        if not name.startswith(PEFT) or not name.endswith((".lora_A.weight", ".lora_B.weight")):
             raise AdapterError(f"'{found.where}' has trained weights that are not of a linear layer's LoRA, {name}; load it with PEFT.")
         bad = int((~tensor.isfinite()).sum()) if tensor.is_floating_point() else tensor.numel()
         if bad:
@@ -129,7 +143,7 @@ def _read(found: PeftFolder, model: FrozenModel) -> tuple[LoraSpec, dict[str, Te
 
 def _paths(tensors: Mapping[str, Tensor]) -> list[str]:
     """The layers a LoRA stands on, by full name."""
-    return sorted({name.removeprefix(_OURS + _PEFT).partition(".lora_")[0] for name in tensors if name.startswith(_OURS)})
+    return sorted({name.removeprefix(_OURS + PEFT).partition(".lora_")[0] for name in tensors if name.startswith(_OURS)})
 
 
 def _short_targets(spec: LoraSpec, family: str, paths: list[str]) -> list[str]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from children import child
 from cli.given import ROWS, Foreword, write
 from cli.test_screen import on_a_terminal
 
@@ -110,7 +110,7 @@ def test_after_a_stop_in_the_middle_the_same_command_ends_as_if_there_had_been_n
     foreword: Foreword, model: Path, reviews: Path, tmp_path: Path, whole: tuple[Path, dict[str, Any], str], sign: signal.Signals
 ) -> None:
     words = command(model, reviews, tmp_path / "out", "--json", "--seeds", "9")  # enough to be still busy when the signal arrives
-    with subprocess.Popen([sys.executable, "-m", "foreword", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with child([sys.executable, "-m", "foreword", *words]) as process:
         assert process.stdout is not None and process.stderr is not None
         for line in process.stderr:
             if line.startswith("run 2 of 19"):

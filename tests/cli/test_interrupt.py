@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from children import child
 from cli.given import Foreword
 
 LONG = ("--steps", "150", "--eval-every", "10", "--checkpoint-every", "10", "--patience", "1000", "--length", "4", "--tracker", "none")
@@ -28,7 +28,7 @@ def command(model: Path, reviews: Path, out: Path) -> list[str]:
 
 def stopped(words: Sequence[str], sign: signal.Signals) -> tuple[int, list[str]]:
     """Run in a process that gets a signal once it has reached step 20; its exit code and last lines on standard error."""
-    with subprocess.Popen([sys.executable, "-m", "foreword", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with child([sys.executable, "-m", "foreword", *words]) as process:
         assert process.stdout is not None and process.stderr is not None
         for line in process.stderr:
             if line.startswith("step 20 of 150"):

@@ -46,7 +46,7 @@ def start(*words: str | Path, **environment: str) -> Process:
     command = [sys.executable, "-m", "foreword", "serve", *map(str, words), "--port", "0"]
     made = Process(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}))
     threading.Thread(target=made.listen, daemon=True).start()
-    until(lambda: any("  try:" in line for line in made.said) or made.popen.poll() is not None, 120)
+    until(lambda: any("  try:" in line for line in made.said) or made.popen.poll() is not None, 280)
     assert made.popen.poll() is None, made.said
     made.url = next(line for line in made.said if " at http" in line).split(" at ")[1].split()[0]
     return made

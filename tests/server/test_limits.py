@@ -127,7 +127,7 @@ def test_request_ids_and_log_lines(small: Served, served: Served) -> None:
     for server in (small, served):
         found = ask(server.url, "/v1/completions", {"model": "writer", "prompt": "my secret"}, X_Request_Id="abc-1")
         assert found.headers["x-request-id"] == "abc-1"
-        until(lambda server=server: server.lines()[-1].get("id") == "abc-1")
+        until(lambda server=server: [line.get("id") for line in server.lines()][-1:] == ["abc-1"])
     made = ask(served.url, "/v1/models", X_Request_Id="no\tid " + "x" * 200)
     assert len(made.headers["x-request-id"]) == 32
     line = small.lines()[-1]

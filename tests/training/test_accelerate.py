@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
+from children import child
 from cli.given import ROWS, save_tiny, write
 from training.launched import CASES, SPREAD, train
 
@@ -23,13 +25,13 @@ SCRIPT = str(TESTS / "training" / "launched.py")
 PATIENCE = 240  # seconds; a launch takes ten on an idle machine
 
 
-def launch(*words: str | Path) -> subprocess.Popen[str]:
+def launch(*words: str | Path) -> AbstractContextManager[subprocess.Popen[str]]:
     """Two processes on the CPU, by the launcher of several, which only takes its name from GPUs."""
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
     command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([*command, *map(str, words)], env=environment, **pipes)  # type: ignore[call-overload]
+    # The loopback device, so that no machine's network is asked for.
+    environment = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(TESTS)}
+    return child([*command, *words], {**os.environ, **environment})
 
 
 @pytest.fixture(scope="module")

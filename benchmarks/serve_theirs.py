@@ -9,7 +9,7 @@ from typing import Any
 import models
 import torch
 from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
-from serving_work import Ask, Result, written
+from serve_work import Ask, Result, written
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
 

@@ -16,12 +16,12 @@ from typing import Any
 
 import models
 import numpy as np
-import serving_work as work
+import serve_work as work
 import store
 import torch
 from provenance import provenance
-from serving_theirs import Batches, PeftClassifiers, PeftSwitching
-from serving_work import Ask, Result
+from serve_theirs import Batches, PeftClassifiers, PeftSwitching
+from serve_work import Ask, Result
 from transformers.utils.logging import disable_progress_bar
 
 from foreword.backbone.frozen import FrozenModel
@@ -214,11 +214,11 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="benchmarks/serving.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog="benchmarks/serve.py", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="rounds of all sides in turn (default 5)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="threads (default: all cores)")
     parser.add_argument("--only", default="*", help="cases whose name matches this pattern (default *)")
-    parser.add_argument("--out", type=Path, default=store.RESULTS / "serving.json", help="results file; cases measured again are replaced")
+    parser.add_argument("--out", type=Path, default=store.RESULTS / "serve.json", help="results file; cases measured again are replaced")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     disable_progress_bar()
