@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from children import child
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,11 +91,27 @@ def test_python_examples_run(block: str, place: Path) -> None:
     assert len(list((place / "prompts").glob("*/foreword.json"))) == 1
 
 
+@pytest.mark.timeout(300)  # a command that does not end says so
 @pytest.mark.parametrize("block", [block for block in blocks("sh") if commands(block.values[0])])  # type: ignore[attr-defined]
 def test_shell_examples_run(block: str, place: Path) -> None:
     from foreword.cli.main import app
 
-    for words in commands(block):
-        arguments = [local(word, place) for word in words[1:]]
-        found = CliRunner().invoke(app, [*arguments, *(["--steps", "4"] if arguments[0] in ("train", "compare") else [])])
-        assert found.exit_code == 0, f"{shlex.join(words)}: {found.output}"
+    with ExitStack() as servers:
+        environment: dict[str, str] = {}
+        for words in commands(block):
+            arguments = [local(word, place) for word in words[1:]]
+            if arguments[0] == "serve":
+                environment["FOREWORD_URL"] = servers.enter_context(served(arguments))
+                continue
+            more = ["--steps", "4"] if arguments[0] in ("train", "compare") else []
+            found = CliRunner().invoke(app, [*arguments, *more], env=environment)
+            assert found.exit_code == 0, f"{shlex.join(words)}: {found.output}"
+
+
+@contextmanager
+def served(arguments: Sequence[str]) -> Iterator[str]:
+    """A server in a process of its own, on a free port; it is killed at the end."""
+    with child([sys.executable, "-m", "foreword", *arguments, "--port", "0"]) as process:
+        assert process.stderr is not None
+        lines = [line for line, _ in zip(process.stderr, range(3), strict=False)]
+        yield lines[0].split(" at ")[1].split()[0]
