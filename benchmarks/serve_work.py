@@ -50,14 +50,17 @@ class Result:
     between: list[float] = field(default_factory=list)
 
 
-def tasks(folder: Path, model: FrozenModel, count: int, method: str, task: Task, *, length: int = 20) -> list[str]:
-    """Adapters t0, t1, … of one recipe that begin at the text of the task and differ by noise: the engine cannot tell them from trained ones."""
+def tasks(folder: Path, model: FrozenModel, count: int, method: str, task: Task, *, length: int = 20, first: int = 0) -> list[str]:
+    """Adapters t0, t1, … of one recipe that begin at the text of the task and differ by noise, drawn from seed `first` on.
+
+    The engine cannot tell them from trained ones.
+    """
     spec = recipe(method, length=length)
     fitted = task.suited(model, spec)
     flat = start(spec, model, Material("Read the text and say in a few words what it is about."), seed=0).origin.detach().float().cpu()
     names = []
     for number in range(count):
-        noise = torch.randn(flat.shape, generator=torch.Generator().manual_seed(number))
+        noise = torch.randn(flat.shape, generator=torch.Generator().manual_seed(first + number))
         tensors = {KEY: flat * (1 + 0.02 * noise)}
         if fitted.head is not None:
             head = Head(fitted.head, model.shape.hidden, seed=number).bake()

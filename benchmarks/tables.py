@@ -9,25 +9,29 @@ from typing import Any
 import store
 from provenance import ROOT
 from runs import RATES, best, run_of
+from tables_nlu import nlu_table
+from tables_serving import operations_table, serve_table, soak_lines, waits_table
 
 from foreword.methods import METHODS
 
 START, END = "<!-- results:start -->", "<!-- results:end -->"
 Document = dict[str, Any]
-SPEED, QUALITY, STARTUP = "speed.json", "quality.json", "startup.json"
+SPEED, QUALITY, STARTUP, NLU = "speed.json", "quality.json", "startup.json", "nlu.json"
+SERVING = ("serve.json", "serve_operations.json", "soak.json")
 
 
 def pages(results: Path = store.RESULTS, docs: Path = ROOT / "docs") -> dict[Path, str]:
     """Every page that result files decide, as it should read; raises LookupError for a method's page without its marks."""
     speed, quality = store.read(results / SPEED), store.read(results / QUALITY)
-    fresh = {docs / "results.md": results_page(speed, quality, store.read(results / STARTUP))}
+    serving = [store.read(results / name) for name in SERVING]
+    fresh = {docs / "results.md": results_page(speed, quality, store.read(results / STARTUP), store.read(results / NLU), serving)}
     for method in METHODS:
         page = docs / "methods" / f"{method}.md"
         fresh[page] = _between(page, "\n".join(method_block(method, speed, quality)))
     return fresh
 
 
-def results_page(speed: Document, quality: Document, startup: Document) -> str:
+def results_page(speed: Document, quality: Document, startup: Document, nlu: Document, serving: Sequence[Document]) -> str:
     """docs/results.md."""
     lines = ["# Results", "", "Written by `scripts/docs` from `benchmarks/results/`; do not edit. How each number is measured:"]
     lines += ["[benchmarks/README.md](../benchmarks/README.md).", "", "## Training speed and memory", ""]
@@ -39,8 +43,37 @@ def results_page(speed: Document, quality: Document, startup: Document) -> str:
         lines += ["", "### PEFT's rates", "", *sweep_table(quality), "", *quality_notes(quality)]
     else:
         lines += [_missing("quality.py")]
+    lines += ["", "## Tasks with a head", "", *(nlu_part(nlu) if nlu else [_missing("nlu.py")])]
     lines += ["", "## Start of the command line", "", *(startup_table(startup) if startup else [_missing("startup.py")])]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *serving_part(*serving)]) + "\n"
+
+
+def nlu_part(nlu: Document) -> list[str]:
+    """The table, its plan, and where it was measured."""
+    plans = {name: found["plan"] for name, found in nlu["setting"].items()}
+    each = "; ".join(f"{name}: {plan['steps']} steps of {plan['batch_size']}" for name, plan in plans.items())
+    about = [
+        f"Scores on test data, ± one standard error of seeds and test examples together ({each}). Rates are chosen by validation loss on the first seed."
+    ]
+    return [*about, "", *nlu_table(nlu["runs"]), "", *dict.fromkeys(birthplace(session) for session in nlu["sessions"])]
+
+
+def serving_part(serve: Document, operations: Document, soak: Document) -> list[str]:
+    """Throughput, waits, loads and replacements, and the soak."""
+    lines = ["", "## Serving", ""]
+    cases = serve.get("cases", {})
+    if cases:
+        about = "Ratios of tokens (of answers, where nothing is written) a second, medians over rounds of all sides in turn, least and most in brackets."
+        waits = "Waits of streams, as shares of the longest median wait for a first token of the same requests:"
+        lines += [about, "", *serve_table(cases), "", waits, "", *waits_table(cases), ""]
+        lines += list(dict.fromkeys(birthplace(found["provenance"]) for found in cases.values()))
+    else:
+        lines += [_missing("serve.py")]
+    lines += ["", "### Loading and replacing tasks", ""]
+    measured = operations and [*operations_table(operations["facts"]), "", birthplace(operations["provenance"])]
+    lines += measured or [_missing("serve_operations.py")]
+    lines += ["", "### Soak", ""]
+    return [*lines, *([*soak_lines(soak), "", birthplace(soak["provenance"])] if soak else [_missing("soak.py")])]
 
 
 def method_block(method: str, speed: Document, quality: Document) -> list[str]:

@@ -22,9 +22,9 @@ def serve(pipe: Connection, side: str, case: Case, work: Work, threads: int) -> 
     torch.set_num_threads(threads)
     disable_progress_bar()
     network = models.network(case.model)
-    _touch(network)
-    idle = _resident()
-    _forget_peak()
+    touch(network)
+    idle = resident()
+    forget_peak()
     one = SIDES[side](network, case, work)
     answers: dict[str, Any] = {
         "steps": lambda count: _steps(one.step, count),
@@ -32,7 +32,7 @@ def serve(pipe: Connection, side: str, case: Case, work: Work, threads: int) -> 
         "needed": lambda soft, prefix: flops.needed(
             network, len(work.rows), len(work.rows[0]), soft=soft, prefix=prefix, labels=work.labels * len(work.rows)
         ),
-        "memory": lambda: {"idle": idle, "peak": _peak()},
+        "memory": lambda: {"idle": idle, "peak": highest()},
     }
     while True:
         try:
@@ -50,7 +50,7 @@ def _steps(step: Any, count: int) -> dict[str, float]:
     return {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu, "loss": loss}
 
 
-def _touch(network: PreTrainedModel) -> None:
+def touch(network: PreTrainedModel) -> None:
     """Read every weight once: a checkpoint is mapped into memory, and pages that were never read would count as the step's."""
     for tensor in (*network.parameters(), *network.buffers()):
         tensor.detach().reshape(-1)[::1024].sum()
@@ -63,21 +63,22 @@ def _status(field: str) -> int:
     raise LookupError(field)
 
 
-def _resident() -> int:
+def resident() -> int:
     """Bytes of this process in memory now."""
-    return _status("VmRSS:") if sys.platform == "linux" else _highest()
+    return _status("VmRSS:") if sys.platform == "linux" else _most()
 
 
-def _forget_peak() -> None:
+def forget_peak() -> None:
     """Start the kernel's high-water mark again from what is resident now."""
     if sys.platform == "linux":
         Path("/proc/self/clear_refs").write_text("5", "utf-8")
 
 
-def _peak() -> int:
-    return _status("VmHWM:") if sys.platform == "linux" else _highest()
+def highest() -> int:
+    """The most bytes that were resident at once since `forget_peak`."""
+    return _status("VmHWM:") if sys.platform == "linux" else _most()
 
 
-def _highest() -> int:
+def _most() -> int:
     """The peak since the process began; in bytes on macOS, in kilobytes elsewhere."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

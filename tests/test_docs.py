@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from children import child
@@ -82,12 +83,15 @@ def test_links_within_the_project_lead_somewhere(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+# Of trainers that are not ours: no accelerator here, and TRL by its own older name of an option.
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument", "ignore:`gradient_checkpointing` is deprecated:FutureWarning")
 @pytest.mark.parametrize("block", blocks("python"))
 def test_python_examples_run(block: str, place: Path) -> None:
     assert STEPS in block, f"an example says {STEPS}, so that this test can take fewer"
     names: dict[str, object] = {}
     exec(compile(local(block, place).replace(STEPS, "steps=4"), "example", "exec"), names)
-    assert names["result"].steps == 4  # type: ignore[attr-defined]
+    result: Any = names["result"]  # of `fit`, or of a trainer
+    assert getattr(result, "steps", None) == 4 or result.global_step == 4
     assert len(list((place / "prompts").glob("*/foreword.json"))) == 1
 
 

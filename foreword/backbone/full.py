@@ -55,9 +55,6 @@ class FullWeights:
     def train(self, mode: bool = True) -> None:
         """Nothing to switch: dropout stays off, as everywhere."""
 
-    def close(self) -> None:
-        """Nothing to undo: the frozen model has weights of its own."""
-
 
 def full_copy(model: FrozenModel, *, tensors: Mapping[str, Tensor] | None = None) -> tuple[FrozenModel, FullWeights]:
     """A model of the same base with weights of its own, and these weights: those of the frozen model, or with a state's changes.

@@ -70,9 +70,6 @@ class LoraLayers:
         for layer in self._layers:
             layer.lora_dropout.train(mode)
 
-    def close(self) -> None:
-        """Nothing to undo: the frozen model has modules of its own."""
-
 
 def attach(
     model: FrozenModel, spec: LoraSpec, *, tensors: Mapping[str, Tensor] | None = None, seed: int = 0

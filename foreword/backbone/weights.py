@@ -32,10 +32,6 @@ class Weights(Protocol):
         """Switch dropout of its own, if it has any."""
         ...
 
-    def close(self) -> None:
-        """Leave the frozen model as it was."""
-        ...
-
 
 def apply(
     model: FrozenModel, recipe: Recipe, *, tensors: Mapping[str, Tensor] | None = None, seed: int = 0

@@ -41,9 +41,17 @@ class Client:
     def post(self, path: str, body: object) -> Any:
         return self._json(path, body)
 
+    def get(self, path: str) -> Any:
+        return self._json(path)
+
     def stream(self, body: dict[str, Any]) -> Iterator[str]:
         """Pieces of a completion as they come."""
-        with self._open("/v1/completions", body | {"stream": True}) as response:
+        for event in self.events("/v1/completions", body | {"stream": True}):
+            yield from (choice["text"] for choice in event["choices"] if choice["text"])
+
+    def events(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Server-sent events of an answer, to its end."""
+        with self._open(path, body) as response:
             for line in response:
                 data = line.decode().strip().removeprefix("data: ")
                 if data == "[DONE]":
@@ -52,7 +60,7 @@ class Client:
                     found = json.loads(data)
                     if "error" in found:
                         raise ServingError(found["error"]["message"])
-                    yield from (choice["text"] for choice in found["choices"] if choice["text"])
+                    yield found
         raise ServingError(f"the server at {self._url} went away before the answer ended; ask again.")
 
     def _json(self, path: str, body: object = None) -> Any:

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from foreword.cli import (
     advise,
     ask,
+    bench_serve,
     compare,
     demo,
     evaluate,
@@ -105,6 +106,9 @@ app.command("predict", rich_help_panel=WORK)(predict.predict)
 app.command("demo", rich_help_panel=WORK)(demo.demo)
 app.command("serve", rich_help_panel=SERVE)(serve.serve)
 app.command("ask", rich_help_panel=SERVE)(ask.ask)
+bench = typer.Typer(no_args_is_help=True, help="Measure what stands on this machine.")
+bench.command("serve")(bench_serve.bench_serve)
+app.add_typer(bench, name="bench", rich_help_panel=SERVE)
 app.command("make-key", rich_help_panel=SERVE)(make_key.make_key)
 app.command("show", rich_help_panel=KEEP)(show.show)
 app.command("list", rich_help_panel=KEEP)(list_adapters.list_adapters)

@@ -26,57 +26,60 @@ def needed() -> Iterator[None]:
         raise
 
 
-def _option(default: Any, help: str, least: float | None = None) -> Any:
+def option(default: Any, help: str, least: float | None = None) -> Any:
+    """A field of an option with its help and its least value."""
     return field(default=default, metadata={"help": help, "least": least})
 
 
 @dataclass(frozen=True)
-class _Checked:
+class Checked:
+    """Options whose least values are kept."""
+
     def __post_init__(self) -> None:
         for each in fields(self):
             least, value = each.metadata["least"], getattr(self, each.name)
-            if least is not None and value < least:
+            if least is not None and value is not None and value < least:
                 raise UsageError(f"--{each.name.replace('_', '-')} is {value}, but it must be at least {least}.")
 
 
 @dataclass(frozen=True)
-class Access(_Checked):
+class Access(Checked):
     """Who may ask."""
 
-    keys: str | None = _option(None, "File of API keys, a line each as `foreword make-key` prints them.")
-    insecure: bool = _option(False, "Let other machines in without keys.")
-    log_texts: bool = _option(False, "Let texts and answers into the log.")
+    keys: str | None = option(None, "File of API keys, a line each as `foreword make-key` prints them.")
+    insecure: bool = option(False, "Let other machines in without keys.")
+    log_texts: bool = option(False, "Let texts and answers into the log.")
 
 
 @dataclass(frozen=True)
-class Amounts(_Checked):
+class Amounts(Checked):
     """How much is taken at once."""
 
-    max_sequences: int = _option(32, "Answers that grow together.", 1)
-    max_queued: int = _option(4096, "Answers that may wait; further requests get 503.", 1)
-    max_queued_tokens: int = _option(1_000_000, "Tokens of texts that may wait.", 1)
-    max_answers: int = _option(1024, "Answers of one request.", 1)
-    max_body: int = _option(4, "Largest request in MB.", 1)
-    max_text: int = _option(200_000, "Characters of a text.", 1)
-    drain_seconds: float = _option(30.0, "How long answers may go on after SIGTERM.", 0)
+    max_sequences: int = option(32, "Answers that grow together.", 1)
+    max_queued: int = option(4096, "Answers that may wait; further requests get 503.", 1)
+    max_queued_tokens: int = option(1_000_000, "Tokens of texts that may wait.", 1)
+    max_answers: int = option(1024, "Answers of one request.", 1)
+    max_body: int = option(4, "Largest request in MB.", 1)
+    max_text: int = option(200_000, "Characters of a text.", 1)
+    drain_seconds: float = option(30.0, "How long answers may go on after SIGTERM.", 0)
 
 
 @dataclass(frozen=True)
-class InMemory(_Checked):
+class InMemory(Checked):
     """Which tasks stand ready."""
 
-    prefix_memory: int = _option(1024, "Memory for the prompts of tasks in MB; the least recently used leave first.", 1)
-    load: str | None = _option(None, "Tasks to have ready at once: names with commas between, or all; others load when asked.")
-    watch: float = _option(2.0, "Seconds between looks for new adapters; 0 for never.", 0)
+    prefix_memory: int = option(1024, "Memory for the prompts of tasks in MB; the least recently used leave first.", 1)
+    load: str | None = option(None, "Tasks to have ready at once: names with commas between, or all; others load when asked.")
+    watch: float = option(2.0, "Seconds between looks for new adapters; 0 for never.", 0)
 
 
 @dataclass(frozen=True)
-class Drawing(_Checked):
+class Drawing(Checked):
     """How an answer is written; what is None is left to the server."""
 
-    max_tokens: int | None = _option(None, "Longest answer in tokens; by default the task's own.")
-    temperature: float | None = _option(None, "0 is greedy, the default; more is more varied.")
-    seed: int | None = _option(None, "Makes drawn answers repeatable.")
+    max_tokens: int | None = option(None, "Longest answer in tokens; by default the task's own.")
+    temperature: float | None = option(None, "0 is greedy, the default; more is more varied.")
+    seed: int | None = option(None, "Makes drawn answers repeatable.")
 
     def fields(self) -> dict[str, int | float]:
         """Those that were given."""

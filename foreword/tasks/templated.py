@@ -73,6 +73,10 @@ class TemplateTask(Task):
         """A row without its answer, leaving `room` tokens for one where both share a line; raises DataError for a text that is too long unless `truncate`."""
         check_texts(example, self.columns)
         room = 0 if model.shape.kind == "encoder-decoder" else room
+        if room >= how.budget:
+            raise DataError(
+                f"an answer of {room} tokens leaves no room for a text, because {how.budget} fit in {model.name}; ask for fewer."
+            )
         row, cut = self.template.fit(example, model.tokenizer, how.soft, (), how.budget - room)
         if cut and not truncate:
             full = self.template.render(example, model.tokenizer, how.soft)

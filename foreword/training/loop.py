@@ -76,14 +76,11 @@ def fit(
     TrainingInterrupted after Ctrl-C.
     """
     run = Run(model, Recipe.of(what), task, train, valid, plan or TrainPlan(), None if out is None else Path(out), listener)
-    try:
-        if resume:
-            run.restore()
-        with Interrupt() as interrupt:
-            run.train(interrupt)
-        return run.finish(overwrite)
-    finally:
-        run.close()
+    if resume:
+        run.restore()
+    with Interrupt() as interrupt:
+        run.train(interrupt)
+    return run.finish(overwrite)
 
 
 class Run:
@@ -143,11 +140,6 @@ class Run:
         self.sampler = BucketSampler([lesson.num_tokens for lesson in self.lessons], plan.batch_size, plan.seed)
         torch.manual_seed(plan.seed)
         self.processes.track({"learning_rate": relative or self.rates[0], "steps": plan.steps})
-
-    def close(self) -> None:
-        """Leave the frozen model as it was."""
-        if self.tuning.inside is not None:
-            self.tuning.inside.close()
 
     def train(self, interrupt: Interrupt) -> None:
         """Step until the plan ends, the score stops improving or the user asks to stop."""

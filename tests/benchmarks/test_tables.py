@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import store
 import tables
+import tables_nlu
+import tables_serving
 
 from foreword.methods import METHODS
 
@@ -76,6 +78,44 @@ STARTUP = {
 }
 
 
+def headed(what: str, factor: float, seed: int, value: float) -> dict[str, Any]:
+    score = {"accuracy": {"value": value, "stderr": 0.01, "n": 100}}
+    key = {"case": "pos", "model": "minilm", "what": what, "factor": factor, "seed": seed}
+    return {**key, "diverged": None, "valid_loss": 1 - value, "num_parameters": 1234, "test": score, "session": 0}
+
+
+HEADED = [
+    *(headed("p-tuning-v2:5", 1.0, seed, value) for seed, value in enumerate((0.70, 0.72, 0.74))),
+    headed("p-tuning-v2:5", 0.3, 0, 0.60),
+    *(headed("p-tuning-v2:5", 3.0, seed, 0.80) for seed in range(2)),
+    headed("lora", 1.0, 0, 0.75),
+    {**headed("lora", 1.0, 1, 0.0), "diverged": "the loss is nan", "test": {}},
+]
+
+SERVE = {
+    "cases": {
+        "mixed": {
+            "about": "Two tasks.",
+            "ratios": {"two / one": {"asked": 0.95, "met": True, "median": 1.0, "least": 0.9, "most": 1.1}},
+            "sides": {
+                "two": {"seconds_to_first_token_p50_p90_p99": [0.5, 0.75, 1.0], "seconds_between_tokens_p50_p90_p99": [0.05, 0.1, 0.2]},
+                "one": {"seconds_to_first_token_p50_p90_p99": [0.25, 0.25, 0.25], "seconds_between_tokens_p50_p90_p99": [0.05, 0.05, 0.05]},
+                "theirs": {"seconds_to_first_token_p50_p90_p99": None, "seconds_between_tokens_p50_p90_p99": None},
+            },
+            "provenance": BIRTH,
+        }
+    }
+}
+FACTS = {"a load": {"found": 12.5, "asked": "at most 20", "met": True}, "beside": {"found": 1.2, "asked": "–", "met": None}}
+SOAK = {
+    "minutes": 10,
+    "counts": {"answered": 1200, "left": 3},
+    "memory": {"ratio": 1.01, "asked": 1.05},
+    "wrong": ["one"],
+    "provenance": BIRTH,
+}
+
+
 @pytest.fixture
 def docs(tmp_path: Path) -> Path:
     for method in METHODS:
@@ -92,6 +132,26 @@ def test_speed_rows() -> None:
         "61% of the machine's matrix-product peak (1.50 Tflop/s).",
         "",
         BORN,
+    ]
+
+
+def test_headed_rows_say_the_default_and_the_best_of_three_rates() -> None:
+    assert tables_nlu.nlu_table(HEADED)[2:] == [
+        "| Parts of speech, Turkish Web Treebank | MiniLM | p-tuning-v2, P = 5 | 1,234 | 0.720 ± 0.015 | 3 | 0.800 ± 0.010 | 3 | 2 |",
+        "|  | MiniLM | lora | 1,234 | diverged | 2 | – | – | – |",
+    ]
+
+
+def test_serving_rows() -> None:
+    assert tables_serving.serve_table(SERVE["cases"])[2:] == ["| Two tasks | two / one | 1.00 (0.90–1.10) | 0.95 | yes |"]
+    assert tables_serving.waits_table(SERVE["cases"])[2:] == [
+        "| Two tasks | two | 1.00 | 1.50 | 2.00 | 0.10 | 0.20 | 0.40 |",
+        "|  | one | 0.50 | 0.50 | 0.50 | 0.10 | 0.10 | 0.10 |",
+    ]
+    assert tables_serving.operations_table(FACTS)[2:] == ["| a load | 12.5 | at most 20 | yes |", "| beside | 1.2 | – | – |"]
+    assert tables_serving.soak_lines(SOAK) == [
+        "10 minutes of 1,200 × answered, 3 × left. Memory of the last quarter over that of the second: 1.010 (asked: at most 1.05).",
+        "Things that went wrong: 1. The first: one",
     ]
 
 
@@ -127,6 +187,13 @@ def test_pages(docs: Path, tmp_path: Path) -> None:
     store.write(tmp_path / "results" / "speed.json", {"cases": {"a case": speed_case("p-tuning")}})
     store.write(tmp_path / "results" / "quality.json", quality(RUNS))
     store.write(tmp_path / "results" / "startup.json", STARTUP)
+    store.write(
+        tmp_path / "results" / "nlu.json",
+        {"setting": {"pos": {"plan": {"steps": 3, "batch_size": 8}}}, "runs": HEADED, "sessions": [BIRTH]},
+    )
+    store.write(tmp_path / "results" / "serve.json", SERVE)
+    store.write(tmp_path / "results" / "serve_operations.json", {"facts": FACTS, "provenance": BIRTH})
+    store.write(tmp_path / "results" / "soak.json", SOAK)
     fresh = tables.pages(tmp_path / "results", docs)
     assert sorted(fresh) == sorted([docs / "results.md", *(docs / "methods" / f"{method}.md" for method in METHODS)])
     assert BORN in fresh[docs / "results.md"]
@@ -140,7 +207,8 @@ def test_what_was_not_measured_is_said(docs: Path, tmp_path: Path) -> None:
     page = tables.pages(tmp_path / "nothing", docs)[docs / "results.md"]
     assert "Not measured yet: `python benchmarks/speed.py` does it." in page
     assert "Not measured yet: `python benchmarks/quality.py` does it." in page
-    assert "Not measured yet: `python benchmarks/startup.py` does it." in page
+    for name in ("startup", "nlu", "serve", "serve_operations", "soak"):
+        assert f"Not measured yet: `python benchmarks/{name}.py` does it." in page
 
 
 def test_a_page_without_its_marks_is_refused(docs: Path, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, Pa
     for name, like in {"sentiment": "sentiment", "headlines": "writer", "entails": "entails"}.items():
         adapter(like).save(folder / "prompts" / name)
     (folder / "test.jsonl").write_text("".join(json.dumps({"text": text, "label": "good"}) + "\n" for text in ("a film", "x")), "utf-8")
+    (folder / "texts.txt").write_text("a joy\na mess\n", "utf-8")
     found = serve(folder / "prompts")
     yield found, folder
     found.stop()

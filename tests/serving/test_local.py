@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import tiny
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving.given import TASKS, TEXTS, adapter, example, predicted, store
@@ -62,6 +63,29 @@ def test_served_is_predicted(prompts: Path, data: st.DataObject) -> None:
             assert engine.stats().running == engine.stats().waiting == 0
 
     live(all_clients())
+
+
+def test_the_base_weights_stay_as_they_are_to_the_bit(prompts: Path) -> None:
+    """Tasks of every kind, LoRA among them, in memory for a few at a time; every third client leaves early."""
+    model = tiny.build("llama")
+    before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
+
+    async def client(engine: LocalEngine, index: int, task: str) -> None:
+        events = engine.submit(Request(str(index), task, example(task, TEXTS[index % len(TEXTS)])))
+        if index % 3 == 0:
+            await anext(events)
+            await events.aclose()  # type: ignore[attr-defined]
+        else:
+            assert isinstance([event async for event in events][-1], Done)
+
+    async def soak() -> None:
+        async with LocalEngine(model, str(prompts), max_sequences=4, prefix_bytes=40_000) as engine:
+            await asyncio.gather(*(client(engine, index, task) for index, task in enumerate(sorted(TASKS) * 6)))
+            assert engine.stats().evictions_total > 0
+
+    live(soak())
+    after = model.network.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(tensor, after[name]) for name, tensor in before.items())
 
 
 def test_cards_say_where_a_task_is(prompts: Path) -> None:

@@ -1,0 +1,249 @@
+"""A server under load and random faults for some minutes: nothing lost, nothing wrong, memory flat. See benchmarks/README.md."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import models
+import serve_work as work
+import store
+from provenance import provenance
+
+from foreword.adapters.adapter import Adapter
+from foreword.adapters.folder import FILES
+from foreword.backbone.load import wrap
+from foreword.demo.gemma import prepare
+
+TEXTS = ("a joy to watch from the first minute to the last", "rain is expected in the north", "the bank raised its rate again", "two goals")
+TASKS, TOKENS = 12, 8
+FLAT = 1.05  # memory in the last quarter against the second quarter; the first one fills caches
+MALFORMED: tuple[bytes, ...] = (
+    b"",
+    b"{",
+    b"[]",
+    b'"\\ud800"',
+    b'{"model": 3}',
+    b'{"model": "t0", "prompt": "x", "max_tokens": -1}',
+    b'{"model": "t0", "prompt": "x", "no_such_field": 1}',
+    b'{"model": "../../etc/passwd", "prompt": "x"}',
+    b'{"model": "t0", "prompt": "x", "temperature": NaN}',
+    b'{"model": "t0", "prompt": ["x", 3]}',
+    b"\xff\xfe" * 100,
+    b"[" * 5000,
+)
+
+
+@dataclass
+class Seen:
+    """What happened, counted; `wrong` holds what must not be."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    memory: list[tuple[float, float]] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def count(self, what: str) -> None:
+        with self.lock:
+            self.counts[what] += 1
+
+    def expect(self, holds: bool, what: str) -> None:
+        if not holds:
+            with self.lock:
+                self.wrong.append(what)
+
+
+class Soak:
+    """One server process and the threads that trouble it."""
+
+    def __init__(self, url: str, pid: int, shop: Path, spare: Path, seed: int) -> None:
+        self.host, self.pid, self.shop, self.spare, self.seed = urlsplit(url).netloc, pid, shop, spare, seed
+        self.seen, self.stop, self.expected = Seen(), threading.Event(), dict[tuple[str, str], set[str]]()
+
+    def ask(self, path: str, body: object) -> tuple[int, Any]:
+        """One request on a connection of its own."""
+        connection = http.client.HTTPConnection(self.host, timeout=120)
+        try:
+            data = body if isinstance(body, bytes) else json.dumps(body).encode()
+            connection.request("POST", path, data, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+        finally:
+            connection.close()
+
+    def text_of(self, task: str, text: str) -> str:
+        status, found = self.ask("/v1/completions", {"model": task, "prompt": text, "max_tokens": TOKENS})
+        if status != 200:
+            raise RuntimeError(f"{status}: {found}")
+        return found["choices"][0]["text"]
+
+    def learn(self) -> None:
+        """What both versions of each task answer, asked one at a time on a quiet server."""
+        for version in ("old", "new"):
+            for number in range(TASKS):
+                task = f"t{number}"
+                self.replace(task, version)
+                self.ask("/v1/tasks/load", {"name": task})
+                for text in TEXTS:
+                    self.expected.setdefault((task, text), set()).add(self.text_of(task, text))
+
+    def replace(self, task: str, version: str) -> None:
+        """Put another version of a task into the store."""
+        Adapter.load(self.spare / version / task).save(self.shop / task, overwrite=True)
+
+    def asker(self, drawn: random.Random) -> None:
+        """A client with manners: every answer must come, and be that of one version of its task."""
+        task, text = f"t{drawn.randrange(TASKS)}", drawn.choice(TEXTS)
+        found = self.text_of(task, text)
+        self.seen.expect(found in self.expected[task, text], f"task {task} answered {found!r} to {text!r}")
+        self.seen.count("answered")
+
+    def leaver(self, drawn: random.Random) -> None:
+        """A client that goes away in the middle of a stream, or reads slowly."""
+        connection = http.client.HTTPConnection(self.host, timeout=120)
+        body = {"model": f"t{drawn.randrange(TASKS)}", "prompt": drawn.choice(TEXTS), "max_tokens": 200, "stream": True}
+        connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        self.seen.expect(response.status == 200, f"a stream began with {response.status}")
+        for _ in range(drawn.randrange(1, 6)):
+            response.readline()
+            if drawn.random() < 0.3:
+                self.stop.wait(0.2)
+        connection.close()
+        self.seen.count("left in mid-stream")
+
+    def spoiler(self, drawn: random.Random) -> None:
+        """Bodies that are wrong, names that do not exist, one body that is far too large."""
+        path = drawn.choice(("/v1/completions", "/v1/chat/completions", "/v1/batch", "/v1/classify", "/v1/tasks/load"))
+        body = b"x" * (6 << 20) if drawn.random() < 0.02 else drawn.choice(MALFORMED)
+        try:
+            status, found = self.ask(path, body)
+            self.seen.expect(400 <= status < 500 and "error" in found, f"{path} with {body[:40]!r} gave {status}")
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # a body that is too large is not read to its end
+        self.seen.count("malformed")
+        self.stop.wait(0.05)
+
+    def operator(self, drawn: random.Random) -> None:
+        """Somebody who replaces, breaks, loads and unloads tasks."""
+        task = f"t{drawn.randrange(TASKS)}"
+        what = drawn.choice(("replace", "replace", "unload", "load", "break"))
+        if what == "replace":
+            self.replace(task, drawn.choice(("old", "new")))
+        elif what == "break":
+            folder = self.shop / "broken"
+            shutil.copytree(self.spare / "old" / task, folder, dirs_exist_ok=True)
+            path = folder / drawn.choice(FILES)
+            path.write_bytes(path.read_bytes()[: drawn.randrange(200)])
+            status, _ = self.ask("/v1/completions", {"model": "broken", "prompt": "x"})
+            self.seen.expect(400 <= status < 500, f"a broken adapter gave {status}")
+            shutil.rmtree(folder)
+        else:
+            status, found = self.ask(f"/v1/tasks/{what}", {"name": task})
+            self.seen.expect(status == 200, f"{what} of {task} gave {status}: {found}")
+        self.seen.count(what)
+        self.stop.wait(0.5)
+
+    def watcher(self, drawn: random.Random) -> None:
+        """The server's memory."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        self.seen.memory.append((time.monotonic(), pages * os.sysconf("SC_PAGE_SIZE") / 1e6))
+        self.stop.wait(2)
+
+    def run(self, minutes: float, askers: int) -> None:
+        """All of them at once, for so long."""
+        roles = [self.asker] * askers + [self.leaver, self.leaver, self.spoiler, self.operator, self.watcher]
+        threads = [threading.Thread(target=self._loop, args=(role, random.Random(f"{self.seed} {i}"))) for i, role in enumerate(roles)]
+        for thread in threads:
+            thread.start()
+        self.stop.wait(60 * minutes)
+        self.stop.set()
+        for thread in threads:
+            thread.join()
+
+    def _loop(self, role: Callable[[random.Random], None], drawn: random.Random) -> None:
+        while not self.stop.is_set():
+            try:
+                role(drawn)
+            except Exception as error:
+                self.seen.expect(False, f"{role.__name__}: {type(error).__name__}: {error}")
+                self.stop.wait(1)
+
+
+def start(shop: Path, source: str) -> tuple[subprocess.Popen[str], str]:
+    """A server over the store, in fp32, where an answer does not depend on its company; memory for a few of its tasks only."""
+    words = ["serve", shop, "--model", source, "--port", "0", "--dtype", "float32", "--prefix-memory", "4", "--watch", "0.5"]
+    command = [sys.executable, "-m", "foreword", *map(str, words), "--max-sequences", "16"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if found := re.search(r" at (http://\S+)", line):
+            threading.Thread(target=lambda: [None for _ in process.stderr or ()], daemon=True).start()
+            return process, found[1]
+    raise SystemExit("the server did not start.")
+
+
+def report(soak: Soak, code: int) -> dict[str, Any]:
+    sizes = [size for _, size in soak.seen.memory]
+    quarter = max(1, len(sizes) // 4)
+    early, late = statistics.median(sizes[quarter : 2 * quarter] or sizes), statistics.median(sizes[-quarter:])
+    soak.seen.expect(late <= FLAT * early, f"memory grew from {early:.0f} to {late:.0f} MB")
+    soak.seen.expect(code == 0, f"the server ended with {code}")
+    return {
+        "counts": dict(sorted(soak.seen.counts.items())),
+        "texts_whose_versions_differ": f"{sum(len(answers) > 1 for answers in soak.expected.values())} of {len(soak.expected)}",
+        "memory": {"second_quarter_mb": round(early, 1), "last_quarter_mb": round(late, 1), "ratio": round(late / early, 4), "asked": FLAT},
+        "wrong": soak.seen.wrong,
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks/soak.py", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10, help="how long (default 10)")
+    parser.add_argument("--askers", type=int, default=6, help="clients that wait for whole answers (default 6)")
+    parser.add_argument("--seed", type=int, default=0, help="draws the faults (default 0)")
+    parser.add_argument("--out", type=Path, default=store.RESULTS / "soak.json", help="results file")
+    args = parser.parse_args(argv)
+    birth, source = provenance([args.seed], len(os.sched_getaffinity(0))), str(prepare())
+    with tempfile.TemporaryDirectory() as folder:
+        shop, spare = Path(folder, "store"), Path(folder, "spare")
+        model = wrap(models.network(source).float(), models.tokenizer(source), name="gemma-3-270m")
+        for place, first in ((spare / "old", 0), (spare / "new", 100)):
+            work.tasks(place, model, TASKS, "p-tuning-v2", work.PREFIX, first=first)
+        shutil.copytree(spare / "old", shop)
+        del model
+        process, url = start(shop, source)
+        try:
+            soak = Soak(url, process.pid, shop, spare, args.seed)
+            soak.learn()
+            soak.run(args.minutes, args.askers)
+            process.send_signal(signal.SIGTERM)
+            found = report(soak, process.wait(60))
+        finally:
+            process.kill()
+    store.write(args.out, {"minutes": args.minutes, **found, "provenance": birth})
+    print(json.dumps({key: found[key] for key in ("counts", "memory")}))
+    if found["wrong"]:
+        raise SystemExit("\n".join([f"{len(found['wrong'])} things went wrong:", *found["wrong"][:20]]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""The table of tasks with heads: what each recipe reaches at its default rate and at the best of three."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from nlu import CASES, FACTORS, chosen
+
+Document = dict[str, Any]
+MODELS = {"minilm": "MiniLM", "gemma": "Gemma-3-270M"}
+TITLES = {
+    "pos": ("Parts of speech, Turkish Web Treebank", "accuracy"),
+    "sentiment": ("Film reviews, Rotten Tomatoes", "accuracy"),
+    "topic": ("Topics, BBC news by headline and first lines", "accuracy"),
+}
+
+
+def nlu_table(runs: Sequence[Document]) -> list[str]:
+    """One row a case, model and recipe: mean over seeds ± the standard error of seeds and test examples together."""
+    lines = ["| data | base model | recipe | numbers trained | default rate | seeds | best of three rates | × default | seeds |"]
+    lines += ["|---|---|---|--:|--:|--:|--:|--:|--:|"]
+    for case, (title, metric) in TITLES.items():
+        for model in CASES[case].models:
+            for what in CASES[case].what:
+                mine = [run for run in runs if (run["case"], run["model"], run["what"]) == (case, model, what)]
+                if mine:
+                    lines.append("| " + " | ".join([title, MODELS[model], _named(what), *_cells(mine, (case, model, what), metric)]) + " |")
+                    title = ""
+    return lines
+
+
+def _named(what: str) -> str:
+    name, _, length = what.partition(":")
+    return f"{name}, P = {length}" if length else name
+
+
+def _cells(runs: Sequence[Document], one: tuple[str, str, str], metric: str) -> list[str]:
+    best = chosen(runs, one)
+    size = next((f"{run['num_parameters']:,}" for run in runs if "num_parameters" in run), "–")
+    cells = [size, *_score(runs, FACTORS[0], metric)]
+    return [*cells, *(("–", "–", "–") if best is None else (_score(runs, best, metric)[0], f"{best:g}", _score(runs, best, metric)[1]))]
+
+
+def _score(runs: Sequence[Document], factor: float, metric: str) -> tuple[str, str]:
+    """A mean with its error, and the number of seeds."""
+    mine = [run for run in runs if run["factor"] == factor]
+    if any(run["diverged"] for run in mine):
+        return "diverged", str(len(mine))
+    scores = [run["test"][metric] for run in mine]
+    if not scores:
+        return "–", "0"
+    values = [score["value"] for score in scores]
+    between = statistics.variance(values) / len(values) if len(values) > 1 else 0.0
+    within = statistics.mean(score["stderr"] for score in scores)
+    return f"{statistics.mean(values):.3f} ± {math.hypot(within, math.sqrt(between)):.3f}", str(len(values))
