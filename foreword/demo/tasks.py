@@ -43,7 +43,7 @@ TASKS = (
             description="Is this review of a film negative or positive?",
         ),
         written="{text}\nSentiment: {answer}",
-        plan=TrainPlan(steps=200, batch_size=16, eval_every=100, eval_examples=100),
+        plan=TrainPlan(steps=160, batch_size=16, learning_rate=0.0035, eval_every=80, eval_examples=100),
         metric="accuracy",
     ),
     DemoTask(
@@ -56,7 +56,7 @@ TASKS = (
             description="Is this news article about business, entertainment, politics, sport or tech?",
         ),
         written="BBC News | {text}\n\nCategory: {answer}",
-        plan=TrainPlan(steps=96, batch_size=12, eval_every=48, eval_examples=60, max_length=64),
+        plan=TrainPlan(steps=96, batch_size=12, learning_rate=0.015, eval_every=48, eval_examples=60, max_length=64),
         metric="accuracy",
     ),
     DemoTask(
