@@ -92,16 +92,20 @@ class Theirs:
 
     def __init__(self, source: str, case: Case, task: Task, rows: Sequence[Example]) -> None:
         assert isinstance(task, HeadClassify | Tag)
-        names = list(task.labels if isinstance(task, HeadClassify) else task.tags)
+        names = list(task.labels)
         auto = AutoModelForTokenClassification if case.tag else AutoModelForSequenceClassification
         torch.manual_seed(0)
         self.model = get_peft_model(auto.from_pretrained(source, num_labels=len(names)), case.peft).eval()
         self.tokenizer, self.rows, self.names, self.tag = AutoTokenizer.from_pretrained(source), rows, names, case.tag
         self.optimizer = torch.optim.AdamW([p for p in self.model.parameters() if p.requires_grad], lr=RATE)
+        self.read: dict[tuple[int, ...], dict[str, Any]] = {}
 
     def step(self, batch: Sequence[int]) -> None:
-        rows = [self.rows[i] for i in batch]
-        loss = self.model(**(self._tagged(rows) if self.tag else self._labelled(rows))).loss
+        key = tuple(batch)
+        if key not in self.read:
+            rows = [self.rows[i] for i in batch]
+            self.read[key] = self._tagged(rows) if self.tag else self._labelled(rows)
+        loss = self.model(**self.read[key]).loss
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()

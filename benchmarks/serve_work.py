@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from foreword.tasks.base import Task
 from foreword.tasks.generate import Generate
 from foreword.tasks.head_classify import HeadClassify
 
+_IDS = count()
 PREFIX = Generate("{input}\nIn short:{answer}", max_new_tokens=16)
 SUFFIX = Generate("{input}\n{soft}In short:{answer}", max_new_tokens=16)
 
@@ -50,7 +52,7 @@ class Result:
     between: list[float] = field(default_factory=list)
 
 
-def tasks(folder: Path, model: FrozenModel, count: int, method: str, task: Task, *, length: int = 20, first: int = 0) -> list[str]:
+def tasks(folder: Path, model: FrozenModel, many: int, method: str, task: Task, *, length: int = 20, first: int = 0) -> list[str]:
     """Adapters t0, t1, … of one recipe that begin at the text of the task and differ by noise, drawn from seed `first` on.
 
     The engine cannot tell them from trained ones.
@@ -59,7 +61,7 @@ def tasks(folder: Path, model: FrozenModel, count: int, method: str, task: Task,
     fitted = task.suited(model, spec)
     flat = start(spec, model, Material("Read the text and say in a few words what it is about."), seed=0).origin.detach().float().cpu()
     names = []
-    for number in range(count):
+    for number in range(many):
         noise = torch.randn(flat.shape, generator=torch.Generator().manual_seed(first + number))
         tensors = {KEY: flat * (1 + 0.02 * noise)}
         if fitted.head is not None:
@@ -71,9 +73,9 @@ def tasks(folder: Path, model: FrozenModel, count: int, method: str, task: Task,
     return names
 
 
-def labels(count: int) -> HeadClassify:
+def labels(many: int) -> HeadClassify:
     """A classifier's task."""
-    return HeadClassify(tuple(f"label {number}" for number in range(count)))
+    return HeadClassify(tuple(f"label {number}" for number in range(many)))
 
 
 def written(text: str) -> str:
@@ -81,9 +83,9 @@ def written(text: str) -> str:
     return f"{text}\nIn short:"
 
 
-def zipf(count: int, many: int, seed: int = 0) -> list[int]:
-    """Draws of tasks 0 … count-1, the n-th 1/n as often as the first."""
-    return random.Random(seed).choices(range(count), [1 / (rank + 1) for rank in range(count)], k=many)
+def zipf(tasks: int, many: int, seed: int = 0) -> list[int]:
+    """Draws of tasks 0 … tasks-1, the n-th 1/n as often as the first."""
+    return random.Random(seed).choices(range(tasks), [1 / (rank + 1) for rank in range(tasks)], k=many)
 
 
 def poisson(many: int, rate: float, seed: int = 0) -> list[float]:
@@ -98,17 +100,17 @@ def poisson(many: int, rate: float, seed: int = 0) -> list[float]:
 async def serve(engine: Engine, asks: Sequence[Ask], column: str = "input") -> Result:
     """Ask all, each at its moment, and listen to the end."""
     result, begun = Result(), time.perf_counter()
-    await asyncio.gather(*(_client(engine, index, ask, column, begun, result) for index, ask in enumerate(asks)))
+    await asyncio.gather(*(_client(engine, ask, column, begun, result) for ask in asks))
     result.seconds = time.perf_counter() - begun
     return result
 
 
-async def _client(engine: Engine, index: int, ask: Ask, column: str, begun: float, result: Result) -> None:
+async def _client(engine: Engine, ask: Ask, column: str, begun: float, result: Result) -> None:
     if (wait := begun + ask.at - time.perf_counter()) > 0:
         await asyncio.sleep(wait)
     example = {column: ask.text} if ask.task else {"text": written(ask.text)}
     last = started = time.perf_counter()
-    async for event in engine.submit(Request(str(index), ask.task, example, Sampling(max_tokens=ask.tokens))):
+    async for event in engine.submit(Request(str(next(_IDS)), ask.task, example, Sampling(max_tokens=ask.tokens))):
         now = time.perf_counter()
         if isinstance(event, Failed):
             raise RuntimeError(f"a request failed: {event.message}")

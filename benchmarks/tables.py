@@ -9,14 +9,15 @@ from typing import Any
 import store
 from provenance import ROOT
 from runs import RATES, best, run_of
-from tables_nlu import nlu_table
+from tables_nlu import nlu_table, speed_lines
 from tables_serving import operations_table, serve_table, soak_lines, waits_table
 
 from foreword.methods import METHODS
 
 START, END = "<!-- results:start -->", "<!-- results:end -->"
 Document = dict[str, Any]
-SPEED, QUALITY, STARTUP, NLU = "speed.json", "quality.json", "startup.json", "nlu.json"
+SPEED, QUALITY, STARTUP = "speed.json", "quality.json", "startup.json"
+NLU = ("nlu.json", "nlu_speed.json")
 SERVING = ("serve.json", "serve_operations.json", "soak.json")
 
 
@@ -24,14 +25,18 @@ def pages(results: Path = store.RESULTS, docs: Path = ROOT / "docs") -> dict[Pat
     """Every page that result files decide, as it should read; raises LookupError for a method's page without its marks."""
     speed, quality = store.read(results / SPEED), store.read(results / QUALITY)
     serving = [store.read(results / name) for name in SERVING]
-    fresh = {docs / "results.md": results_page(speed, quality, store.read(results / STARTUP), store.read(results / NLU), serving)}
+    fresh = {
+        docs / "results.md": results_page(
+            speed, quality, store.read(results / STARTUP), [store.read(results / name) for name in NLU], serving
+        )
+    }
     for method in METHODS:
         page = docs / "methods" / f"{method}.md"
         fresh[page] = _between(page, "\n".join(method_block(method, speed, quality)))
     return fresh
 
 
-def results_page(speed: Document, quality: Document, startup: Document, nlu: Document, serving: Sequence[Document]) -> str:
+def results_page(speed: Document, quality: Document, startup: Document, nlu: Sequence[Document], serving: Sequence[Document]) -> str:
     """docs/results.md."""
     lines = ["# Results", "", "Written by `scripts/docs` from `benchmarks/results/`; do not edit. How each number is measured:"]
     lines += ["[benchmarks/README.md](../benchmarks/README.md).", "", "## Training speed and memory", ""]
@@ -43,19 +48,21 @@ def results_page(speed: Document, quality: Document, startup: Document, nlu: Doc
         lines += ["", "### PEFT's rates", "", *sweep_table(quality), "", *quality_notes(quality)]
     else:
         lines += [_missing("quality.py")]
-    lines += ["", "## Tasks with a head", "", *(nlu_part(nlu) if nlu else [_missing("nlu.py")])]
+    lines += ["", "## Tasks with a head", "", *nlu_part(*nlu)]
     lines += ["", "## Start of the command line", "", *(startup_table(startup) if startup else [_missing("startup.py")])]
     return "\n".join([*lines, *serving_part(*serving)]) + "\n"
 
 
-def nlu_part(nlu: Document) -> list[str]:
-    """The table, its plan, and where it was measured."""
-    plans = {name: found["plan"] for name, found in nlu["setting"].items()}
-    each = "; ".join(f"{name}: {plan['steps']} steps of {plan['batch_size']}" for name, plan in plans.items())
-    about = [
-        f"Scores on test data, ± one standard error of seeds and test examples together ({each}). Rates are chosen by validation loss on the first seed."
-    ]
-    return [*about, "", *nlu_table(nlu["runs"]), "", *dict.fromkeys(birthplace(session) for session in nlu["sessions"])]
+def nlu_part(nlu: Document, speed: Document) -> list[str]:
+    """What recipes reach, and how fast they train; the plan, and where it was measured."""
+    lines = [_missing("nlu.py")]
+    if nlu:
+        plans = "; ".join(
+            f"{name}: {found['plan']['steps']} steps of {found['plan']['batch_size']}" for name, found in nlu["setting"].items()
+        )
+        about = f"Scores on test data, ± one standard error of seeds and test examples together ({plans}). Rates are chosen by validation loss on the first seed."
+        lines = [about, "", *nlu_table(nlu["runs"]), "", *dict.fromkeys(birthplace(session) for session in nlu["sessions"])]
+    return [*lines, "", *([*speed_lines(speed), "", birthplace(speed["provenance"])] if speed else [_missing("nlu_speed.py")])]
 
 
 def serving_part(serve: Document, operations: Document, soak: Document) -> list[str]:

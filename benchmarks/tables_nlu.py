@@ -56,3 +56,20 @@ def _score(runs: Sequence[Document], factor: float, metric: str) -> tuple[str, s
     between = statistics.variance(values) / len(values) if len(values) > 1 else 0.0
     within = statistics.mean(score["stderr"] for score in scores)
     return f"{statistics.mean(values):.3f} ± {math.hypot(within, math.sqrt(between)):.3f}", str(len(values))
+
+
+def speed_lines(found: Document) -> list[str]:
+    """Steps against PEFT's, length buckets, and memory with gradient checkpointing."""
+    lines = ["| training step, MiniLM | times as fast | asked | reached |", "|---|--:|--:|:-:|"]
+    rows = {f"{name}, against PEFT": case for name, case in found["against_peft"].items()}
+    for name, case in {**rows, "P-tuning v2, length buckets against batches as they come": found["length_buckets"]}.items():
+        if "error" in case:
+            lines.append(f"| {name} | PEFT fails: {case['error']} | – | – |")
+            continue
+        times = case["times_faster"]
+        cells = [name, f"{times['median']:.2f} ({times['least']:.2f}–{times['most']:.2f})", f"{case['asked']:g}"]
+        lines.append("| " + " | ".join([*cells, "yes" if case["met"] else "no"]) + " |")
+    memory = found["gradient_checkpointing"]
+    above = [f"{memory[name]['above_idle'] / 2**20:.0f} MiB" for name in ("off", "on")]
+    said = f"P-tuning v2 on Gemma-3-270M, 8 rows of 256 tokens: peak memory above the idle model {above[0]}, with gradient checkpointing {above[1]}"
+    return [*lines, "", f"{said} ({memory['share_above_idle']:.2f} of it)."]

@@ -24,6 +24,6 @@ def demo(
     """
     from foreword.demo.run import run
 
-    found = run(out=out, quick=quick, console=output.screen(stderr=json), display=progress.training)
+    found = run(out=out, quick=quick, console=output.screen(stderr=json), display=progress.trainings)
     if json:
         output.document(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, final
 
@@ -78,8 +78,8 @@ class TrainingBar:
 class TrainingLines:
     """One line an evaluation: steps, mean loss since the last line, score, best score, time left."""
 
-    def __init__(self, metric: str) -> None:
-        self.best = Best(metric)
+    def __init__(self, metric: str, name: str = "") -> None:
+        self.best, self.name = Best(metric), name
         self.losses: list[float] = []
         self.first = self.steps = 0
         self.begun = time.monotonic()
@@ -94,26 +94,86 @@ class TrainingLines:
         kind = event["event"]
         if kind == "start":
             self.first, self.steps, self.begun = event["step"], event["steps"], time.monotonic()
-            say(f"training on {count(event['rows'], 'example')}, step {self.first} of {self.steps}")
+            say(f"{self.name}training on {count(event['rows'], 'example')}, step {self.first} of {self.steps}")
         elif kind == "step":
             self.losses.append(event["loss"])
         elif kind == "eval":
             self.best.see(event["scores"])
             self._line(event["step"], event["scores"])
         elif kind == "notice":
-            say(f"note: {event['text']}")
+            say(f"note: {self.name}{event['text']}")
 
     def _line(self, step: int, scores: Scores) -> None:
         left = (time.monotonic() - self.begun) / max(step - self.first, 1) * (self.steps - step)
         mean = sum(self.losses) / max(len(self.losses), 1)
         self.losses.clear()
         score = f"{self.best.metric} {score_text(scores[self.best.metric])}"
-        say(f"step {step} of {self.steps}  loss {mean:.3f}  {score}  {self.best}  {duration(left)} left")
+        say(f"{self.name}step {step} of {self.steps}  loss {mean:.3f}  {score}  {self.best}  {duration(left)} left")
 
 
 def training(metric: str) -> TrainingBar | TrainingLines:
     """A display of one run; `metric` is the score shown."""
     return TrainingBar(metric) if screen(stderr=True).is_terminal else TrainingLines(metric)
+
+
+@final
+class TrainingBars:
+    """A bar for each of several runs at once."""
+
+    def __init__(self, metrics: Mapping[str, str]) -> None:
+        self.best = {name: Best(metric) for name, metric in metrics.items()}
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=18),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[best]}"),
+            TimeLeft(),
+        )
+        self.progress = Progress(*columns, console=screen(stderr=True), transient=True)
+        self.tasks = {name: self.progress.add_task(name, total=None, best="") for name in metrics}
+
+    def __enter__(self) -> TrainingBars:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self.progress.stop()
+
+    def __call__(self, name: str, event: Event) -> None:
+        kind, task = event["event"], self.tasks[name]
+        if kind == "start":
+            self.progress.update(task, total=event["steps"], completed=event["step"])
+        elif kind == "step":
+            self.progress.update(task, completed=event["step"])
+        elif kind == "eval":
+            self.best[name].see(event["scores"])
+            self.progress.update(task, best=str(self.best[name]))
+        elif kind == "judging":
+            self.progress.update(task, best=f"{self.best[name]}, judging")
+        elif kind == "notice":
+            self.progress.console.print(f"note: {name}: {event['text']}")
+
+
+@final
+class TrainingsLines:
+    """One line an evaluation, with the name of its run."""
+
+    def __init__(self, metrics: Mapping[str, str]) -> None:
+        self.lines = {name: TrainingLines(metric, f"{name}: ") for name, metric in metrics.items()}
+
+    def __enter__(self) -> TrainingsLines:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        return
+
+    def __call__(self, name: str, event: Event) -> None:
+        self.lines[name](event)
+
+
+def trainings(metrics: Mapping[str, str]) -> TrainingBars | TrainingsLines:
+    """A display of several runs at once, each with the metric that is shown."""
+    return TrainingBars(metrics) if screen(stderr=True).is_terminal else TrainingsLines(metrics)
 
 
 @contextmanager

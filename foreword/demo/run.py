@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,49 +15,37 @@ from rich.console import Console
 from rich.table import Table
 
 from foreword.adapters.adapter import Adapter
-from foreword.backbone.frozen import FrozenModel
 from foreword.backbone.load import load
 from foreword.demo import gemma
 from foreword.demo.tasks import TASKS, DemoTask
+from foreword.errors import ModelError
 from foreword.evaluation.evaluate import Reader
-from foreword.methods import DEFAULT_METHOD, recipe
+from foreword.evaluation.processes import Processes
 from foreword.tasks.metrics import Score
-from foreword.training.loop import fit
-from foreword.training.record import Listener
 
-Display = Callable[[str], AbstractContextManager[Listener]]
-_BATCH = 16
+Listener = Callable[[str, dict[str, Any]], None]
+Display = Callable[[Mapping[str, str]], AbstractContextManager[Listener]]  # from each task's name and metric
+_WORKER = "foreword.demo.worker"
 _ASKED = 2  # requests of each task that the demo answers
 
 
 def run(*, out: Path, quick: bool, console: Console, display: Display) -> dict[str, Any]:
-    """Prepare the model, train and judge each task, answer a few requests; the table's rows are returned for --json."""
+    """Prepare the model, train and judge the tasks, answer a few requests of all from one model; the table's rows are returned for --json.
+
+    Raises ModelError where a task's process ends early.
+    """
     begun = time.monotonic()
     console.print(gemma.TERMS)
-    model = load(gemma.prepare())
-    rows: list[dict[str, Any]] = []
-    answers: list[dict[str, str]] = []
+    source = str(gemma.prepare())
     for item in TASKS:
-        console.print(f"\n{item.name}: {item.what}")
-        split = item.split()
-        test = split.test[:40] if quick else split.test
-        plan = replace(item.plan, steps=10, eval_every=10, eval_examples=20) if quick else item.plan
-        with display(item.task.metric) as listener:
-            result = fit(
-                model,
-                recipe(DEFAULT_METHOD),
-                item.task,
-                split.train,
-                split.valid,
-                plan,
-                out=out / item.name,
-                overwrite=True,
-                listener=listener,
-            )
-        before, after = _judge(model, item, result.adapter, test)
-        rows.append(_row(item, before, after, result.adapter, result.seconds))
-        answers.extend(_ask(Reader.of(model, result.adapter, max_length=plan.max_length), item, test))
+        console.print(f"{item.name}: {item.what}")
+    with display({item.name: item.task.metric for item in TASKS}) as listener:
+        rows = _taught(source, out, quick, listener)
     _show(console, rows)
+    model = load(source)
+    answers = [
+        answer for item in TASKS for answer in _ask(Reader.of(model, Adapter.load(out / item.name), max_length=item.plan.max_length), item)
+    ]
     _show_answers(console, answers)
     console.print(
         f"\nThe adapters are in '{out}'. Next:\n  foreword list {out}\n  foreword predict {out / 'sentiment'} \"a joy to watch\"",
@@ -65,27 +54,31 @@ def run(*, out: Path, quick: bool, console: Console, display: Display) -> dict[s
     return {"model": model.name, "rows": rows, "answers": answers, "seconds": round(time.monotonic() - begun, 3)}
 
 
-def _judge(model: FrozenModel, item: DemoTask, adapter: Adapter, test: list[dict[str, str]]) -> tuple[dict[str, Score], dict[str, Score]]:
-    """The written prompt and the soft prompt on the same held-out texts, read to the same length."""
-    written = Reader.plain(model, item.baseline(), max_length=item.plan.max_length)
-    soft = Reader.of(model, adapter, max_length=item.plan.max_length)
-    return tuple(reader.evaluate(test, truncate=True, batch_size=_BATCH)[0] for reader in (written, soft))  # type: ignore[return-value]
+def _taught(source: str, out: Path, quick: bool, listener: Listener) -> list[dict[str, Any]]:
+    """The table's rows. All tasks at once, each in a process of its own: the small steps of one gain little from a second core."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    shared = {"model": source, "out": str(out), "quick": quick, "threads": max(1, cores // len(TASKS))}
+    processes = [Processes(_WORKER) for _ in TASKS]
+
+    def teach(item: DemoTask, process: Processes) -> dict[str, Any]:
+        with process:
+            found = process({"task": item.name, **shared}, lambda event: listener(item.name, event))
+        if found["status"] != "done":
+            raise ModelError(f"the demo's task '{item.name}' has no result: {found['reason']}")
+        return found["row"]
+
+    with ThreadPoolExecutor(len(TASKS)) as pool:
+        try:
+            return list(pool.map(teach, TASKS, processes))
+        except BaseException:  # Ctrl-C among them: the others end too
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in processes:
+                process.kill()
+            raise
 
 
-def _row(item: DemoTask, before: dict[str, Score], after: dict[str, Score], adapter: Adapter, seconds: float) -> dict[str, Any]:
-    scores = {"written": before, "soft": after}
-    return {
-        "task": item.name,
-        "metric": item.metric,
-        "scores": {name: {metric: score.to_dict() for metric, score in found.items()} for name, found in scores.items()},
-        "bytes": sum(tensor.nbytes for tensor in adapter.tensors.values()),
-        "num_parameters": adapter.num_parameters,
-        "seconds": round(seconds, 3),
-    }
-
-
-def _ask(reader: Reader, item: DemoTask, test: list[dict[str, str]]) -> list[dict[str, str]]:
-    asked = test[:_ASKED]
+def _ask(reader: Reader, item: DemoTask) -> list[dict[str, str]]:
+    asked = item.split().test[:_ASKED]
     predicted = reader.predict(asked, truncate=True)
     column = item.task.columns[0]
     return [

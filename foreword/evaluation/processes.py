@@ -16,14 +16,18 @@ Job = dict[str, Any]
 Outcome = dict[str, Any]
 Listener = Callable[[dict[str, Any]], None]
 Work = Callable[[Job, Listener], Outcome]
-COMMAND = (sys.executable, "-m", "foreword.evaluation.worker")
+WORKER = "foreword.evaluation.worker"
 
 
 @final
 class Processes:
-    """Call it with a job: events go to the listener, the outcome comes back. A process that dies is an outcome too: `failed`, with the reason."""
+    """Call it with a job: events go to the listener, the outcome comes back. A process that dies is an outcome too: `failed`, with the reason.
 
-    def __init__(self) -> None:
+    `worker` is a module whose main program is `forks.serve`. One job at a time.
+    """
+
+    def __init__(self, worker: str = WORKER) -> None:
+        self._command = (sys.executable, "-m", worker)
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  (what processes say on standard error, until they all end)
         self._server: subprocess.Popen[str] | None = None
 
@@ -31,11 +35,16 @@ class Processes:
         return self
 
     def __exit__(self, *problem: object) -> None:
+        self.kill()
+        if self._server is not None:
+            self._server.communicate()
+        self._said.close()
+
+    def kill(self) -> None:
+        """End the job under way, from any thread."""
         if self._server is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._server.pid, signal.SIGKILL)
-            self._server.communicate()
-        self._said.close()
 
     def __call__(self, job: Job, listener: Listener) -> Outcome:
         server = self._running()
@@ -59,7 +68,9 @@ class Processes:
         """The process that forks, started when there is none (or none any more)."""
         if self._server is None or self._server.poll() is not None:
             pipe = subprocess.PIPE  # a session of its own, so that Ctrl-C comes to us alone
-            self._server = subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe, stderr=self._said, encoding="utf-8", start_new_session=True)
+            self._server = subprocess.Popen(
+                self._command, stdin=pipe, stdout=pipe, stderr=self._said, encoding="utf-8", start_new_session=True
+            )
         return self._server
 
     def _death(self, code: int, begin: int) -> str:

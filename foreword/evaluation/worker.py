@@ -1,29 +1,25 @@
 """Runs of a comparison, each in a process of its own, so that no run inherits another's memory, caches or random numbers.
 
-`python -m foreword.evaluation.worker` reads jobs from standard input, one JSON object a line, and writes events and, last, the outcome of each as
-JSON lines to standard output. What libraries print there goes to standard error.
+`python -m foreword.evaluation.worker` is what `Processes` starts.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any
 
 from foreword.adapters.folder import TENSORS
 from foreword.backbone.frozen import FrozenModel
 from foreword.backbone.learned import Learned
 from foreword.backbone.load import load
 from foreword.backbone.quiet import quiet
-from foreword.errors import DivergedError, ForewordError
+from foreword.errors import ForewordError
 from foreword.evaluation import latency, memory
 from foreword.evaluation.evaluate import Reader
+from foreword.evaluation.forks import Event, Tell, serve
 from foreword.evaluation.setting import Setting
 from foreword.prompts.template import Template
 from foreword.recipe import Recipe
@@ -38,8 +34,6 @@ from foreword.tasks.templated import TemplateTask
 from foreword.training.loop import FitResult, fit
 from foreword.training.start import suited
 
-Event = dict[str, Any]
-Tell = Callable[[Event], None]
 UNTRAINED = {
     "adapter": None,
     "num_parameters": 0,
@@ -214,49 +208,5 @@ def _ticking(tell: Tell, total: int) -> Callable[[int], None]:
     return lambda done: tell({"event": "judged", "texts": done, "total": total})
 
 
-def serve() -> None:
-    """Do jobs until there are no more, each in a fork of this process, which itself never loads a model nor starts a thread."""
-    channel = _own_output()
-
-    def tell(event: Event) -> None:
-        print(json.dumps(event), file=channel, flush=True)
-
-    for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            _child(line, tell)
-        tell({"event": "ended", "code": os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])})
-
-
-def _child(line: str, tell: Tell) -> NoReturn:
-    """Do a job and end, without the other process's leave-taking."""
-    code = 1
-    try:
-        tell({"event": "outcome", **outcome(json.loads(line), tell)})
-        code = 0
-    except BaseException:  # whatever it was: this process ends here, and its last words are read
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def outcome(job: dict[str, Any], tell: Tell) -> Event:
-    """What came of a job; a user's mistake and a divergence are outcomes."""
-    try:
-        return {"status": "done", **(look if job["do"] == "look" else run)(job, tell)}
-    except DivergedError as error:
-        return {"status": "diverged", "reason": str(error)}
-    except ForewordError as error:
-        return {"status": "refused", "error": type(error).__name__, "reason": str(error)}
-
-
-def _own_output() -> TextIO:
-    """Standard output for this program alone; whatever else is printed goes to standard error."""
-    channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    return channel
-
-
 if __name__ == "__main__":
-    serve()
+    serve(lambda job, tell: (look if job["do"] == "look" else run)(job, tell))

@@ -20,8 +20,8 @@ def test_the_demo_gets_its_options_and_the_right_channel(
 
     def recorded(**given: Any) -> dict[str, Any]:
         given.pop("console").print("a table")
-        with given.pop("display")("accuracy") as listener:
-            listener({"event": "start", "step": 0, "steps": 1, "rows": 2})
+        with given.pop("display")({"sentiment": "accuracy"}) as listener:
+            listener("sentiment", {"event": "start", "step": 0, "steps": 1, "rows": 2})
         asked.update(given)
         return {"rows": [1]}
 
@@ -31,6 +31,6 @@ def test_the_demo_gets_its_options_and_the_right_channel(
     assert result.exit_code == 0
     if "--json" in options:
         assert json.loads(result.stdout) == {"rows": [1]}
-        assert result.stderr == "a table\ntraining on 2 examples, step 0 of 1\n"
+        assert result.stderr == "a table\nsentiment: training on 2 examples, step 0 of 1\n"
     else:
-        assert (result.stdout, result.stderr) == ("a table\n", "training on 2 examples, step 0 of 1\n")
+        assert (result.stdout, result.stderr) == ("a table\n", "sentiment: training on 2 examples, step 0 of 1\n")
