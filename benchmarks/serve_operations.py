@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,10 +149,11 @@ async def measure() -> Facts:
         work.tasks(spare, model, 8, "p-tuning-v2", work.PREFIX, first=1000)
         async with LocalEngine(model, str(shop), prefix_bytes=ROOM) as engine:
             place, found = Shop(engine, shop, spare, names), Facts()
-            for part in (loading, switching, replacing, memory):
+            for part in (loading, switching, replacing):
                 print(f"{part.__name__} …", file=sys.stderr, flush=True)
                 found |= await part(place)
-    return found
+        async with LocalEngine(model, str(shop), prefix_bytes=ROOM, text_bytes=0) as engine:  # texts that come again would be in memory too
+            return found | await memory(replace(place, engine=engine))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -79,7 +79,7 @@ def test_the_base_weights_stay_as_they_are_to_the_bit(prompts: Path) -> None:
             assert isinstance([event async for event in events][-1], Done)
 
     async def soak() -> None:
-        async with LocalEngine(model, str(prompts), max_sequences=4, prefix_bytes=40_000) as engine:
+        async with LocalEngine(model, str(prompts), max_sequences=4, prefix_bytes=12_000) as engine:
             await asyncio.gather(*(client(engine, index, task) for index, task in enumerate(sorted(TASKS) * 6)))
             assert engine.stats().evictions_total > 0
 
