@@ -52,7 +52,9 @@ class Result:
     between: list[float] = field(default_factory=list)
 
 
-def tasks(folder: Path, model: FrozenModel, many: int, method: str, task: Task, *, length: int = 20, first: int = 0) -> list[str]:
+def tasks(
+    folder: Path, model: FrozenModel, many: int, method: str, task: Task, *, length: int = 20, first: int = 0, noise: float = 0.02
+) -> list[str]:
     """Adapters t0, t1, … of one recipe that begin at the text of the task and differ by noise, drawn from seed `first` on.
 
     The engine cannot tell them from trained ones.
@@ -62,8 +64,8 @@ def tasks(folder: Path, model: FrozenModel, many: int, method: str, task: Task, 
     flat = start(spec, model, Material("Read the text and say in a few words what it is about."), seed=0).origin.detach().float().cpu()
     names = []
     for number in range(many):
-        noise = torch.randn(flat.shape, generator=torch.Generator().manual_seed(first + number))
-        tensors = {KEY: flat * (1 + 0.02 * noise)}
+        drawn = torch.randn(flat.shape, generator=torch.Generator().manual_seed(first + number))
+        tensors = {KEY: flat * (1 + noise * drawn)}
         if fitted.head is not None:
             head = Head(fitted.head, model.shape.hidden, seed=number).bake()
             tensors |= {f"head.{key}": tensor for key, tensor in head.items()}

@@ -149,10 +149,11 @@ class Soak:
         if what == "replace":
             self.replace(task, drawn.choice(("old", "new")))
         elif what == "break":
-            folder = self.shop / "broken"
-            shutil.copytree(self.spare / "old" / task, folder, dirs_exist_ok=True)
-            path = folder / drawn.choice(FILES)
+            aside, folder = self.spare / "broken", self.shop / "broken"
+            shutil.copytree(self.spare / "old" / task, aside)
+            path = aside / drawn.choice(FILES)
             path.write_bytes(path.read_bytes()[: drawn.randrange(200)])
+            aside.rename(folder)  # never whole where the server looks
             status, _ = self.ask("/v1/completions", {"model": "broken", "prompt": "x"})
             self.seen.expect(400 <= status < 500, f"a broken adapter gave {status}")
             shutil.rmtree(folder)
@@ -227,7 +228,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         shop, spare = Path(folder, "store"), Path(folder, "spare")
         model = wrap(models.network(source).float(), models.tokenizer(source), name="gemma-3-270m")
         for place, first in ((spare / "old", 0), (spare / "new", 100)):
-            work.tasks(place, model, TASKS, "p-tuning-v2", work.PREFIX, first=first)
+            work.tasks(place, model, TASKS, "p-tuning-v2", work.PREFIX, first=first, noise=0.5)  # so that versions answer differently
         shutil.copytree(spare / "old", shop)
         del model
         process, url = start(shop, source)

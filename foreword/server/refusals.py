@@ -63,5 +63,6 @@ def refusal_for(failed: Failed) -> Refusal:
 
 
 def shortened(text: str, size: int = 100) -> str:
-    """A caller's text, short enough to be said back."""
+    """A caller's text, short enough to be said back, and on one line."""
+    text = "".join(character if character.isprintable() else "�" for character in text[: size + 1])
     return text if len(text) <= size else text[: size - 1] + "…"

@@ -85,6 +85,8 @@ def test_columns_are_said_exactly(served: Served) -> None:
         assert ask(served.url, "/v1/batch", {"model": "pairs", "input": given}).message == sentence
     wrong = ask(served.url, "/v1/batch", {"model": "pairs", "input": {"question": "x", "contxt": "y"}})
     assert wrong.message == "`pairs` reads question, context, but question, contxt came; give exactly these columns."
+    odd = ask(served.url, "/v1/batch", {"model": "pairs", "input": {"a\nb\x1b[1m": "x"}})
+    assert odd.message == "`pairs` reads question, context, but a�b�[1m came; give exactly these columns."
 
 
 def test_tasks_are_listed_loaded_and_unloaded(own: tuple[Served, Path]) -> None:
