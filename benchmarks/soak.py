@@ -184,7 +184,7 @@ class Soak:
         while not self.stop.is_set():
             try:
                 role(drawn)
-            except Exception as error:
+            except Exception as error:  # whatever a client meets is a fault of the run, counted and shown at its end
                 self.seen.expect(False, f"{role.__name__}: {type(error).__name__}: {error}")
                 self.stop.wait(1)
 
