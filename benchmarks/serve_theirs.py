@@ -8,9 +8,17 @@ from typing import Any
 
 import models
 import torch
-from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
+from peft import PeftConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from serve_work import Ask, Result, written
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
+
+
+def _many(base: Any, config: PeftConfig, count: int) -> PeftModel:
+    """One PEFT model with so many adapters of one kind, t0, t1, …"""
+    model = get_peft_model(base, config, adapter_name="t0").eval()
+    for number in range(1, count):
+        model.add_adapter(f"t{number}", config)
+    return model
 
 
 class PeftSwitching:
@@ -18,10 +26,7 @@ class PeftSwitching:
 
     def __init__(self, source: str, count: int, *, length: int = 20) -> None:
         self.tokenizer = models.tokenizer(source)
-        config = PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=length)
-        self.model = get_peft_model(models.network(source), config, adapter_name="t0").eval()
-        for number in range(1, count):
-            self.model.add_adapter(f"t{number}", config)
+        self.model = _many(models.network(source), PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=length), count)
 
     @torch.inference_mode()
     def run(self, asks: Sequence[Ask]) -> Result:
@@ -67,11 +72,8 @@ class PeftClassifiers:
 
     def __init__(self, folder: str, tokenizer: PreTrainedTokenizerBase, count: int, *, length: int = 20) -> None:
         self.tokenizer = tokenizer
-        config = PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=length)
         base = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2, dtype=torch.bfloat16)
-        self.model = get_peft_model(base, config, adapter_name="t0").eval()
-        for number in range(1, count):
-            self.model.add_adapter(f"t{number}", config)
+        self.model = _many(base, PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=length), count)
 
     @torch.inference_mode()
     def run(self, asks: Sequence[Ask]) -> Result:

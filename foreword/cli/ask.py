@@ -16,7 +16,7 @@ from foreword.cli.expand import expand
 from foreword.cli.inputs import Example
 from foreword.cli.options import AsJson, Truncate
 from foreword.cli.predict import Printer, header
-from foreword.cli.serving import KEY_VARIABLE, URL, URL_VARIABLE, Drawing
+from foreword.cli.serving import URL, Drawing, Key, Url
 from foreword.errors import DataError, ServingError, UsageError
 
 AT_ONCE = 64  # inputs of one request
@@ -39,8 +39,8 @@ def ask(
     texts: Annotated[
         list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts; without any, lines of --file or standard input.")
     ] = None,
-    url: Annotated[str, typer.Option("--url", envvar=URL_VARIABLE, help="Where the server is.")] = URL,
-    key: Annotated[str | None, typer.Option("--key", envvar=KEY_VARIABLE, help="API key, if the server wants one.")] = None,
+    url: Url = URL,
+    key: Key = None,
     file: Annotated[
         str | None, typer.Option("--file", help="JSONL, CSV, Parquet or CoNLL with the task's columns, or .txt with a text a line.")
     ] = None,

@@ -16,7 +16,7 @@ from foreword.cli.expand import expand
 from foreword.cli.load import PERCENTILES, WRITERS, Body, Seen, fire, moments, summary
 from foreword.cli.options import AsJson
 from foreword.cli.progress import ticking
-from foreword.cli.serving import KEY_VARIABLE, URL, URL_VARIABLE, Checked, option
+from foreword.cli.serving import URL, Checked, Key, Url, option
 from foreword.errors import ServingError, UsageError
 
 # About thirty tokens each; nobody's words.
@@ -44,8 +44,8 @@ class Load(Checked):
 def bench_serve(
     load: Load,
     tasks: Annotated[list[str] | None, typer.Argument(metavar="[TASK]...", help="Tasks to ask; by default all of the server.")] = None,
-    url: Annotated[str, typer.Option("--url", envvar=URL_VARIABLE, help="Where the server is.")] = URL,
-    key: Annotated[str | None, typer.Option("--key", envvar=KEY_VARIABLE, help="API key, if the server wants one.")] = None,
+    url: Url = URL,
+    key: Key = None,
     file: Annotated[
         str | None, typer.Option("--file", help="Text file whose lines are asked in turn; by default sentences of 30 tokens.")
     ] = None,

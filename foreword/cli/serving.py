@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from foreword.errors import UsageError
 
 URL, PORT = "http://127.0.0.1:8000", 8000
 KEY_VARIABLE, URL_VARIABLE = "FOREWORD_API_KEY", "FOREWORD_URL"
+
+# How every client says which server it asks.
+Url = Annotated[str, typer.Option("--url", envvar=URL_VARIABLE, help="Where the server is.")]
+Key = Annotated[str | None, typer.Option("--key", envvar=KEY_VARIABLE, help="API key, if the server wants one.")]
 
 
 @contextmanager
