@@ -1,4 +1,4 @@
-"""Attention for training on a CPU: SDPA's backward there is about four times slower than two plain matrix products (see LOG.md)."""
+"""Attention for training on a CPU: SDPA's backward is slow there for bf16 and for shared key/value heads (see LOG.md)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ _LARGEST = 1 << 20  # queries × keys above which the scores would cost more mem
 
 
 def suits(query: Tensor, key: Tensor) -> bool:
-    """Whether this call is better done here: on a CPU, under gradients, not too long."""
-    return query.device.type == "cpu" and torch.is_grad_enabled() and query.shape[2] * key.shape[2] <= _LARGEST
+    """Whether this call is better done here: on a CPU, under gradients, not too long, and not in fp32 with key/value heads for all."""
+    if query.device.type != "cpu" or not torch.is_grad_enabled() or query.shape[2] * key.shape[2] > _LARGEST:
+        return False
+    return query.dtype != torch.float32 or query.shape[1] != key.shape[1]
 
 
 def attention(

@@ -94,5 +94,7 @@ def test_gradients_through_packed_attention_equal_sdpas() -> None:
     for left, right in zip(*(torch.autograd.grad(out.square().sum(), (query, key, value)) for out in (ours, theirs)), strict=True):
         torch.testing.assert_close(left, right)
     assert packed.suits(query, key)
+    assert packed.suits(query.bfloat16(), query.bfloat16())
+    assert not packed.suits(query, query), "SDPA is faster in fp32 where every query head has keys of its own"
     with torch.no_grad():
         assert not packed.suits(query, key)
