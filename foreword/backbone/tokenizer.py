@@ -86,7 +86,7 @@ class TextTokenizer:
 
     def answer(self, text: str) -> list[int]:
         """Tokens of a text that is to be written, which Marian cuts otherwise than one that is read."""
-        return [self._plain(index) for index in marian.answer(self.inner, text)] if self._marian else self.encode(text)
+        return self._plain(marian.answer(self.inner, text)) if self._marian else self.encode(text)
 
     def _pieces(self, text: str) -> Pieces:
         if self._marian:
@@ -94,12 +94,13 @@ class TextTokenizer:
         else:
             made = self.inner(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
             line = Pieces(made["input_ids"], made["offset_mapping"])
-        return Pieces([self._plain(index) for index in line.ids], line.spans)
+        return Pieces(self._plain(line.ids), line.spans)
 
-    def _plain(self, index: int) -> int:
-        """An id of a text: never that of a special token."""
-        unknown = self._id(self.inner.unk_token_id)
-        return index if unknown is None or index not in self._reserved else unknown
+    def _plain(self, ids: Sequence[int]) -> list[int]:
+        """Ids of a text: never one of a special token."""
+        if self._reserved.isdisjoint(ids) or (unknown := self._id(self.inner.unk_token_id)) is None:
+            return list(ids)
+        return [unknown if index in self._reserved else index for index in ids]
 
     @cached_property
     def _reserved(self) -> set[int]:
