@@ -43,6 +43,11 @@ class KVPrefix:
     def length(self) -> int:
         return next(iter(self.keys.values())).shape[1]
 
+    def cast(self, device: torch.device, dtype: torch.dtype) -> KVPrefix:
+        """The same as a network there stores it, each side in one piece."""
+        sides = ({index: side.to(device, dtype).contiguous() for index, side in of.items()} for of in (self.keys, self.values))
+        return KVPrefix(*sides, self.window)
+
 
 VirtualTokens = EmbeddingPrefix | KVPrefix
 

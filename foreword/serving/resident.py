@@ -79,8 +79,9 @@ class Resident:
         own = sum(tensor.nbytes for name, tensor in adapter.tensors.items() if view is not model and name.startswith(("lora.", "full.")))
         plain = cls(key, task, how, view, learned, weight_bytes=own)
         tokens = learned.tokens
-        if isinstance(tokens, KVPrefix):
-            return replace(plain, prefix=tokens)
+        if isinstance(tokens, KVPrefix):  # cast here once, not for each batch
+            tokens = tokens.cast(model.device, model.dtype)
+            return replace(plain, prefix=tokens, learned=replace(learned, tokens=tokens))
         if not isinstance(tokens, EmbeddingPrefix) or not isinstance(task, Generate) or model.shape.kind != "causal":
             return plain
         if not task.template.leading or "kv" not in family_of(model.shape.family).sites:

@@ -72,8 +72,9 @@ class Seen:
         return cls(side("states", 0), side("mask", False), side("labels", -100))
 
     def of(self, rows: Sequence[int]) -> Seen:
-        """Some of the rows."""
-        index = torch.tensor(rows, device=self.mask.device)
+        """Some of the rows; a view of them where they stand together."""
+        together = list(rows) == list(range(rows[0], rows[0] + len(rows)))
+        index = slice(rows[0], rows[-1] + 1) if together else torch.tensor(rows, device=self.mask.device)
         return Seen(self.states[index], self.mask[index], self.labels[index])
 
 
