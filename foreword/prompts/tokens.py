@@ -45,8 +45,8 @@ class KVPrefix:
 
     def cast(self, device: torch.device, dtype: torch.dtype) -> KVPrefix:
         """The same as a network there stores it, each side in one piece."""
-        sides = ({index: side.to(device, dtype).contiguous() for index, side in of.items()} for of in (self.keys, self.values))
-        return KVPrefix(*sides, self.window)
+        keys, values = ({index: side.to(device, dtype).contiguous() for index, side in of.items()} for of in (self.keys, self.values))
+        return KVPrefix(keys, values, self.window)
 
 
 VirtualTokens = EmbeddingPrefix | KVPrefix
