@@ -111,13 +111,14 @@ def attend(
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """The registered attention function: the family's own attention over [prefix | keys]."""
-    if isinstance(foreword, Taker) and module.config._attn_implementation == SDPA:  # type: ignore[union-attr]
+    how = module.config._attn_implementation  # type: ignore[union-attr]  # torch types no attributes of modules
+    if isinstance(foreword, Taker) and how == SDPA:
         return foreword.attention(module, query, key, value, kwargs.get("scaling")), None
     if foreword is not None:
         key, value, attention_mask = foreword.extend(module, key, value, attention_mask)
         if (bias := kwargs.get("position_bias")) is not None:  # T5's: a prefix stands at no distance, so its keys have none
             kwargs["position_bias"] = nn.functional.pad(bias, (key.shape[2] - bias.shape[3], 0))
-    if module.config._attn_implementation == EAGER:  # type: ignore[union-attr]
+    if how == EAGER:
         return sys.modules[type(module).__module__].eager_attention_forward(module, query, key, value, attention_mask, **kwargs)
     if packed.suits(query, key):
         return packed.attention(query, key, value, attention_mask, kwargs.get("scaling"), kwargs.get("position_bias")), None

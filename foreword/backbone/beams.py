@@ -42,16 +42,16 @@ def search(
         # A cache that grows: the one generate would make has as many layers as the encoder, which a deeper decoder overruns.
         inputs["past_key_values"] = EncoderDecoderCache(DynamicCache(), DynamicCache())
         inputs["encoder_outputs"] = model.network.get_encoder()(**seen, **carried, attention_mask=inputs["attention_mask"])
-    given = inputs["inputs_embeds"] if "inputs_embeds" in inputs else inputs.get("input_ids")
     view = _carrying(model.network, attachment.repeated(num_beams) if attachment else None, rules)
-    found: Tensor = view.generate(**inputs)  # type: ignore[operator]
-    opening = len(model.answer_opening) if model.shape.kind == "encoder-decoder" else given.shape[1] if "input_ids" in inputs else 0  # type: ignore[union-attr]
+    found: Tensor = view.generate(**inputs)
+    said = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
+    opening = len(model.answer_opening) if model.shape.kind == "encoder-decoder" else said
     return [_until(row[opening:].tolist(), stop) for row in found]
 
 
 def _rules(model: FrozenModel, num_beams: int, max_new_tokens: int, stop: Collection[int], length_penalty: float) -> GenerationConfig:
     """A generation config of our own; a checkpoint's (summaries of 56 words at least, no three words twice) was made for another task."""
-    own = model.network.generation_config
+    own: Any = model.network.generation_config  # transformers types it as optional; every model that writes has one
     both = model.shape.kind == "encoder-decoder"
     return GenerationConfig(
         num_beams=num_beams,
@@ -61,18 +61,18 @@ def _rules(model: FrozenModel, num_beams: int, max_new_tokens: int, stop: Collec
         eos_token_id=sorted(stop) or None,
         pad_token_id=model.tokenizer.pad,
         decoder_start_token_id=model.answer_opening[0] if both else None,
-        forced_bos_token_id=own.forced_bos_token_id if both else None,  # type: ignore[union-attr]
-        bad_words_ids=own.bad_words_ids,  # type: ignore[union-attr]
+        forced_bos_token_id=own.forced_bos_token_id if both else None,
+        bad_words_ids=own.bad_words_ids,
     )
 
 
-def _carrying(network: PreTrainedModel, attachment: Attachment | None, rules: GenerationConfig) -> PreTrainedModel:
+def _carrying(network: PreTrainedModel, attachment: Attachment | None, rules: GenerationConfig) -> Any:
     """The same modules and weights under other rules of generation; the network itself is not touched, so threads do not meet."""
-    view = copy(network)
+    view: Any = copy(network)
     view.generation_config = rules
     if attachment is None:
         return view
-    plain: Callable[..., dict[str, Any]] = view.prepare_inputs_for_generation  # type: ignore[assignment]
+    plain: Callable[..., dict[str, Any]] = view.prepare_inputs_for_generation
 
     @wraps(plain)
     def prepare(*args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def _carrying(network: PreTrainedModel, attachment: Attachment | None, rules: Ge
         positions = inputs.get("position_ids")
         return {**inputs, "foreword": attachment if positions is None else replace(attachment, positions=positions)}
 
-    view.prepare_inputs_for_generation = prepare  # type: ignore[assignment]
+    view.prepare_inputs_for_generation = prepare
     return view
 
 

@@ -20,7 +20,7 @@ def read_cache(cache: DynamicCache, shape: ModelShape, *, skip: int = 0) -> Floa
     """The keys and values of a one-row cache as the flat form, without the first `skip` tokens."""
     parts = []
     for layer in cache.layers[: shape.num_layers]:
-        pair = torch.stack([layer.keys[0], layer.values[0]])[:, :, skip:]  # type: ignore[index]  # [2, K, N, D]
+        pair = torch.stack([layer.keys[0], layer.values[0]])[:, :, skip:]  # type: ignore[index]  # a filled layer; [2, K, N, D]
         parts.append(pair.permute(2, 0, 1, 3).reshape(pair.shape[2], -1))
     return torch.cat(parts, dim=1)
 

@@ -87,7 +87,7 @@ def assemble(frame: Frame, texts: Sequence[Pieces], budget: int, *, only_second:
         line += [(index, frame.kinds[place], place, span) for index, span in zip(part.ids, part.spans, strict=True)]
     line += [(index, kind, -1, NOWHERE) for index, kind in frame.closing]
     ids, types, text_of, spans = ([entry[column] for entry in line] for column in range(4))
-    return Encoded(tuple(ids), tuple(types), tuple(text_of), tuple(spans), sum(kept) < sum(len(text.ids) for text in texts))  # type: ignore[arg-type]
+    return Encoded(tuple(ids), tuple(types), tuple(text_of), tuple(spans), sum(kept) < sum(len(text.ids) for text in texts))  # type: ignore[arg-type]  # spans are pairs
 
 
 def in_words(spans: Sequence[Span], words: Sequence[str]) -> list[Span]:

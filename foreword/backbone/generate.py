@@ -33,7 +33,7 @@ def steps(model: FrozenModel, batch: Batch, tokens: Tokens, *, max_new_tokens: i
     for _ in range(max_new_tokens):
         with torch.inference_mode():
             out = model.network(**inputs, use_cache=True)
-            chosen = never(said, out.logits[:, -1]).argmax(-1)  # type: ignore[arg-type]
+            chosen = never(said, out.logits[:, -1]).argmax(-1)  # type: ignore[arg-type]  # outputs are typed as optional
         alive &= ~torch.isin(chosen.cpu(), stops)
         if not bool(alive.any()):
             return
@@ -83,7 +83,7 @@ def _answering(model: FrozenModel) -> Advance:
 
 def _never(model: FrozenModel) -> LogitsProcessorList:
     """What a checkpoint says is never text (Marian's pad)."""
-    bad = model.network.generation_config.bad_words_ids  # type: ignore[union-attr]
+    bad = model.network.generation_config.bad_words_ids  # type: ignore[union-attr]  # typed as optional; models that write have one
     return LogitsProcessorList([NoBadWordsLogitsProcessor(bad)] if bad else [])
 
 

@@ -58,14 +58,14 @@ def load(
         raise ModelError(f"model '{name}' needs a package that is not installed ({_first_line(error)}); install it.") from error
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"model '{name}' cannot be loaded ({_first_line(error)}); check that the folder is complete.") from error
-    return FrozenModel(network if quantize else network.to(torch.device(device)), tokenizer, shape, str(name))  # type: ignore[arg-type]
+    return FrozenModel(network if quantize else network.to(torch.device(device)), tokenizer, shape, str(name))  # type: ignore[arg-type]  # `to` is typed as any module
 
 
 def wrap(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str | None = None) -> FrozenModel:
     """Freeze a model that is already in memory; its weights are shared, never copied. An encoder is taken without whatever head it has."""
     shape = shape_of(network.config.to_dict())
     name = name or network.name_or_path or type(network).__name__
-    return FrozenModel(network.base_model if shape.kind == "encoder" else network, tokenizer, shape, name)  # type: ignore[arg-type]
+    return FrozenModel(network.base_model if shape.kind == "encoder" else network, tokenizer, shape, name)  # type: ignore[arg-type]  # base_model is typed as any module
 
 
 def kind_of_model(name: str | Path, *, revision: str | None = None) -> Kind:
@@ -93,7 +93,7 @@ def _complete(name: str, config: Any, shape: ModelShape, dtype: Any, revision: s
     """
     network, report = _NETWORKS[shape.kind].from_pretrained(
         name, config=config, dtype=dtype, revision=revision, output_loading_info=True, ignore_mismatched_sizes=True, **more
-    )  # type: ignore[misc]
+    )  # type: ignore[misc]  # a pair, because of output_loading_info
     wrong = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
     if shape.kind == "encoder" and wrong and all(key.startswith("pooler.") for key in wrong):
         network.pooler = None

@@ -83,7 +83,7 @@ def attach(
     chosen = target_layers(network, spec, model.name)
     config = LoraConfig(
         r=spec.r,
-        lora_alpha=spec.alpha,  # type: ignore[arg-type]
+        lora_alpha=spec.alpha,  # type: ignore[arg-type]  # typed as int, read as a float
         target_modules=sorted(chosen),
         use_rslora=spec.rslora,
         lora_dropout=spec.dropout,

@@ -26,5 +26,5 @@ def answer(inner: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 def frame(inner: PreTrainedTokenizerBase) -> Frame:
     """The end token that stands behind a source."""
-    closing = inner.build_inputs_with_special_tokens([])  # type: ignore[attr-defined]
+    closing = inner.build_inputs_with_special_tokens([])  # type: ignore[attr-defined]  # of slow tokenizers, as Marian's is
     return Frame((), (), tuple((index, 0) for index in closing), (0,))

@@ -33,7 +33,7 @@ def recomputing(network: PreTrainedModel, name: str) -> Iterator[None]:
         )
     try:
         for layer in layers:
-            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False, context_fn=recalled)  # type: ignore[assignment]
+            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False, context_fn=recalled)  # type: ignore[assignment]  # torch types no attributes of modules
             layer.gradient_checkpointing = layer.training = True
         yield
     finally:

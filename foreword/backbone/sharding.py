@@ -40,5 +40,5 @@ def shard(model: FrozenModel, device: torch.device) -> None:
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     for layer in layers:
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
-    model.network.to(device)  # type: ignore[arg-type]
+    model.network.to(device)  # type: ignore[arg-type]  # its decorator loses the overloads
     attention.number(model.network, model.shape)  # a first pass outside inference mode: what it allocates, later passes of both kinds use

@@ -143,7 +143,7 @@ class Step:
         """Keys and values [U, K, N, D] of the arena, gathered for this step once for each list of places."""
         assert self.context is not None
         places = self.context.places
-        return tuple(  # type: ignore[return-value]
+        return tuple(  # type: ignore[return-value]  # two of them
             side[layer].index_select(0, places.flatten()).view(*places.shape, *side[layer].shape[1:]).transpose(1, 2)
             for side in (self.arena.keys, self.arena.values)
         )

@@ -29,7 +29,7 @@ def expand(**panels: str) -> Callable[[Command], Command]:
         made = [_option(field, hints[cls][field.name], panels[name]) for name, cls in groups.items() for field in fields(cls)]
         run.__name__, run.__doc__ = command.__name__, command.__doc__
         run.__annotations__ = {p.name: p.annotation for p in (*own, *made)}
-        run.__signature__ = signature.replace(parameters=[*own, *made])  # type: ignore[attr-defined]
+        run.__signature__ = signature.replace(parameters=[*own, *made])  # type: ignore[attr-defined]  # what inspect reads of a function
         return run
 
     return decorate

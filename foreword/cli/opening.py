@@ -42,7 +42,7 @@ def check_model(name: str) -> None:
 def warm_up() -> None:
     """Import what takes seconds, with a word for the one who waits."""
     with spinner("starting"):
-        import foreword.evaluation.evaluate  # noqa: F401
+        import foreword.evaluation.evaluate  # noqa: F401  (only to have it read now)
 
 
 def open_adapter(where: str) -> Adapter:
