@@ -265,26 +265,30 @@ class FrozenModel:
         return found
 
     @torch.no_grad()
-    def keys_values(self, embeddings: Float[Tensor, "N E"]) -> Float[Tensor, "N W"]:
+    def keys_values(self, embeddings: Float[Tensor, "N E"], *, opening: bool = False) -> Float[Tensor, "M W"]:
         """Keys and values of every attention for a run of input embeddings between special tokens (whose own are left out), flat.
 
+        With `opening` those of the token before it come first (M = N + 1), where the model has one and reads one text (M = N elsewhere).
         An encoder–decoder reads it as a source and as an answer. A run longer than the model's positions is read in pieces.
         """
         room = self.shape.positions - len(self.tokenizer.opening) - len(self.tokenizer.closing) - 2  # a decoder's own opening
         if len(embeddings) > room:
-            return torch.cat([self.keys_values(piece) for piece in embeddings.split(room)])
+            pieces = embeddings.split(room)
+            return torch.cat([self.keys_values(piece, opening=opening and piece is pieces[0]) for piece in pieces])
         text = embeddings.to(self.device, self.dtype)
         first = self.tokenizer.bos
         before = self.embed([first]) if first is not None else self.embed([])
-        given, begin = {"inputs_embeds": torch.cat([before, text])[None]}, {"self": len(before)}
+        given, begin = {"inputs_embeds": torch.cat([before, text])[None]}, {"self": 0 if opening else len(before)}
+        count = len(before) + len(text) - begin["self"]
         if self.shape.kind == "encoder-decoder":
             before, after, start = (self.embed(ids) for ids in (self.tokenizer.opening, self.tokenizer.closing, self.answer_opening))
             given, begin = seq2seq.sides(text, before, after, start, self.embed_scale)
+            count = len(text)
         recorder = attention.Recorder()
         self.network.base_model(**given, foreword=recorder, **self._no_cache)
         parts = []
         for module, slot in self.slots.items():
             skip = begin[self.shape.kv[slot].part]
-            pair = torch.stack([side[0, :, skip : skip + len(text)] for side in recorder.seen[module]])  # [2, K, N, D]
-            parts.append(pair.permute(2, 0, 1, 3).reshape(len(text), -1))
+            pair = torch.stack([side[0, :, skip : skip + count] for side in recorder.seen[module]])  # [2, K, N, D]
+            parts.append(pair.permute(2, 0, 1, 3).reshape(count, -1))
         return torch.cat(parts, dim=1).to(embeddings.device)

@@ -1,7 +1,8 @@
 """Initialisers: the first values of a prompt [P, W], each with its source, and the RMS of what the model itself puts there.
 
 Every kind first makes input embeddings [P, E]; at the kv site the frozen model turns them into keys and values by one forward pass behind
-its beginning-of-sequence token, so `text` there is keys and values of real text (Li & Liang 2021, §7.4; Cartridges, arXiv:2506.06266).
+its beginning-of-sequence token, so `text` there is keys and values of real text (Li & Liang 2021, §7.4; Cartridges, arXiv:2506.06266),
+beginning with that token's own, on which attention rests when nothing else matters (Xiao et al. 2024, arXiv:2309.17453).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Source(Protocol):
     def tokenizer(self) -> Tokenizer: ...
     def embed(self, ids: Sequence[int]) -> Float[Tensor, "N E"]: ...
     def frequent_tokens(self, count: int) -> list[int]: ...
-    def keys_values(self, embeddings: Float[Tensor, "N E"]) -> Float[Tensor, "N W"]: ...
+    def keys_values(self, embeddings: Float[Tensor, "N E"], *, opening: bool = False) -> Float[Tensor, "M W"]: ...
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ def start(spec: PromptSpec, source: Source, material: Material, *, seed: int = 0
     rows = maker(_Context(spec, source, material, table, generator)) * spec.init.scale
     if spec.site == "input":
         return Start(rows, scale.clone())
-    return Start(source.keys_values(rows).float()[:, layers], scale)
+    opening = spec.length > 1  # a lone virtual token is a word's
+    return Start(source.keys_values(rows, opening=opening).float()[: spec.length, layers], scale)
 
 
 @dataclass(frozen=True)
@@ -178,14 +180,17 @@ def _columns(spec: PromptSpec, source: Source) -> Tensor:
 
 
 def _kv_rms(source: Source, probe: Tensor, columns: Tensor, spec: PromptSpec) -> Tensor:
-    """RMS of real keys and of real values, per layer, spread over their columns [W]."""
+    """RMS of the middle channel of real keys and of real values, per layer, spread over their columns [W].
+
+    Not of all channels at once: a few channels of keys are so large that this would say nothing of the others.
+    """
     flat = source.keys_values(probe).float()[:, columns]
     parts = []
     for part, layer in zip(
         flat.split([shape.width for shape in spec.kv_shapes(source.shape)], dim=1), spec.kv_shapes(source.shape), strict=True
     ):
         half = layer.width // 2
-        parts.extend(_rms(side).clamp_min(1e-8).expand(half) for side in part.split(half, dim=1))
+        parts.extend(side.square().mean(0).sqrt().median().clamp_min(1e-8).expand(half) for side in part.split(half, dim=1))
     return torch.cat(parts)
 
 

@@ -171,7 +171,7 @@ class Run:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
-        self.record.add("step", step=self.step, loss=value, gradient=float(norm))  # type: ignore[arg-type]
+        self.record.add("step", step=self.step, loss=value, gradient=float(norm))  # type: ignore[arg-type]  # None only under DeepSpeed
         self.processes.log({"loss": value}, self.step)
         if notice:
             self.notices.append(notice)

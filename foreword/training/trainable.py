@@ -109,13 +109,13 @@ class Trainable(Shell):
         with self.recomputing():
             if self.task.head is not None:
                 logits = self._classes(batch, learned)
-                return SequenceClassifierOutput(loss=_loss(logits, labels, num_items_in_batch), logits=logits)  # type: ignore[arg-type]
+                return SequenceClassifierOutput(loss=_loss(logits, labels, num_items_in_batch), logits=logits)  # type: ignore[arg-type]  # outputs are typed as FloatTensor
             logits = next_logits(self.frozen, batch, learned.tokens)
         following = None if labels is None else labels[:, 1:]
-        return CausalLMOutput(loss=_loss(logits[:, :-1], following, num_items_in_batch), logits=logits)  # type: ignore[arg-type]
+        return CausalLMOutput(loss=_loss(logits[:, :-1], following, num_items_in_batch), logits=logits)  # type: ignore[arg-type]  # outputs are typed as FloatTensor
 
     @property
-    def base_model(self) -> Callable[..., BaseModelOutput]:  # type: ignore[override]
+    def base_model(self) -> Callable[..., BaseModelOutput]:  # type: ignore[override]  # TRL calls it, and reads nothing of it
         """The model without its output matrix, which TRL applies piece by piece: states that predict each token's successor."""
         return self._states
 
@@ -126,7 +126,7 @@ class Trainable(Shell):
             raise UsageError(f"a '{self.task.kind}' task has no output matrix, which this trainer asks for; use transformers' Trainer.")
         batch, learned = self._read(input_ids, attention_mask, None, others)
         with self.recomputing():
-            return BaseModelOutput(last_hidden_state=next_states(self.frozen, batch, learned.tokens))  # type: ignore[arg-type]
+            return BaseModelOutput(last_hidden_state=next_states(self.frozen, batch, learned.tokens))  # type: ignore[arg-type]  # outputs are typed as FloatTensor
 
     def _read(self, ids: Tensor, mask: Tensor | None, types: Tensor | None, others: dict[str, Any]) -> tuple[Batch, Learned]:
         for name, value in others.items():
@@ -170,7 +170,7 @@ class Trainable(Shell):
             provenance={"seed": self.seed, "versions": versions()},
         )
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], is_main_process: bool = True, **how: Any) -> None:  # type: ignore[override]
+    def save_pretrained(self, save_directory: str | os.PathLike[str], is_main_process: bool = True, **how: Any) -> None:  # type: ignore[override]  # `how` takes the rest
         """Write an adapter's three files into a folder, beside whatever is there, and the state that a trainer resumes from."""
         if not is_main_process:
             return

@@ -127,10 +127,21 @@ def test_empty_texts_and_labels_do_not_poison_the_start() -> None:
 @pytest.mark.parametrize(("kind", "layers"), [("text", "all"), ("kv_of_text", "all"), ("text", "last:1"), ("text", (0, 2))])
 def test_text_at_the_kv_site_is_real_keys_and_values(kind: str, layers: Layers) -> None:
     first = begin("kv", kind, layers=layers)
-    every = MODEL.keys_values(embedded(MODEL, repeated(MATERIAL.text)))
+    every = MODEL.keys_values(embedded(MODEL, repeated(MATERIAL.text, P - 1)), opening=True)
     parts = every.split([layer.width for layer in MODEL.shape.kv], dim=1)
     chosen = spec("kv", layers=layers).chosen_layers(MODEL.shape)
     assert torch.equal(first.origin, torch.cat([parts[i] for i in chosen], 1))
+
+
+def test_keys_and_values_begin_with_the_token_that_opens_a_text() -> None:
+    opened = MODEL.keys_values(embedded(MODEL, repeated(MATERIAL.text, P - 1)), opening=True)
+    bare = tiny.wrap(MODEL.network, tiny.tokenizer(bos=False)).keys_values(embedded(MODEL, [tiny.BOS]))
+    assert (begin("kv", "text").origin[0] - bare[0]).abs().max() < 1e-5
+    assert torch.equal(opened[1:], MODEL.keys_values(embedded(MODEL, repeated(MATERIAL.text, P - 1))))
+
+
+def test_a_lone_virtual_token_is_a_words() -> None:
+    assert torch.equal(begin("kv", "text", length=1).origin, MODEL.keys_values(embedded(MODEL, repeated(MATERIAL.text, 1))))
 
 
 def test_the_scale_of_embeddings_is_their_rms() -> None:
@@ -139,13 +150,13 @@ def test_the_scale_of_embeddings_is_their_rms() -> None:
 
 
 @pytest.mark.parametrize("layers", ["all", "last:1", (0, 2)])
-def test_the_scale_of_keys_and_values_is_the_rms_of_real_ones_per_layer(layers: Layers) -> None:
+def test_the_scale_of_keys_and_values_is_the_rms_of_their_middle_channel_per_layer(layers: Layers) -> None:
     ids = [i for text in MATERIAL.texts for i in MODEL.tokenizer.encode(text)]
     parts = MODEL.keys_values(embedded(MODEL, ids)).split([layer.width for layer in MODEL.shape.kv], dim=1)
     expected = []
     for index in spec("kv", layers=layers).chosen_layers(MODEL.shape):
         for side in parts[index].chunk(2, 1):
-            expected += [rms(side)] * side.shape[1]
+            expected += [sorted(rms(channel) for channel in side.T)[(side.shape[1] - 1) // 2]] * side.shape[1]
     assert torch.allclose(begin("kv", layers=layers).scale, torch.tensor(expected))
     assert len(set(begin("kv", "random", NOTHING, layers=layers).scale.tolist())) == 2 * len(
         spec("kv", layers=layers).chosen_layers(MODEL.shape)
