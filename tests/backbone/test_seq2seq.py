@@ -78,6 +78,7 @@ def test_a_text_s_own_keys_and_values(name: str) -> None:
     """What an initialiser starts from is what the attentions make of the text as a source, as an answer, and looking across."""
     model, ids = tiny_seq2seq.frozen(name), [40, 41, 42]
     flat = model.keys_values(model.embed(ids))
+    assert torch.equal(flat, model.keys_values(model.embed(ids), opening=True)), "its parts open differently"
     prefix = unflatten_kv(flat, range(len(model.shape.kv)), model.shape.kv, "pinned")
     network = by_hand(name)
     tokenizer, kept = model.tokenizer, {}

@@ -97,11 +97,12 @@ def test_a_prefix_cannot_fade(method: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", tiny_encoders.TINY)
 def test_first_keys_and_values_are_the_models_own(name: str) -> None:
-    """Those of word embeddings behind [CLS]; where positions turn keys, as turned ones."""
+    """Those of [CLS] and of word embeddings behind it; where positions turn keys, as turned ones."""
     model, network = tiny_encoders.frozen(name), stock(name)
     ids = text(name, 7).ids[:6]
-    flat = model.keys_values(model.embed(ids[1:]))
-    assert flat.shape == (5, sum(kv.width for kv in model.shape.kv))
+    flat = model.keys_values(model.embed(ids[1:]), opening=True)
+    assert flat.shape == (6, sum(kv.width for kv in model.shape.kv))
+    assert torch.equal(flat[1:], model.keys_values(model.embed(ids[1:])))
     seen: dict[object, torch.Tensor] = {}
 
     def note(module: nn.Module, _: object, out: torch.Tensor) -> None:
@@ -121,10 +122,10 @@ def test_first_keys_and_values_are_the_models_own(name: str) -> None:
         keys, values = flat[:, begin : begin + kv.width].chunk(2, 1)
         begin += kv.width
         if key is value:
-            assert distance(values, seen[value][0, 1:].chunk(3, 1)[2]) < 1e-5
-            assert distance(keys.norm(dim=1), seen[key][0, 1:].chunk(3, 1)[1].norm(dim=1)) < 1e-5
+            assert distance(values, seen[value][0].chunk(3, 1)[2]) < 1e-5
+            assert distance(keys.norm(dim=1), seen[key][0].chunk(3, 1)[1].norm(dim=1)) < 1e-5
         else:
-            assert distance(keys, seen[key][0, 1:]) < 1e-5 and distance(values, seen[value][0, 1:]) < 1e-5
+            assert distance(keys, seen[key][0]) < 1e-5 and distance(values, seen[value][0]) < 1e-5
 
 
 @pytest.mark.parametrize("name", tiny_encoders.TINY)
@@ -133,3 +134,4 @@ def test_more_first_values_than_positions_are_read_in_pieces(name: str) -> None:
     embeds = model.embed(text(name, 100).ids)
     flat = model.keys_values(embeds)
     assert flat.shape[0] == 100 and distance(flat[:44], model.keys_values(embeds[:44])) < 1e-5
+    assert torch.equal(model.keys_values(embeds, opening=True)[1:], flat)
