@@ -12,7 +12,7 @@ from nlu import CASES, FACTORS, chosen
 Document = dict[str, Any]
 MODELS = {"minilm": "MiniLM", "gemma": "Gemma-3-270M"}
 TITLES = {
-    "pos": ("Parts of speech, Turkish Web Treebank", "accuracy"),
+    "pos": ("Parts of speech, Turkish Web Treebank", "token_accuracy"),
     "sentiment": ("Film reviews, Rotten Tomatoes", "accuracy"),
     "topic": ("Topics, BBC news by headline and first lines", "accuracy"),
 }

@@ -50,7 +50,7 @@ def speed_case(method: str) -> dict[str, Any]:
 
 
 def result(system: str, variant: str, rate: float | None, seed: int, value: float) -> dict[str, Any]:
-    score = {"accuracy": {"value": value, "stderr": 0.01, "n": 1000}, "loss": {"value": 1 - value, "stderr": 0.02, "n": 1000}}
+    score = {"token_accuracy": {"value": value, "stderr": 0.01, "n": 1000}, "loss": {"value": 1 - value, "stderr": 0.02, "n": 1000}}
     key = {"system": system, "method": "p-tuning", "variant": variant, "rate": rate, "seed": seed}
     return {**key, "monitor": value, "valid": score, "test": score, "session": 0}
 
@@ -79,7 +79,7 @@ STARTUP = {
 
 
 def headed(what: str, factor: float, seed: int, value: float) -> dict[str, Any]:
-    score = {"accuracy": {"value": value, "stderr": 0.01, "n": 100}}
+    score = {"token_accuracy": {"value": value, "stderr": 0.01, "n": 100}}
     key = {"case": "pos", "model": "minilm", "what": what, "factor": factor, "seed": seed}
     return {**key, "diverged": None, "valid_loss": 1 - value, "num_parameters": 1234, "test": score, "session": 0}
 
