@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from foreword.tasks.data import digest
 
 SEEDS = (0, 1, 2)
 Train = Callable[[Run], dict[str, Any]]
+Wanted = Callable[[Sequence[dict[str, Any]]], Iterator[Run]]  # all runs, as those in the file tell
 
 
 def describe(setting: Setting) -> dict[str, Any]:
@@ -38,10 +40,12 @@ def describe(setting: Setting) -> dict[str, Any]:
     }
 
 
-def go_on(path: Path, setting: dict[str, Any], birth: dict[str, Any], train: Train, *, only: str, again: bool, minutes: float) -> bool:
+def go_on(
+    path: Path, setting: dict[str, Any], birth: dict[str, Any], train: Train, *, plan: Wanted, only: str, again: bool, minutes: float
+) -> bool:
     """Do the runs that are missing, keeping each at once; False when the time ran out before the last. Raises ValueError for another setting's file."""
     begun, longest, redone = time.monotonic(), 0.0, set[Run]()
-    while (run := missing(store.read(path).get("runs", []), birth["seeds"], only, again, redone)) is not None:
+    while (run := missing(store.read(path).get("runs", []), plan, only, again, redone)) is not None:
         if time.monotonic() - begun + longest > 60 * minutes:
             return False
         print(f"{run.name} …", file=sys.stderr, flush=True)
@@ -54,10 +58,10 @@ def go_on(path: Path, setting: dict[str, Any], birth: dict[str, Any], train: Tra
     return True
 
 
-def missing(found: Sequence[dict[str, Any]], seeds: Sequence[int], only: str, again: bool, redone: set[Run]) -> Run | None:
+def missing(found: Sequence[dict[str, Any]], plan: Wanted, only: str, again: bool, redone: set[Run]) -> Run | None:
     """The next run: the first that is asked for and not in the file, or, to do runs again, not done by this process."""
     done = redone if again else {run_of(one) for one in found}
-    return next((run for run in wanted(found, seeds) if fnmatch(run.name, only) and run not in done), None)
+    return next((run for run in plan(found) if fnmatch(run.name, only) and run not in done), None)
 
 
 def keep(path: Path, setting: dict[str, Any], birth: dict[str, Any], run: Run, result: dict[str, Any]) -> None:
@@ -88,8 +92,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="results file to add to (default quality.json, with --fresh quality_fresh.json)")
     args = parser.parse_args(argv)
     args.out = args.out or store.RESULTS / ("quality_fresh.json" if args.fresh else "quality.json")
+    swept = store.read(store.RESULTS / "quality.json").get("runs", []) if args.fresh else None
+    plan = partial(wanted, seeds=SEEDS, swept=swept)
     if args.list:
-        _list(store.read(args.out).get("runs", []), args.only)
+        _list(store.read(args.out).get("runs", []), plan, args.only)
         return
     torch.set_num_threads(args.threads)
     disable_progress_bar()
@@ -105,6 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         describe(setting),
         birth,
         lambda run: run_one(run, setting, model),
+        plan=plan,
         only=args.only,
         again=args.again,
         minutes=args.budget_minutes,
@@ -126,9 +133,9 @@ def _fresh(split: Split) -> list[dict[str, str]]:
     return rest[1000:3000]
 
 
-def _list(found: Sequence[dict[str, Any]], only: str) -> None:
+def _list(found: Sequence[dict[str, Any]], plan: Wanted, only: str) -> None:
     done = {run_of(one) for one in found}
-    for run in wanted(found, SEEDS):
+    for run in plan(found):
         if fnmatch(run.name, only):
             print("done   " if run in done else "missing", run.name)
 

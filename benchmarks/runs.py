@@ -59,13 +59,17 @@ def best(found: Found, method: str, seed: int) -> Run | None:
     return max(tried, key=lambda run: values[run] if math.isfinite(values[run]) else -math.inf)  # a diverged run may have no number
 
 
-def wanted(found: Found, seeds: Sequence[int]) -> Iterator[Run]:
-    """All runs, the methods in turn: ours on the first seed, PEFT's rates on it, then the other seeds of ours and of PEFT's best."""
-    first, *others = seeds
-    yield from (Run("foreword", method, "default", None, first) for method in METHODS)
-    yield from (run for turn in zip(*(sweep(method, first) for method in METHODS), strict=True) for run in turn)
-    for seed in others:
+def wanted(found: Found, seeds: Sequence[int], swept: Found | None = None) -> Iterator[Run]:
+    """All runs, the methods in turn: ours on the first seed, PEFT's rates on it, then the other seeds of ours and of PEFT's best.
+
+    With `swept`, the runs of another file, its rates are not tried again: ours and PEFT's best there on every seed.
+    """
+    first = seeds[0]
+    if swept is None:
+        yield from (Run("foreword", method, "default", None, first) for method in METHODS)
+        yield from (run for turn in zip(*(sweep(method, first) for method in METHODS), strict=True) for run in turn)
+    for seed in seeds[1:] if swept is None else seeds:
         for method in METHODS:
             yield Run("foreword", method, "default", None, seed)
-            if chosen := best(found, method, first):
+            if chosen := best(found if swept is None else swept, method, first):
                 yield Run("peft", method, chosen.variant, chosen.rate, seed)
