@@ -123,10 +123,10 @@ def gemma_setting(*, fresh: bool = False) -> Setting:
     from foreword.demo.gemma import prepare
 
     split = rotten_tomatoes(train=3200, valid=200, test=500)
-    return Setting(str(prepare()), split._replace(test=_fresh(split)) if fresh else split)
+    return Setting(str(prepare()), split._replace(test=fresh_sentences(split)) if fresh else split)
 
 
-def _fresh(split: Split) -> list[dict[str, str]]:
+def fresh_sentences(split: Split) -> list[dict[str, str]]:
     """2,000 sentences that no run learned from and that chose nothing: behind the 1,000 on which defaults were chosen (LOG.md)."""
     texts = {example["text"] for part in split for example in part}
     rest = [example for example in rotten_tomatoes(train=7800, valid=0, test=500).train if example["text"] not in texts]

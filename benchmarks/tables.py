@@ -16,14 +16,15 @@ from foreword.methods import METHODS
 
 START, END = "<!-- results:start -->", "<!-- results:end -->"
 Document = dict[str, Any]
-SPEED, QUALITY, STARTUP = "speed.json", "quality.json", "startup.json"
+SPEED, STARTUP = "speed.json", "startup.json"
+QUALITY = ("quality.json", "quality_fresh.json")
 NLU = ("nlu.json", "nlu_speed.json")
 SERVING = ("serve.json", "serve_operations.json", "soak.json")
 
 
 def pages(results: Path = store.RESULTS, docs: Path = ROOT / "docs") -> dict[Path, str]:
     """Every page that result files decide, as it should read; raises LookupError for a method's page without its marks."""
-    speed, quality = store.read(results / SPEED), store.read(results / QUALITY)
+    speed, quality = store.read(results / SPEED), [store.read(results / name) for name in QUALITY]
     serving = [store.read(results / name) for name in SERVING]
     fresh = {
         docs / "results.md": results_page(
@@ -32,25 +33,33 @@ def pages(results: Path = store.RESULTS, docs: Path = ROOT / "docs") -> dict[Pat
     }
     for method in METHODS:
         page = docs / "methods" / f"{method}.md"
-        fresh[page] = _between(page, "\n".join(method_block(method, speed, quality)))
+        fresh[page] = _between(page, "\n".join(method_block(method, speed, quality[0])))
     return fresh
 
 
-def results_page(speed: Document, quality: Document, startup: Document, nlu: Sequence[Document], serving: Sequence[Document]) -> str:
+def results_page(
+    speed: Document, quality: Sequence[Document], startup: Document, nlu: Sequence[Document], serving: Sequence[Document]
+) -> str:
     """docs/results.md."""
     lines = ["# Results", "", "Written by `scripts/docs` from `benchmarks/results/`; do not edit. How each number is measured:"]
     lines += ["[benchmarks/README.md](../benchmarks/README.md).", "", "## Training speed and memory", ""]
     cases = list(speed.get("cases", {}).values())
     lines += [*speed_table(cases), "", *speed_notes(cases)] if cases else [_missing("speed.py")]
-    lines += ["", "## Accuracy", ""]
-    if quality.get("runs"):
-        lines += [*quality_intro(quality), "", *quality_table(quality, tuple(METHODS))]
-        lines += ["", "### PEFT's rates", "", *sweep_table(quality), "", *quality_notes(quality)]
-    else:
-        lines += [_missing("quality.py")]
-    lines += ["", "## Tasks with a head", "", *nlu_part(*nlu)]
+    lines += ["", "## Accuracy", "", *quality_part(*quality), "", "## Tasks with a head", "", *nlu_part(*nlu)]
     lines += ["", "## Start of the command line", "", *(startup_table(startup) if startup else [_missing("startup.py")])]
     return "\n".join([*lines, *serving_part(*serving)]) + "\n"
+
+
+def quality_part(quality: Document, fresh: Document) -> list[str]:
+    """Our defaults against PEFT's best rates on the test, then on the fresh sentences, and what chose the rates."""
+    if not quality.get("runs"):
+        return [_missing("quality.py")]
+    lines = [*quality_intro(quality), "", *quality_table(quality, tuple(METHODS))]
+    if fresh:
+        count = fresh["setting"]["data"]["test"].split(" ")[0]
+        about = f"The same trainings judged on {int(count):,} other sentences, as far as done:"
+        lines += ["", about, "", *quality_table(fresh, tuple(METHODS), quality), "", *quality_notes(fresh)]
+    return [*lines, "", "### PEFT's rates", "", *sweep_table(quality), "", *quality_notes(quality)]
 
 
 def nlu_part(nlu: Document, speed: Document) -> list[str]:
@@ -156,13 +165,13 @@ def quality_intro(quality: Document) -> list[str]:
     ]
 
 
-def quality_table(quality: Document, methods: Sequence[str]) -> list[str]:
-    """One row a system and method that has been run."""
+def quality_table(quality: Document, methods: Sequence[str], swept: Document | None = None) -> list[str]:
+    """One row a system and method that has been run; `swept` is the file that chose PEFT's rates, if it is another one."""
     lines = ["| method | system | variant | rate | accuracy | seeds |", "|---|---|---|--:|--:|--:|"]
     for method in methods:
         runs = [run for run in quality["runs"] if run["method"] == method]
         lines += _quality_row(method, "Foreword", "defaults", "–", [run for run in runs if run["system"] == "foreword"])
-        chosen = best(quality["runs"], method, quality["sessions"][0]["seeds"][0])
+        chosen = best((swept or quality)["runs"], method, quality["sessions"][0]["seeds"][0])
         if chosen:
             same = [run for run in runs if (run["system"], run["variant"], run["rate"]) == (chosen.system, chosen.variant, chosen.rate)]
             lines += _quality_row(method, "PEFT", chosen.variant, f"{chosen.rate:g}", same)

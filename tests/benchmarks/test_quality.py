@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ import theirs
 from runs import RATES, Run
 from trainers import PeftLoop, Setting, run_one
 
-from foreword.demo.corpora import Split
+from foreword.demo.corpora import Split, rotten_tomatoes
 from foreword.methods import METHODS
 
 BIRTH = {"seeds": [0, 1, 2], "command": "python benchmarks/quality.py"}
@@ -37,7 +38,8 @@ def made_up(run: Run, value: float = 0.5) -> dict[str, Any]:
 
 
 def go_on(path: Path, train: Callable[[Run], dict[str, Any]], *, only: str = "*", again: bool = False, minutes: float = 1e9) -> bool:
-    return quality.go_on(path, SHARED, BIRTH, train, only=only, again=again, minutes=minutes)
+    plan = partial(runs.wanted, seeds=BIRTH["seeds"])
+    return quality.go_on(path, SHARED, BIRTH, train, plan=plan, only=only, again=again, minutes=minutes)
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT asks by the old name
@@ -112,6 +114,22 @@ def test_further_seeds_are_for_the_best_rate(tmp_path: Path) -> None:
     assert [(one["variant"], one["rate"], one["seed"]) for one in later] == [("text", 3e-2, 1), ("text", 3e-2, 2)]
     assert runs.best(store.read(path)["runs"], "prompt-tuning", 0) == Run("peft", "prompt-tuning", "text", 3e-2, 0)
     assert runs.best(store.read(path)["runs"], "p-tuning", 0) is None
+
+
+def test_fresh_sentences_take_the_rates_that_were_chosen(tmp_path: Path) -> None:
+    path = tmp_path / "quality.json"
+    go_on(path, lambda run: made_up(run, 0.9 if run.rate == 3e-2 else 0.5), only="*/prompt-tuning/*")
+    found = list(runs.wanted([], [0, 1], swept=store.read(path)["runs"]))
+    assert [run for run in found if run.system == "peft"] == [Run("peft", "prompt-tuning", "text", 3e-2, seed) for seed in (0, 1)]
+    assert [(run.method, run.seed) for run in found if run.system == "foreword"] == [
+        (method, seed) for seed in (0, 1) for method in METHODS
+    ]
+
+
+def test_fresh_sentences_are_in_no_other_part() -> None:
+    split = rotten_tomatoes(train=3200, valid=200, test=500)
+    texts = [example["text"] for example in quality.fresh_sentences(split)]
+    assert len(set(texts)) == 2000 and not set(texts) & {example["text"] for part in split for example in part}
 
 
 def test_a_diverged_rate_is_never_the_best(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def speed_case(method: str) -> dict[str, Any]:
 
 
 def result(system: str, variant: str, rate: float | None, seed: int, value: float) -> dict[str, Any]:
-    score = {"token_accuracy": {"value": value, "stderr": 0.01, "n": 1000}, "loss": {"value": 1 - value, "stderr": 0.02, "n": 1000}}
+    score = {"accuracy": {"value": value, "stderr": 0.01, "n": 1000}, "loss": {"value": 1 - value, "stderr": 0.02, "n": 1000}}
     key = {"system": system, "method": "p-tuning", "variant": variant, "rate": rate, "seed": seed}
     return {**key, "monitor": value, "valid": score, "test": score, "session": 0}
 
@@ -197,6 +197,16 @@ def test_quality_rows_are_means_over_seeds_against_the_best_rate() -> None:
 
 def test_peft_has_no_row_before_its_sweep_is_complete() -> None:
     assert len(tables.quality_table(quality(RUNS[:-1]), tuple(METHODS))) == 3
+
+
+def test_fresh_sentences_have_a_table_of_their_own() -> None:
+    judged = quality([result("foreword", "default", None, 0, 0.7), result("peft", "mlp", 1e-3, 0, 0.6)])
+    lines = tables.quality_part(quality(RUNS), judged)
+    assert lines[lines.index("The same trainings judged on 1,000 other sentences, as far as done:") + 4 :][:2] == [
+        "| p-tuning | Foreword | defaults | – | 0.700 ± 0.010 (0.700–0.700) | 1 |",
+        "| p-tuning | PEFT | mlp | 0.001 | 0.600 ± 0.010 (0.600–0.600) | 1 |",
+    ]
+    assert "other sentences" not in " ".join(tables.quality_part(quality(RUNS), {}))
 
 
 def test_pages(docs: Path, tmp_path: Path) -> None:
