@@ -33,7 +33,7 @@ def pages(results: Path = store.RESULTS, docs: Path = ROOT / "docs") -> dict[Pat
     }
     for method in METHODS:
         page = docs / "methods" / f"{method}.md"
-        fresh[page] = _between(page, "\n".join(method_block(method, speed, quality[0])))
+        fresh[page] = _between(page, "\n".join(method_block(method, speed, *quality)))
     return fresh
 
 
@@ -54,12 +54,17 @@ def quality_part(quality: Document, fresh: Document) -> list[str]:
     """Our defaults against PEFT's best rates on the test, then on the fresh sentences, and what chose the rates."""
     if not quality.get("runs"):
         return [_missing("quality.py")]
-    lines = [*quality_intro(quality), "", *quality_table(quality, tuple(METHODS))]
-    if fresh:
-        count = fresh["setting"]["data"]["test"].split(" ")[0]
-        about = f"The same trainings judged on {int(count):,} other sentences, as far as done:"
-        lines += ["", about, "", *quality_table(fresh, tuple(METHODS), quality), "", *quality_notes(fresh)]
+    lines = [*quality_intro(quality), "", *quality_table(quality, tuple(METHODS)), *fresh_table(quality, fresh, tuple(METHODS))]
+    lines += ["", *quality_notes(fresh)] if fresh else []
     return [*lines, "", "### PEFT's rates", "", *sweep_table(quality), "", *quality_notes(quality)]
+
+
+def fresh_table(quality: Document, fresh: Document, methods: Sequence[str]) -> list[str]:
+    """The trainings that were judged on further sentences too; nothing where none was."""
+    if not any(run["method"] in methods for run in fresh.get("runs", [])):
+        return []
+    count = int(fresh["setting"]["data"]["test"].split(" ")[0])
+    return ["", f"The same trainings judged on {count:,} other sentences, as far as done:", "", *quality_table(fresh, methods, quality)]
 
 
 def nlu_part(nlu: Document, speed: Document) -> list[str]:
@@ -92,13 +97,13 @@ def serving_part(serve: Document, operations: Document, soak: Document) -> list[
     return [*lines, *([*soak_lines(soak), "", birthplace(soak["provenance"])] if soak else [_missing("soak.py")])]
 
 
-def method_block(method: str, speed: Document, quality: Document) -> list[str]:
+def method_block(method: str, speed: Document, quality: Document, fresh: Document) -> list[str]:
     """What was measured of one method; nothing where nothing was."""
     cases = [found for found in speed.get("cases", {}).values() if found["case"]["method"] == method]
     runs = [run for run in quality.get("runs", []) if run["method"] == method]
     lines: list[str] = []
     if runs:
-        lines += ["", *quality_intro(quality), "", *quality_table(quality, (method,))]
+        lines += ["", *quality_intro(quality), "", *quality_table(quality, (method,)), *fresh_table(quality, fresh, (method,))]
     if cases:
         lines += ["", "Training on the same batch, in turn in one run:", "", *speed_table(cases)]
     return [*lines, "", "All results, with their machine, commit and command: [results](../results.md).", ""] if lines else []
