@@ -9,7 +9,7 @@ from typing import Any
 import store
 from provenance import ROOT
 from runs import RATES, best, run_of
-from tables_nlu import nlu_table, speed_lines
+from tables_nlu import nlu_table, skills_table, speed_lines
 from tables_serving import operations_table, serve_table, soak_lines, waits_table
 
 from foreword.methods import METHODS
@@ -18,7 +18,7 @@ START, END = "<!-- results:start -->", "<!-- results:end -->"
 Document = dict[str, Any]
 SPEED, STARTUP = "speed.json", "startup.json"
 QUALITY = ("quality.json", "quality_fresh.json")
-NLU = ("nlu.json", "nlu_speed.json")
+NLU = ("nlu.json", "nlu_speed.json", "seq2seq_skills.json")
 SERVING = ("serve.json", "serve_operations.json", "soak.json")
 
 
@@ -67,8 +67,8 @@ def fresh_table(quality: Document, fresh: Document, methods: Sequence[str]) -> l
     return ["", f"The same trainings judged on {count:,} other sentences, as far as done:", "", *quality_table(fresh, methods, quality)]
 
 
-def nlu_part(nlu: Document, speed: Document) -> list[str]:
-    """What recipes reach, and how fast they train; the plan, and where it was measured."""
+def nlu_part(nlu: Document, speed: Document, skills: Document) -> list[str]:
+    """What recipes reach, how fast they train, and skills of an encoder–decoder; the plan, and where it was measured."""
     lines = [_missing("nlu.py")]
     if nlu:
         plans = "; ".join(
@@ -76,7 +76,17 @@ def nlu_part(nlu: Document, speed: Document) -> list[str]:
         )
         about = f"Scores on test data, ± one standard error of seeds and test examples together ({plans}). Rates are chosen by validation loss on the first seed."
         lines = [about, "", *nlu_table(nlu["runs"]), "", *dict.fromkeys(birthplace(session) for session in nlu["sessions"])]
-    return [*lines, "", *([*speed_lines(speed), "", birthplace(speed["provenance"])] if speed else [_missing("nlu_speed.py")])]
+    lines += ["", *([*speed_lines(speed), "", birthplace(speed["provenance"])] if speed else [_missing("nlu_speed.py")])]
+    if skills:
+        lines += [
+            "",
+            "## Skills of an encoder–decoder, chosen by a prefix",
+            "",
+            *skills_table(skills),
+            "",
+            birthplace(skills["provenance"]),
+        ]
+    return lines
 
 
 def serving_part(serve: Document, operations: Document, soak: Document) -> list[str]:

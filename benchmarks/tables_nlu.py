@@ -58,6 +58,17 @@ def _score(runs: Sequence[Document], factor: float, metric: str) -> tuple[str, s
     return f"{statistics.mean(values):.3f} ± {math.hypot(within, math.sqrt(between)):.3f}", str(len(values))
 
 
+def skills_table(found: Document) -> list[str]:
+    """One row a tiny model and skill: whole strings right with the skill's word, with the sign that says nothing, and with that sign and a prefix."""
+    about = f"Strings of {found['setting']['test']} that come out right, ± one standard error; asked: {found['asked']:g} with a prefix. `[?]` names no skill."
+    lines = [about, "", "| model | skill | its word | `[?]` | `[?]` behind its prefix | bytes a prefix |", "|---|---|--:|--:|--:|--:|"]
+    for model, skills in found["models"].items():
+        for skill, row in skills.items():
+            scores = [f"{row[name]:.3f} ± {row['stderr'][name]:.3f}" for name in ("word", "guess", "prefix")]
+            lines.append("| " + " | ".join([model, skill, *scores, f"{row['bytes']:,}"]) + " |")
+    return lines
+
+
 def speed_lines(found: Document) -> list[str]:
     """Steps against PEFT's, length buckets, and memory with gradient checkpointing."""
     lines = ["| training step, MiniLM | times as fast | asked | reached |", "|---|--:|--:|:-:|"]

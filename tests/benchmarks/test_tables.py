@@ -92,6 +92,17 @@ HEADED = [
     {**headed("lora", 1.0, 1, 0.0), "diverged": "the loss is nan", "test": {}},
 ]
 
+SKILLS = {
+    "setting": {"test": 200},
+    "asked": 0.95,
+    "models": {
+        "t5": {
+            "copy": {"word": 1.0, "guess": 0.2, "prefix": 0.97, "bytes": 15480, "stderr": {"word": 0.0, "guess": 0.028, "prefix": 0.012}}
+        }
+    },
+    "provenance": BIRTH,
+}
+
 NLU_SPEED = {
     "against_peft": {"lora": {"times_faster": spread(1.2), "asked": 1.0, "met": True}},
     "length_buckets": {"times_faster": spread(1.2), "asked": 1.3, "met": False},
@@ -147,6 +158,13 @@ def test_headed_rows_say_the_default_and_the_best_of_three_rates() -> None:
         "| Parts of speech, Turkish Web Treebank | MiniLM | p-tuning-v2, P = 5 | 1,234 | 0.720 ± 0.015 | 3 | 0.800 ± 0.010 | 3 | 2 |",
         "|  | MiniLM | lora | 1,234 | diverged | 2 | – | – | – |",
     ]
+
+
+def test_rows_of_skills() -> None:
+    assert tables_nlu.skills_table(SKILLS)[-1:] == ["| t5 | copy | 1.000 ± 0.000 | 0.200 ± 0.028 | 0.970 ± 0.012 | 15,480 |"]
+    page = "\n".join(tables.nlu_part({}, {}, SKILLS))
+    assert "Strings of 200 that come out right, ± one standard error; asked: 0.95 with a prefix." in page and page.endswith(BORN)
+    assert "Skills" not in "\n".join(tables.nlu_part({}, {}, {}))
 
 
 def test_nlu_speed_rows() -> None:
