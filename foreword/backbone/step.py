@@ -143,10 +143,11 @@ class Step:
         """Keys and values [U, K, N, D] of the arena, gathered for this step once for each list of places."""
         assert self.context is not None
         places = self.context.places
-        return tuple(  # type: ignore[return-value]  # two of them
+        keys, values = (
             side[layer].index_select(0, places.flatten()).view(*places.shape, *side[layer].shape[1:]).transpose(1, 2)
             for side in (self.arena.keys, self.arena.values)
         )
+        return keys, values
 
     def _shared(self, rows: Float[Tensor, "B K R X"], stored: Float[Tensor, "U K X Y"]) -> Float[Tensor, "B K R Y"]:
         """rows · stored, where the rows of a group meet their list together."""

@@ -44,7 +44,8 @@ def _judge(model: FrozenModel, item: DemoTask, adapter: Adapter, test: list[dict
     """The written prompt and the soft prompt on the same held-out texts, read to the same length."""
     written = Reader.plain(model, item.baseline(), max_length=item.plan.max_length)
     soft = Reader.of(model, adapter, max_length=item.plan.max_length)
-    return tuple(reader.evaluate(test, truncate=True, batch_size=_BATCH)[0] for reader in (written, soft))  # type: ignore[return-value]  # two of them
+    before, after = (reader.evaluate(test, truncate=True, batch_size=_BATCH)[0] for reader in (written, soft))
+    return before, after
 
 
 def _row(item: DemoTask, before: dict[str, Score], after: dict[str, Score], adapter: Adapter, seconds: float) -> dict[str, Any]:

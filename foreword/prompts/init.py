@@ -2,7 +2,8 @@
 
 Every kind first makes input embeddings [P, E]; at the kv site the frozen model turns them into keys and values by one forward pass behind
 its beginning-of-sequence token, so `text` there is keys and values of real text (Li & Liang 2021, §7.4; Cartridges, arXiv:2506.06266),
-beginning with that token's own, on which attention rests when nothing else matters (Xiao et al. 2024, arXiv:2309.17453).
+beginning with that token's own, on which attention rests when nothing else matters (Xiao et al. 2024, arXiv:2309.17453); it takes one of the P
+places, so the last piece of a text, or the last label, gives way.
 """
 
 from __future__ import annotations
