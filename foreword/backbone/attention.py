@@ -34,8 +34,8 @@ class Visitor(Protocol):
 
 
 @runtime_checkable
-class Taker(Visitor, Protocol):
-    """A visitor that takes plain attention over where it may."""
+class Taker(Protocol):
+    """Travels in a visitor's place and takes plain attention over."""
 
     def attention(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
         """softmax(q·kᵀ·scaling)·v over everything this attention is to see, [B, T, A, D]."""
@@ -107,7 +107,7 @@ def attend(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor,
-    foreword: Visitor | None = None,
+    foreword: Visitor | Taker | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """The registered attention function: the family's own attention over [prefix | keys]."""
@@ -115,6 +115,7 @@ def attend(
     if isinstance(foreword, Taker) and how == SDPA:
         return foreword.attention(module, query, key, value, kwargs.get("scaling")), None
     if foreword is not None:
+        assert isinstance(foreword, Visitor), "what only takes attention over travels only where it can"
         key, value, attention_mask = foreword.extend(module, key, value, attention_mask)
         if (bias := kwargs.get("position_bias")) is not None:  # T5's: a prefix stands at no distance, so its keys have none
             kwargs["position_bias"] = nn.functional.pad(bias, (key.shape[2] - bias.shape[3], 0))

@@ -18,6 +18,7 @@ from foreword.backbone.batch import Batch
 from foreword.backbone.branches import branch
 from foreword.backbone.families import check_window, family_of
 from foreword.backbone.fingerprint import fingerprint_model, fingerprint_tokenizer
+from foreword.backbone.lines import in_line
 from foreword.backbone.quantize import quantization_of, settle
 from foreword.backbone.recompute import recomputing
 from foreword.backbone.tokenizer import TextTokenizer
@@ -93,7 +94,9 @@ class FrozenModel:
         """The last layer's output at each of the caller's T tokens: what a task's head reads."""
         assert self.shape.kind != "encoder-decoder", "head tasks refuse encoder–decoders"
         ready = self.prepare(batch, tokens)
-        states = self.network.base_model(**ready.inputs, **self._no_cache).last_hidden_state
+        inputs, line = in_line(self.network, self.shape, ready.inputs, ready.mask)
+        states = self.network.base_model(**inputs, **self._no_cache).last_hidden_state
+        states = line.apart(states[0]) if line else states
         return states.gather(1, ready.text[:, :, None].expand(-1, -1, states.shape[2]))
 
     def forward(self, batch: Batch, tokens: Tokens = None) -> Float[Tensor, "B T V"]:
@@ -117,9 +120,11 @@ class FrozenModel:
             )
         if self.shape.kind == "encoder-decoder":  # hardly any column of a decoder predicts nothing
             return self.network(**ready.inputs, use_cache=False).logits[rows, before]
-        keep, where = before.unique(return_inverse=True)
-        logits = self.network(**ready.inputs, use_cache=False, logits_to_keep=keep).logits
-        return logits[rows, where]
+        inputs, line = in_line(self.network, self.shape, ready.inputs, ready.mask)
+        columns = line.places()[rows, before] if line else before
+        keep, where = columns.unique(return_inverse=True)
+        logits = self.network(**inputs, use_cache=False, logits_to_keep=keep).logits
+        return logits[torch.zeros_like(rows) if line else rows, where]
 
     def prepare(self, batch: Batch, tokens: Tokens) -> Prepared:
         """Merge virtual tokens with a batch into the network's keyword arguments."""
