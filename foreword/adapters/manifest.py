@@ -121,9 +121,24 @@ def check_present(folder: Folder) -> None:
     raise AdapterError(f"adapter '{folder.where}' has no {TENSORS}; copy it again or retrain.")
 
 
+def check_config(folder: Folder) -> None:
+    """Raise AdapterError where the config that PEFT reads is broken: Foreword needs none of it, but a folder is whole or is not."""
+    if CONFIG not in folder.names:
+        return
+    try:
+        found = json.loads(folder.read(CONFIG))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise AdapterError(
+            f"adapter '{folder.where}' has an {CONFIG} that is no config of PEFT, perhaps cut short; copy the adapter again or retrain."
+        )
+
+
 def read_tensors(folder: Folder, manifest: Manifest) -> dict[str, memoryview]:
     """Each tensor's little-endian bytes once they have passed every check; raises AdapterError for the first that fails."""
     check_present(folder)
+    check_config(folder)
     data = folder.read(TENSORS)
     if len(data) != manifest.size:
         raise AdapterError(

@@ -18,7 +18,7 @@ from contract.given import distance
 from safetensors.torch import load_file, save, save_file
 
 from foreword.adapters.adapter import Adapter
-from foreword.adapters.folder import FILES
+from foreword.adapters.folder import CONFIG, FILES
 from foreword.adapters.tensors import KEY
 from foreword.backbone.batch import collate
 from foreword.errors import AdapterError, FingerprintError
@@ -153,6 +153,16 @@ def entry(**changes: Any) -> str:
 
 BROKEN: list[tuple[str, Callable[[Path], Any], str]] = [
     (
+        "cut config",
+        lambda folder: (folder / CONFIG).write_bytes((folder / CONFIG).read_bytes()[:100]),
+        "adapter '{folder}' has an adapter_config.json that is no config of PEFT, perhaps cut short; copy the adapter again or retrain.",
+    ),
+    (
+        "config of another kind",
+        lambda folder: (folder / CONFIG).write_text("[1]"),
+        "adapter '{folder}' has an adapter_config.json that is no config of PEFT, perhaps cut short; copy the adapter again or retrain.",
+    ),
+    (
         "cut",
         lambda folder: (folder / TENSORS).write_bytes((folder / TENSORS).read_bytes()[:-3]),
         "adapter '{folder}' has 629 bytes in adapter_model.safetensors, but 632 were saved; copy it again or retrain.",
@@ -245,7 +255,7 @@ def test_a_broken_adapter_is_refused(spoil: Callable[[Path], Any], message: str,
 
 def test_any_single_cut_of_any_file_is_refused(tmp_path: Path) -> None:
     folder = adapter().save(tmp_path / "a")
-    for name in (TENSORS, "foreword.json"):
+    for name in FILES:
         data = (folder / name).read_bytes()
         for end in range(0, len(data) - 1, 7):  # a manifest without its last line break is still whole
             (folder / name).write_bytes(data[:end])
