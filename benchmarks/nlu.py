@@ -24,6 +24,7 @@ from foreword.demo.packages import package_path
 from foreword.errors import DivergedError
 from foreword.evaluation.evaluate import Reader
 from foreword.methods import named, recipe
+from foreword.rates import RATES, main_part
 from foreword.recipe import Recipe
 from foreword.tasks.base import Task
 from foreword.tasks.data import digest
@@ -33,13 +34,13 @@ from foreword.training.loop import fit
 from foreword.training.plan import TrainPlan
 
 SEEDS = (0, 1, 2)
-FACTORS = (1.0, 0.3, 3.0)  # of each recipe's default rate: the same search for prompts and for baselines, on the first seed
+FACTORS = (1.0, 0.3, 3.0)  # of each recipe's general rate: the same search for prompts and for baselines, on the first seed
 LENGTHS = (1, 2, 5, 20, 100)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training: a case (data and task), a base model, what is trained, how far from its default rate, a seed."""
+    """One training: a case (data and task), a base model, what is trained, how far from its general rate, a seed."""
 
     case: str
     model: str
@@ -79,6 +80,8 @@ def _openings() -> Split:
     return Split(*([{**row, "text": " ".join(row["text"].split()[:45])} for row in part] for part in parts))
 
 
+KINDS = {"pos": "tag", "sentiment": "classify-head", "topic": "classify-head"}  # of each case's task
+STACKS = {"minilm": "encoder", "gemma": "causal"}
 COMMON = ("p-tuning-v2:20", "prompt-tuning:20", "lora", "head-only", "full")
 # About a minute a run on one core; training cuts the longest sentences.
 SMALL = TrainPlan(steps=300, batch_size=8, eval_every=100, patience=9, eval_examples=120, max_length=64, tracker="none")
@@ -108,7 +111,7 @@ CASES = {
 
 
 def jobs(found: Sequence[dict[str, Any]], cases: Sequence[str]) -> Iterator[Job]:
-    """All trainings, most telling first: every recipe at its default rate, then the other rates on the first seed, then each one's best on all seeds."""
+    """All trainings, most telling first: every recipe at its general rate, then the other rates on the first seed, then each one's best on all seeds."""
     every = [(name, model, what) for name in cases for model in CASES[name].models for what in CASES[name].what]
     every.sort(key=lambda one: one[1] == "gemma")
     yield from (Job(*one, FACTORS[0], SEEDS[0]) for one in every)
@@ -128,6 +131,37 @@ def chosen(found: Sequence[dict[str, Any]], one: tuple[str, str, str]) -> float 
     return min(tried, key=lambda factor: value if math.isfinite(value := tried[factor]["valid_loss"]) else math.inf)
 
 
+def fitted(found: Sequence[dict[str, Any]]) -> dict[tuple[str, str], dict[str, float]]:
+    """What `foreword/rates.py` is to say: by task and kind of base model the rate of each part with the lowest validation losses on the first seed,
+    their geometric mean where there are several data or lengths; only what was tried everywhere, and only what is not the general rate."""
+    groups: dict[tuple[str, str], dict[str, list[tuple[str, str, str]]]] = {}
+    for name, case in CASES.items():
+        for model in case.models:
+            parts = groups.setdefault((KINDS[name], STACKS[model]), {})
+            for what in case.what:
+                parts.setdefault(main_part(what_of(what)), []).append((name, model, what))
+    best: dict[tuple[str, str], dict[str, float]] = {}
+    for group, parts in groups.items():
+        for part, several in parts.items():
+            factor = _lowest(found, several)
+            if factor not in (None, FACTORS[0]):
+                best.setdefault(group, {})[part] = float(f"{factor * RATES[part]:.2g}")
+    return best
+
+
+def _lowest(found: Sequence[dict[str, Any]], several: Sequence[tuple[str, str, str]]) -> float | None:
+    losses = {
+        (factor, one): run["valid_loss"]
+        for factor in FACTORS
+        for one in several
+        for run in found
+        if (run["case"], run["model"], run["what"], run["factor"], run["seed"]) == (*one, factor, SEEDS[0])
+    }
+    if len(losses) < len(FACTORS) * len(several):
+        return None
+    return min(FACTORS, key=lambda factor: sum(math.log(losses[factor, one]) for one in several))
+
+
 def what_of(text: str) -> Recipe:
     """A recipe by name; ":20" behind it is the number of virtual tokens."""
     name, _, length = text.partition(":")
@@ -138,8 +172,7 @@ def run(job: Job, model: FrozenModel, split: Split) -> dict[str, Any]:
     """Train, choose by validation, judge on the test."""
     case, begun = CASES[job.case], time.monotonic()
     what, task = what_of(job.what), case.task(split)
-    plan = case.plan if job.factor == 1.0 else replace(case.plan, learning_rate=job.factor * _default_rate(what))
-    plan = replace(plan, seed=job.seed)
+    plan = replace(case.plan, learning_rate=job.factor * RATES[main_part(what)], seed=job.seed)
     try:
         result = fit(model, what, task, split.train, split.valid, plan)
     except DivergedError as error:
@@ -153,15 +186,6 @@ def run(job: Job, model: FrozenModel, split: Split) -> dict[str, Any]:
         "test": {name: score.to_dict() for name, score in scores.items()},
         "seconds": round(time.monotonic() - begun, 1),
     }
-
-
-def _default_rate(what: Recipe) -> float:
-    """The rate that a plan without one would use for the main part of a recipe."""
-    from foreword.training import calibrate
-
-    if what.prompt:
-        return calibrate.default_rate(what.prompt)
-    return calibrate.weights_rate(what) if what.trains else calibrate.HEAD_RATE
 
 
 def folder(model: str) -> str:

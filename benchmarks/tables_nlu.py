@@ -1,4 +1,4 @@
-"""The table of tasks with heads: what each recipe reaches at its default rate and at the best of three."""
+"""The table of tasks with heads: what each recipe reaches at its general rate and at the best of three."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TITLES = {
 
 def nlu_table(runs: Sequence[Document]) -> list[str]:
     """One row a case, model and recipe: mean over seeds ± the standard error of seeds and test examples together."""
-    lines = ["| data | base model | recipe | numbers trained | default rate | seeds | best of three rates | × default | seeds |"]
+    lines = ["| data | base model | recipe | numbers trained | general rate | seeds | best of three rates | × general | seeds |"]
     lines += ["|---|---|---|--:|--:|--:|--:|--:|--:|"]
     for case, (title, metric) in TITLES.items():
         for model in CASES[case].models:

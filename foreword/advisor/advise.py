@@ -20,6 +20,7 @@ from foreword.advisor.parameters import FLOAT32, Numbers, count_numbers
 from foreword.advisor.situation import Situation
 from foreword.errors import UsageError
 from foreword.methods import BASELINES, METHODS, head_only, named
+from foreword.rates import prompt_part
 from foreword.recipe import Recipe
 from foreword.shape import Kind
 
@@ -126,7 +127,7 @@ def kind_of(recipe: Recipe) -> str:
     """The name that rules know a recipe by: of a soft prompt its site and whether a network makes it, else the recipe's own."""
     if recipe.prompt is None or recipe.lora:
         return recipe.method
-    return f"{recipe.prompt.site}/{'direct' if recipe.prompt.reparam.kind == 'direct' else 'network'}"
+    return prompt_part(recipe.prompt)
 
 
 def _check_task(network: Network, situation: Situation) -> None:
@@ -193,7 +194,7 @@ def _pick(kind: str, sizing: Sizing, chosen: list[rules.Rule], facts: Mapping[st
     if sizing.length != length.value:
         length = replace(length, value=sizing.length, reason="as asked", source="the command line")
     rest = (
-        rules.RATES[kind],
+        rules.rate(kind, facts),
         rules.steps_for(int(facts["examples"])),
         rules.SCHEDULE,
         *([rules.CHECKPOINTING] if sizing.checkpointing else []),

@@ -16,8 +16,9 @@ from foreword.evaluation.processes import Job, Outcome, Work
 from foreword.evaluation.results import Results, Row
 from foreword.evaluation.setting import Setting
 from foreword.methods import WRITTEN
+from foreword.rates import main_part, rate_of
 from foreword.recipe import Recipe
-from foreword.training import calibrate
+from foreword.shape import Kind
 
 Event = dict[str, Any]
 MOST_RATES = 9  # each further one is three times, or a third of, the last
@@ -47,11 +48,9 @@ class Run:
         return cls(row["method"], row["seed"], row["rate"])
 
 
-def rates(recipe: Recipe, count: int) -> list[float | None]:
+def rates(recipe: Recipe, count: int, task: str, kind: Kind) -> list[float | None]:
     """The first `count` of: the method's own rate, 3 times it, a third, 9 times, a ninth …"""
-    own = (
-        calibrate.default_rate(recipe.prompt) if recipe.prompt else calibrate.weights_rate(recipe) if recipe.trains else calibrate.HEAD_RATE
-    )
+    own = rate_of(main_part(recipe), task, kind)
     powers = [0, *(power for size in range(1, count) for power in (size, -size))][:count]
     return [None if power == 0 else float(f"{own * 3.0**power:.2g}") for power in powers]
 
@@ -70,6 +69,7 @@ class Comparison:
         self.setting, self.recipes, self.seeds, self.out, self.tune = setting, dict(recipes), seeds, out, tune
         self.results = Results(out)
         self.refused: dict[str, str] = {}
+        self.kind: Kind = "causal"  # of the base model, once it was looked at
         self._tried: set[Run] = set()
 
     def look(self, work: Work) -> None:
@@ -82,7 +82,7 @@ class Comparison:
             raise getattr(errors, found["error"], UsageError)(found["reason"])
         if found["status"] != "done":
             raise ModelError(f"model '{self.setting.model}' could not be loaded in a process of its own ({found['reason'].rstrip('.')}).")
-        self.refused = dict(found["refused"])
+        self.refused, self.kind = dict(found["refused"]), found["kind"]
         self.results.bind(self.setting.facts() | found["facts"])
         self._check_recipes()
         self.check_any()
@@ -174,7 +174,10 @@ class Comparison:
 
     def _trials(self, method: str) -> list[Run]:
         """The runs of the first seed."""
-        return [Run(method, 0, rate) for rate in ([None] if method in WRITTEN else rates(self.recipes[method], self.tune))]
+        return [Run(method, 0, rate) for rate in ([None] if method in WRITTEN else self._rates(method))]
+
+    def _rates(self, method: str) -> list[float | None]:
+        return rates(self.recipes[method], self.tune, self.setting.task["kind"], self.kind)
 
     def _chosen(self, method: str, done: Mapping[Run, Row]) -> Run | None:
         """The trial with the best validation score, the earlier of two alike; None while one is missing."""

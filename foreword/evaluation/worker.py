@@ -106,7 +106,7 @@ def look(job: dict[str, Any], tell: Tell) -> Event:
             refused[name] = str(error)
     kind = {"device": model.device.type, "precision": str(model.dtype).removeprefix("torch.")}
     prints = {"base model": model.fingerprint, "tokenizer": model.tokenizer_fingerprint}
-    return {"facts": {**prints, **kind}, "refused": refused}
+    return {"facts": {**prints, **kind}, "kind": model.shape.kind, "refused": refused}
 
 
 def _check(bench: Bench, recipe: Recipe, is_written: bool) -> None:

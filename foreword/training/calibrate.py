@@ -6,31 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from foreword.prompts.soft_prompt import SoftPrompt
-from foreword.recipe import Recipe
-from foreword.specs import PromptSpec, Site
-
-# Relative steps by site and re-parameterisation, from sweeps on Gemma-3-270M (LOG.md). A network moves all virtual tokens together, and moves
-# further as its last layer grows from zero, so it wants a smaller first step than a free table; most of all before every layer.
-RATES: dict[Site, dict[str, float]] = {
-    "input": {"direct": 0.03, "mlp": 0.02, "lstm": 0.02},
-    "kv": {"direct": 0.03, "mlp": 0.005, "lstm": 0.005},
-}
-
-# AdamW's own rates for what is not a prompt. A head's inputs are scaled to RMS 1, so one rate fits every model; LoRA's and full fine-tuning's
-# are those of their papers' small-data settings, for runs of a few hundred steps.
-HEAD_RATE = 0.003
-LORA_RATE = 5e-4
-FULL_RATE = 3e-5
-
-
-def weights_rate(recipe: Recipe) -> float:
-    """The rate of trained weights when a plan names none."""
-    return FULL_RATE if recipe.full else LORA_RATE
-
-
-def default_rate(spec: PromptSpec) -> float:
-    """The relative learning rate of a plan that names none."""
-    return RATES[spec.site][spec.reparam.kind]
 
 
 def gain(prompt: SoftPrompt, *, step: float = 1e-4, seed: int = 0) -> float:

@@ -15,6 +15,7 @@ from torch import Tensor
 from foreword.adapters.adapter import Adapter
 from foreword.backbone.frozen import FrozenModel
 from foreword.errors import DivergedError, TrainingError
+from foreword.rates import main_part, rate_of
 from foreword.recipe import LoraSpec, Recipe
 from foreword.specs import PromptSpec
 from foreword.tasks import data
@@ -23,7 +24,7 @@ from foreword.tasks.classify import Classify
 from foreword.tasks.judge import Exam, judge
 from foreword.tasks.metrics import Score
 from foreword.tasks.placed import of_each
-from foreword.training import calibrate, checkpoint
+from foreword.training import checkpoint
 from foreword.training.checkpoint import Checkpoint
 from foreword.training.interrupt import Interrupt
 from foreword.training.plan import TrainPlan
@@ -131,15 +132,16 @@ class Run:
     def _build(self, train: Sequence[Example]) -> None:
         plan = self.plan
         self.model, self.tuning = start(self.base, self.recipe, self.task, self.task.material(train), self.lessons, plan.seed, self.lora)
-        groups = self.tuning.groups(plan.learning_rate)
+        suits = (self.task.kind, self.base.shape.kind)
+        groups = self.tuning.groups(plan.learning_rate, *suits)
         self.rates = [float(group["lr"]) for group in groups]
-        relative = calibrate.default_rate(self.recipe.prompt) if self.recipe.prompt and plan.learning_rate is None else plan.learning_rate
-        self.watch = LossWatch(plan.steps, relative or self.rates[0])
+        rate = plan.learning_rate or rate_of(main_part(self.recipe), *suits)
+        self.watch = LossWatch(plan.steps, rate)
         self.accelerator = self.processes.accelerator
         self.optimizer = self.accelerator.prepare_optimizer(torch.optim.AdamW(groups, weight_decay=plan.weight_decay))
         self.sampler = BucketSampler([lesson.num_tokens for lesson in self.lessons], plan.batch_size, plan.seed)
         torch.manual_seed(plan.seed)
-        self.processes.track({"learning_rate": relative or self.rates[0], "steps": plan.steps})
+        self.processes.track({"learning_rate": rate, "steps": plan.steps})
 
     def train(self, interrupt: Interrupt) -> None:
         """Step until the plan ends, the score stops improving or the user asks to stop."""

@@ -12,8 +12,9 @@ from foreword.backbone.learned import Learned
 from foreword.backbone.weights import Weights
 from foreword.prompts.head import Head
 from foreword.prompts.soft_prompt import SoftPrompt, as_tokens
+from foreword.rates import main_part, prompt_part, rate_of
 from foreword.recipe import Recipe
-from foreword.shape import ModelShape
+from foreword.shape import Kind, ModelShape
 from foreword.training import calibrate
 
 
@@ -38,19 +39,22 @@ class Tuning(nn.Module):
     def forward(self) -> Learned:
         return Learned(self.prompt() if self.prompt else None, self.head)
 
-    def groups(self, rate: float | None) -> list[dict[str, Any]]:
-        """Parameter groups of the optimiser. `rate` is the user's: it means the prompt where there is one, else what is trained instead."""
+    def groups(self, rate: float | None, task: str, kind: Kind) -> list[dict[str, Any]]:
+        """Parameter groups of the optimiser, for a task on a kind of base model. `rate` is the user's: it means the prompt where there is one, else
+        what is trained instead."""
+        main = main_part(self.recipe)
+
+        def of(part: str) -> float:
+            return rate if part == main and rate is not None else rate_of(part, task, kind)
+
         found: list[dict[str, Any]] = []
         if self.prompt is not None:
-            relative = calibrate.default_rate(self.prompt.spec) if rate is None else rate
+            relative = of(prompt_part(self.prompt.spec))
             found.append({"params": list(self.prompt.reparam.parameters()), "lr": calibrate.absolute_rate(self.prompt, relative)})
-            rate = None
         if len(self.weights):
-            found.append({"params": list(self.weights), "lr": calibrate.weights_rate(self.recipe) if rate is None else rate})
-            rate = None
+            found.append({"params": list(self.weights), "lr": of("full" if self.recipe.full else "lora")})
         if self.head is not None:
-            alone = not found
-            found.append({"params": list(self.head.parameters()), "lr": rate if alone and rate is not None else calibrate.HEAD_RATE})
+            found.append({"params": list(self.head.parameters()), "lr": of("head" if found else "head-only")})
         return found
 
     def bake(self) -> dict[str, Tensor]:

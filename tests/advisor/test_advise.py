@@ -204,19 +204,25 @@ def test_every_source_is_a_paper_or_a_run_in_the_log() -> None:
     log = LOG.read_text("utf-8")
     date = re.search(r"\d{4}-\d\d-\d\d", rules.OWN_RUNS)
     assert date and f"## {date.group()} · Learning rates" in log
-    for score in re.findall(r"0\.\d{3} ± 0\.\d{3}", " ".join(rule.reason for rule in rules.RULES if rule.source == rules.OWN_RUNS)):
+    for score in re.findall(
+        r"0\.\d{3} ± 0\.\d{3}", " ".join(entry.reason for entry in (*rules.RULES, *rules.LENGTHS) if entry.source == rules.OWN_RUNS)
+    ):
         assert score in log
 
 
 def test_settings_are_those_that_a_run_takes() -> None:
-    from foreword.training import calibrate
+    from foreword.rates import main_part, rate_of
     from foreword.training.plan import TrainPlan
 
     plan = TrainPlan()
     assert (plan.batch_size, plan.warmup, plan.steps) == (rules.BATCH_SIZE, rules.WARMUP, rules.STEPS)
     for recipe in candidates(Situation(), {**Situation().facts(), "parameters": 1, "kind": "causal"}).values():
-        rate = calibrate.default_rate(recipe.prompt) if recipe.prompt else calibrate.weights_rate(recipe)
-        assert rules.RATES[kind_of(recipe)].value == rate, recipe.method
+        for task, kind in (("classify", "causal"), ("tag", "encoder"), ("classify-head", "encoder")):
+            found = rules.rate(kind_of(recipe), {"task": task, "kind": kind})
+            assert found.value == rate_of(main_part(recipe), task, kind), recipe.method
+            fitted = found.value != rules.RATES[kind_of(recipe)].value
+            assert (rules.FITTED_REASON in found.reason) == fitted, "a rate of its own says why"
+    assert rules.rate("lora", {"task": "classify", "kind": "encoder"}).value == rate_of("lora", "classify-head", "encoder")
     assert rules.LENGTHS[-1].value == next(iter(METHODS.values()))().length
 
 

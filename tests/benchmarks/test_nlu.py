@@ -7,13 +7,16 @@ from typing import Any
 
 import nlu
 import pytest
+import store
+
+from foreword.rates import FITTED
 
 
 def result(job: nlu.Job, loss: float) -> dict[str, Any]:
     return {**asdict(job), "valid_loss": loss}
 
 
-def test_every_recipe_comes_first_at_its_default_rate_on_the_small_model() -> None:
+def test_every_recipe_comes_first_at_its_general_rate_on_the_small_model() -> None:
     order = list(nlu.jobs([], tuple(nlu.CASES)))
     first = order[: sum(len(case.what) for case in nlu.CASES.values())]
     assert all(job.factor == 1 and job.seed == 0 and job.model == "minilm" for job in first)
@@ -28,6 +31,22 @@ def test_the_rate_with_the_best_validation_loss_is_run_on_all_seeds() -> None:
     assert nlu.chosen(found, one) == 3.0
     extra = [job for job in nlu.jobs(found, tuple(nlu.CASES)) if (job.case, job.model, job.what) == one and job.factor == 3.0]
     assert [job.seed for job in extra] == [0, 1, 2]
+
+
+def test_defaults_are_the_rates_that_came_out_best() -> None:
+    found = store.read(store.RESULTS / "nlu.json")["runs"]
+    assert nlu.fitted(found) == {group: dict(parts) for group, parts in FITTED.items()}
+
+
+def test_a_rate_is_the_default_only_where_it_is_best_over_all_data_of_a_task() -> None:
+    def tried(case: str, losses: dict[float, float]) -> list[dict[str, Any]]:
+        return [result(nlu.Job(case, "minilm", "lora", factor, 0), loss) for factor, loss in losses.items()]
+
+    better, worse = tried("sentiment", {1.0: 0.5, 0.3: 0.6, 3.0: 0.4}), tried("topic", {1.0: 0.2, 0.3: 0.3, 3.0: 0.3})
+    assert nlu.fitted(better) == {}, "one of the data was not tried"
+    assert nlu.fitted([*better, *worse]) == {}, "0.5 x 0.2 is less than 0.4 x 0.3"
+    level = tried("topic", {1.0: 0.2, 0.3: 0.3, 3.0: 0.2})
+    assert nlu.fitted([*better, *level]) == {("classify-head", "encoder"): {"lora": 0.0015}}
 
 
 @pytest.mark.parametrize("text", [what for case in nlu.CASES.values() for what in case.what])

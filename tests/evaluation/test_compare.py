@@ -17,7 +17,7 @@ from foreword.recipe import Recipe
 from foreword.training.plan import TrainPlan
 
 ROWS = [{"text": f"text {i}", "label": "ab"[i % 2]} for i in range(6)]
-SEEN = {"facts": {"base model": "0123"}, "refused": {}}
+SEEN = {"facts": {"base model": "0123"}, "kind": "causal", "refused": {}}
 METHODS = ("lora", "zero-shot", "few-shot")
 
 
@@ -94,7 +94,7 @@ def test_every_method_gets_as_many_rates_and_the_best_on_validation_serves_all_s
 
     work, made = Pretended(answer), comparison(tmp_path, ("lora", "prefix-tuning", "zero-shot"), tune=3)
     assert done(made, work)
-    first, second = rates(named("lora"), 3), rates(named("prefix-tuning"), 3)
+    first, second = (rates(named(name), 3, "classify", "causal") for name in ("lora", "prefix-tuning"))
     assert first == [None, 0.0015, 0.00017]
     assert [run for run in work.asked if run[1] == 0] == [
         *(("lora", 0, rate) for rate in first),
@@ -144,7 +144,7 @@ def test_a_refused_method_is_a_row_and_the_others_go_on(tmp_path: Path) -> None:
     def answer(job: dict[str, Any]) -> dict[str, Any]:
         return {"status": "refused", "error": "ModelError", "reason": "no."} if job["recipe"]["method"] == "full" else score(job)
 
-    work = Pretended(answer, {"status": "done", "facts": {}, "refused": {"lora": "not here."}})
+    work = Pretended(answer, {"status": "done", "facts": {}, "kind": "causal", "refused": {"lora": "not here."}})
     made = comparison(tmp_path, ("lora", "full", "zero-shot"))
     assert done(made, work)
     assert [method for method, _, _ in work.asked] == ["full", "zero-shot"]
@@ -159,7 +159,8 @@ def test_a_refused_method_is_a_row_and_the_others_go_on(tmp_path: Path) -> None:
 def test_when_all_are_refused_nothing_can_be_compared(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as early:
         done(
-            comparison(tmp_path, ("lora", "full")), Pretended(look={"status": "done", "facts": {}, "refused": {"lora": "a.", "full": "b."}})
+            comparison(tmp_path, ("lora", "full")),
+            Pretended(look={"status": "done", "facts": {}, "kind": "causal", "refused": {"lora": "a.", "full": "b."}}),
         )
     assert str(early.value) == "no method of lora, full can do this (lora: a; full: b)."
     with pytest.raises(UsageError) as late:
@@ -189,7 +190,10 @@ def test_results_of_another_setting_are_refused(tmp_path: Path) -> None:
         done(comparison(tmp_path, ("lora",), steps=5), Pretended())
     assert str(other.value) == f"'{tmp_path}/compare.json' holds runs of another setting (steps: 4, now 5){end}"
     with pytest.raises(UsageError) as model:
-        done(comparison(tmp_path, ("lora",)), Pretended(look={"status": "done", "facts": {"base model": "4567"}, "refused": {}}))
+        done(
+            comparison(tmp_path, ("lora",)),
+            Pretended(look={"status": "done", "facts": {"base model": "4567"}, "kind": "causal", "refused": {}}),
+        )
     assert str(model.value) == f'\'{tmp_path}/compare.json\' holds runs of another setting (base model: "0123", now "4567"){end}'
     with pytest.raises(UsageError) as recipe:
         done(comparison(tmp_path, ("lora",), lora=Recipe.of(named("lora").lora.__class__(r=2))), Pretended())
