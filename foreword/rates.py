@@ -39,7 +39,7 @@ def main_part(recipe: Recipe) -> str:
     """The name of what a plan's learning rate means: the prompt where there is one, else trained weights, else the head."""
     if recipe.prompt:
         return prompt_part(recipe.prompt)
-    return "full" if recipe.full else "lora" if recipe.lora else "head-only"
+    return "full" if recipe.full else "lora" if recipe.trains else "head-only"
 
 
 def rate_of(part: str, task: str, kind: Kind) -> float:

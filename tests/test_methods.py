@@ -9,6 +9,7 @@ import pytest
 from foreword import methods
 from foreword.errors import UsageError
 from foreword.methods import BASELINES, METHODS, named, recipe
+from foreword.rates import main_part
 from foreword.recipe import LoraSpec, Recipe
 from foreword.specs import Init, Reparam
 
@@ -114,3 +115,15 @@ def test_names_and_sums_that_cannot_be_are_refused() -> None:
     with pytest.raises(UsageError) as caught:
         methods.few_shot(0)
     assert str(caught.value) == "few-shot came with 0 shots, but it needs a whole number of at least 1; use zero-shot for none."
+
+
+def test_a_plans_rate_means_what_is_trained() -> None:
+    frozen = Recipe("lora", lora=LoraSpec(path="saved", frozen=True))
+    assert [main_part(named(name)) for name in ("prefix-tuning", "lora", "full", "head-only")] == [
+        "kv/network",
+        "lora",
+        "full",
+        "head-only",
+    ]
+    assert main_part(frozen) == "head-only", "a LoRA that stays as it is takes no rate"
+    assert main_part(frozen + named("p-tuning-v2")) == "kv/direct"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
-from foreword.advisor import rules
+from foreword.advisor import learning_rates, rules
 from foreword.advisor.memory import (
     TrainingMemory,
     added_compute,
@@ -194,7 +194,7 @@ def _pick(kind: str, sizing: Sizing, chosen: list[rules.Rule], facts: Mapping[st
     if sizing.length != length.value:
         length = replace(length, value=sizing.length, reason="as asked", source="the command line")
     rest = (
-        rules.rate(kind, facts),
+        learning_rates.rate(kind, facts),
         rules.steps_for(int(facts["examples"])),
         rules.SCHEDULE,
         *([rules.CHECKPOINTING] if sizing.checkpointing else []),

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import cast
+from dataclasses import dataclass
 
-from foreword import rates
 from foreword.advisor.step import BATCH_SIZE
-from foreword.shape import Kind
 
 Fact = str | int | bool
 Condition = tuple[str, str, Fact | tuple[str, ...]]
@@ -217,53 +214,6 @@ LENGTHS: tuple[Choice, ...] = (
     Choice("length", (), 20, "beyond 20 virtual tokens little is gained", "arXiv:2104.08691"),
 )
 
-# By kind of recipe; for soft prompts a share of the RMS of what the model itself puts there.
-RATES: Mapping[str, Choice] = {
-    "input/direct": Choice(
-        "learning_rate", (), rates.RATES["input/direct"], "relative: first steps of 3 % of the RMS of the model's own embeddings", OWN_RUNS
-    ),
-    "input/network": Choice(
-        "learning_rate",
-        (),
-        rates.RATES["input/network"],
-        "relative: with 0.005 it learned more slowly, larger ones were not tried",
-        OWN_RUNS,
-    ),
-    "kv/direct": Choice(
-        "learning_rate",
-        (),
-        rates.RATES["kv/direct"],
-        "relative: first steps of 3 % of the RMS of the model's own keys and values",
-        OWN_RUNS,
-    ),
-    "kv/network": Choice(
-        "learning_rate", (), rates.RATES["kv/network"], "relative: with a free table's 0.03 the network did not learn", OWN_RUNS
-    ),
-    "lora": Choice(
-        "learning_rate",
-        (),
-        rates.RATES["lora"],
-        "AdamW's own rate, for runs of a few hundred steps",
-        "the order of arXiv:2106.09685; Foreword's default",
-    ),
-    "qlora": Choice(
-        "learning_rate",
-        (),
-        rates.RATES["lora"],
-        "AdamW's own rate, for runs of a few hundred steps",
-        "the order of arXiv:2305.14314; Foreword's default",
-    ),
-    "full": Choice(
-        "learning_rate",
-        (),
-        rates.RATES["full"],
-        "AdamW's own rate, of the small-data settings for fine-tuning",
-        "arXiv:1810.04805; Foreword's default",
-    ),
-}
-
-FITTED_REASON = "of three rates the one with the best validation loss for this task on this kind of model"
-
 # As `TrainPlan` has them.
 WARMUP, STEPS = 0.06, 300
 PASSES, MOST_STEPS = 2, 3000
@@ -288,17 +238,6 @@ def steps_for(examples: int) -> Choice:
     """Steps of a run: a few passes, within bounds."""
     passes = -(-PASSES * examples // BATCH_SIZE)
     return Choice("steps", (), max(STEPS, min(MOST_STEPS, passes)), STEPS_REASON, "Foreword's default; not a measured optimum")
-
-
-def rate(kind: str, facts: Mapping[str, Fact]) -> Choice:
-    """The learning rate that a run of this kind of recipe takes for this task."""
-    general, task = RATES[kind], facts["task"]
-    if task == "classify" and facts["kind"] == "encoder":
-        task = "classify-head"  # as encoders classify
-    value = rates.rate_of("lora" if kind == "qlora" else kind, str(task), cast("Kind", facts["kind"]))
-    if value == general.value:
-        return general
-    return replace(general, value=value, reason=f"{FITTED_REASON}; elsewhere {general.value:g}", source=OWN_RUNS)
 
 
 def first(table: tuple[Choice, ...], facts: Mapping[str, Fact]) -> Choice:

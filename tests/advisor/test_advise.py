@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from advisor.bases import base
 
-from foreword.advisor import rules
+from foreword.advisor import learning_rates, rules
 from foreword.advisor.advise import Advice, advise, candidates, kind_of
 from foreword.advisor.situation import KNOWLEDGE, SERVING, TASKS, Situation
 from foreword.errors import UsageError
@@ -194,7 +194,7 @@ def test_every_situation_has_an_answer(task: str, knowledge: str, serving: str) 
 
 
 def test_every_source_is_a_paper_or_a_run_in_the_log() -> None:
-    entries = [*rules.RULES, *rules.LENGTHS, *rules.RATES.values(), rules.SCHEDULE, rules.CHECKPOINTING, rules.steps_for(1)]
+    entries = [*rules.RULES, *rules.LENGTHS, *learning_rates.RATES.values(), rules.SCHEDULE, rules.CHECKPOINTING, rules.steps_for(1)]
     for entry in entries:
         assert (
             re.search(r"arXiv:\d{4}\.\d{5}", entry.source)
@@ -218,11 +218,11 @@ def test_settings_are_those_that_a_run_takes() -> None:
     assert (plan.batch_size, plan.warmup, plan.steps) == (rules.BATCH_SIZE, rules.WARMUP, rules.STEPS)
     for recipe in candidates(Situation(), {**Situation().facts(), "parameters": 1, "kind": "causal"}).values():
         for task, kind in (("classify", "causal"), ("tag", "encoder"), ("classify-head", "encoder")):
-            found = rules.rate(kind_of(recipe), {"task": task, "kind": kind})
+            found = learning_rates.rate(kind_of(recipe), {"task": task, "kind": kind})
             assert found.value == rate_of(main_part(recipe), task, kind), recipe.method
-            fitted = found.value != rules.RATES[kind_of(recipe)].value
-            assert (rules.FITTED_REASON in found.reason) == fitted, "a rate of its own says why"
-    assert rules.rate("lora", {"task": "classify", "kind": "encoder"}).value == rate_of("lora", "classify-head", "encoder")
+            fitted = found.value != learning_rates.RATES[kind_of(recipe)].value
+            assert (learning_rates.FITTED_REASON in found.reason) == fitted, "a rate of its own says why"
+    assert learning_rates.rate("lora", {"task": "classify", "kind": "encoder"}).value == rate_of("lora", "classify-head", "encoder")
     assert rules.LENGTHS[-1].value == next(iter(METHODS.values()))().length
 
 
