@@ -116,7 +116,7 @@ def _signals(stop: Callable[[], None]) -> Iterator[None]:
     """SIGTERM and SIGINT stop the server, where signals can be heard (in the main thread)."""
     loop, heard = asyncio.get_running_loop(), list[signal.Signals]()
     for each in (signal.SIGTERM, signal.SIGINT):
-        with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
+        with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):  # another thread, or a system whose loops hear none
             loop.add_signal_handler(each, stop)
             heard.append(each)
     try:

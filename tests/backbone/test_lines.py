@@ -106,6 +106,7 @@ def test_states_and_gradients_are_those_of_rows_side_by_side(name: str, method: 
     batch = batch_of(model, soft, side)
     found, met = both(soft, lambda read: model.hidden(batch, read)[batch.mask])
     agree(found, met, soft)
+    assert found[0].shape == (sum(LENGTHS), model.shape.hidden)
 
 
 @pytest.mark.parametrize("method", METHODS)
