@@ -34,7 +34,8 @@ from foreword.training.loop import fit
 from foreword.training.plan import TrainPlan
 
 SEEDS = (0, 1, 2)
-FACTORS = (1.0, 0.3, 3.0)  # of each recipe's general rate: the same search for prompts and for baselines, on the first seed
+GENERAL = 1.0
+FACTORS = (0.1, 0.3, GENERAL, 3.0, 10.0, 30.0)  # of each recipe's general rate: one search for prompts and for baselines, on the first seed
 LENGTHS = (1, 2, 5, 20, 100)
 
 
@@ -111,29 +112,44 @@ CASES = {
 
 
 def jobs(found: Sequence[dict[str, Any]], cases: Sequence[str]) -> Iterator[Job]:
-    """All trainings, most telling first: every recipe at its general rate, then the other rates on the first seed, then each one's best on all seeds."""
+    """All trainings that can be told by now, most telling first: every recipe at its general rate, then the search for a better one, then the best on all seeds.
+    Further ones follow from what these find."""
     every = [(name, model, what) for name in cases for model in CASES[name].models for what in CASES[name].what]
     every.sort(key=lambda one: one[1] == "gemma")
-    yield from (Job(*one, FACTORS[0], SEEDS[0]) for one in every)
-    yield from (Job(*one, FACTORS[0], seed) for seed in SEEDS[1:] for one in every)
-    yield from (Job(*one, factor, SEEDS[0]) for factor in FACTORS[1:] for one in every)
+    yield from (Job(*one, GENERAL, SEEDS[0]) for one in every)
+    for one in every:
+        following = next_factor(found, one)
+        yield from (Job(*one, factor, SEEDS[0]) for factor in (*losses(found, one), following) if factor not in (None, GENERAL))
     for one in every:
         best = chosen(found, one)
-        if best is not None and best != FACTORS[0]:
+        if best is not None:
             yield from (Job(*one, best, seed) for seed in SEEDS[1:])
 
 
+def losses(found: Sequence[dict[str, Any]], one: tuple[str, str, str]) -> dict[float, float]:
+    """Validation losses on the first seed by factor; infinite where a training diverged."""
+    tried = {run["factor"]: run["valid_loss"] for run in found if (run["case"], run["model"], run["what"], run["seed"]) == (*one, SEEDS[0])}
+    return {factor: loss if math.isfinite(loss) else math.inf for factor, loss in tried.items()}
+
+
+def next_factor(found: Sequence[dict[str, Any]], one: tuple[str, str, str]) -> float | None:
+    """The rate to try next: the general one, then larger ones while they help, else smaller ones; None once the best has worse ones on both sides (or is the last)."""
+    tried = losses(found, one)
+    if not tried:
+        return GENERAL
+    place = FACTORS.index(min(tried, key=lambda factor: tried[factor]))
+    return next((factor for factor in reversed(FACTORS[max(place - 1, 0) : place + 2]) if factor not in tried), None)
+
+
 def chosen(found: Sequence[dict[str, Any]], one: tuple[str, str, str]) -> float | None:
-    """The factor with the best validation loss on the first seed; None until all were tried."""
-    tried = {run["factor"]: run for run in found if (run["case"], run["model"], run["what"], run["seed"]) == (*one, SEEDS[0])}
-    if set(tried) != set(FACTORS):
-        return None
-    return min(tried, key=lambda factor: value if math.isfinite(value := tried[factor]["valid_loss"]) else math.inf)
+    """The factor with the best validation loss on the first seed; None until the search has ended."""
+    tried = losses(found, one)
+    return None if next_factor(found, one) is not None else min(tried, key=lambda factor: tried[factor])
 
 
 def fitted(found: Sequence[dict[str, Any]]) -> dict[tuple[str, str], dict[str, float]]:
     """What `foreword/rates.py` is to say: by task and kind of base model the rate of each part with the lowest validation losses on the first seed,
-    their geometric mean where there are several data or lengths; only what was tried everywhere, and only what is not the general rate."""
+    their geometric mean where there are several data or lengths; only where all searches have ended, and only what is not the general rate."""
     groups: dict[tuple[str, str], dict[str, list[tuple[str, str, str]]]] = {}
     for name, case in CASES.items():
         for model in case.models:
@@ -144,22 +160,18 @@ def fitted(found: Sequence[dict[str, Any]]) -> dict[tuple[str, str], dict[str, f
     for group, parts in groups.items():
         for part, several in parts.items():
             factor = _lowest(found, several)
-            if factor not in (None, FACTORS[0]):
+            if factor not in (None, GENERAL):
                 best.setdefault(group, {})[part] = float(f"{factor * RATES[part]:.2g}")
     return best
 
 
 def _lowest(found: Sequence[dict[str, Any]], several: Sequence[tuple[str, str, str]]) -> float | None:
-    losses = {
-        (factor, one): run["valid_loss"]
-        for factor in FACTORS
-        for one in several
-        for run in found
-        if (run["case"], run["model"], run["what"], run["factor"], run["seed"]) == (*one, factor, SEEDS[0])
-    }
-    if len(losses) < len(FACTORS) * len(several):
+    """The best of the factors that all of these tried."""
+    if any(chosen(found, one) is None for one in several):
         return None
-    return min(FACTORS, key=lambda factor: sum(math.log(losses[factor, one]) for one in several))
+    tried = [losses(found, one) for one in several]
+    common = [factor for factor in FACTORS if all(factor in one for one in tried)]
+    return min(common, key=lambda factor: sum(math.log(one[factor]) for one in tried))
 
 
 def what_of(text: str) -> Recipe:

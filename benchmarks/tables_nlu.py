@@ -1,4 +1,4 @@
-"""The table of tasks with heads: what each recipe reaches at its general rate and at the best of three."""
+"""The table of tasks with heads: what each recipe reaches at its general rate and at the best that was found."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from nlu import CASES, FACTORS, chosen
+from nlu import CASES, GENERAL, chosen
 
 Document = dict[str, Any]
 MODELS = {"minilm": "MiniLM", "gemma": "Gemma-3-270M"}
@@ -25,7 +25,7 @@ TITLES = {
 
 def nlu_table(runs: Sequence[Document]) -> list[str]:
     """One row a case, model and recipe: mean over seeds ± the standard error of seeds and test examples together."""
-    lines = ["| data | base model | recipe | numbers trained | general rate | seeds | best of three rates | × general | seeds |"]
+    lines = ["| data | base model | recipe | numbers trained | general rate | seeds | best rate | × general | seeds |"]
     lines += ["|---|---|---|--:|--:|--:|--:|--:|--:|"]
     for case, (title, metric) in TITLES.items():
         for model in CASES[case].models:
@@ -45,7 +45,7 @@ def _named(what: str) -> str:
 def _cells(runs: Sequence[Document], one: tuple[str, str, str], metric: str) -> list[str]:
     best = chosen(runs, one)
     size = next((f"{run['num_parameters']:,}" for run in runs if "num_parameters" in run), "–")
-    cells = [size, *_score(runs, FACTORS[0], metric)]
+    cells = [size, *_score(runs, GENERAL, metric)]
     return [*cells, *(("–", "–", "–") if best is None else (_score(runs, best, metric)[0], f"{best:g}", _score(runs, best, metric)[1]))]
 
 
