@@ -55,7 +55,7 @@ RATES: Mapping[str, Choice] = {
     ),
 }
 
-FITTED_REASON = "of three rates the one with the best validation loss for this task on this kind of model"
+FITTED_REASON = "of the rates tried the one with the best validation loss for this task on this kind of model"
 
 
 def rate(kind: str, facts: Mapping[str, Fact]) -> Choice:
