@@ -22,11 +22,11 @@ from transformers import (
 from foreword.backbone import sharding
 from foreword.backbone.families import family_of
 from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.precision import check_dtype, computing, precision
 from foreword.backbone.quantize import quantised_loading
 from foreword.errors import ModelError
 from foreword.shape import Kind, ModelShape, read_shape
 
-DTYPES = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _NETWORKS: dict[Kind, Any] = {"causal": AutoModelForCausalLM, "encoder": AutoModel, "encoder-decoder": AutoModelForSeq2SeqLM}
 
 
@@ -40,20 +40,21 @@ def load(
 ) -> FrozenModel:
     """Load a model, frozen: causal, encoder (hidden states only) or encoder–decoder.
 
-    `dtype` "auto" keeps the checkpoint's precision; `quantize` stores linear layers as nf4 or int8.
+    `dtype` "auto" keeps the checkpoint's precision, but on a CPU that has no instructions for it (`precision`); `quantize` stores linear
+    layers as nf4 or int8.
     Raises ModelError for an unknown or refused family, an unknown dtype or device, a name that cannot be found, a broken checkpoint,
     or what cannot be quantised.
     """
-    if dtype not in DTYPES:
-        raise ModelError(f"dtype '{dtype}' is not known; choose one of {', '.join(DTYPES)}.")
+    check_dtype(dtype)
     config = _config(name, revision)
     shape = shape_of(config.to_dict())
     _no_dropout(config)
     device = usable(own_device(device))
-    more = {} if quantize is None else quantised_loading(str(name), config, quantize, _computing(dtype, config), device)
+    read = precision(str(name), dtype, config, _worker(device))
+    more = {} if quantize is None else quantised_loading(str(name), config, quantize, computing(read, config), device)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-        network = _complete(str(name), config, shape, DTYPES[dtype], revision, more)
+        network = _complete(str(name), config, shape, read, revision, more)
     except ImportError as error:  # Marian's tokenizer
         raise ModelError(f"model '{name}' needs a package that is not installed ({_first_line(error)}); install it.") from error
     except (OSError, ValueError, SafetensorError) as error:
@@ -115,12 +116,6 @@ def usable(device: str) -> str:
     return device
 
 
-def _computing(dtype: str, config: Any) -> torch.dtype:
-    """The precision of what is not quantised: as asked for, or as stored."""
-    found = DTYPES[dtype] if dtype != "auto" else config.dtype
-    return found if isinstance(found, torch.dtype) else torch.float32
-
-
 def own_device(device: str | None) -> str:
     """The device asked for, else a GPU if there is one; each process of a launcher takes its own, and the CPU where the model is spread out later."""
     if device is None:
@@ -128,6 +123,11 @@ def own_device(device: str | None) -> str:
     if device != "cuda" or "LOCAL_RANK" not in os.environ:
         return device
     return f"cuda:{int(os.environ['LOCAL_RANK']) % max(1, torch.cuda.device_count())}"
+
+
+def _worker(device: str) -> torch.device:
+    """Where the model will run: a model that is spread out later leaves the CPU then, if there is a GPU."""
+    return torch.device("cuda" if sharding.asked() and torch.cuda.is_available() else device)
 
 
 def _no_dropout(config: Any) -> None:
