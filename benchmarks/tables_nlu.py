@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from nlu import CASES, GENERAL, chosen
+from nlu import CASES, GENERAL, chosen, next_factor
 
 Document = dict[str, Any]
 MODELS = {"minilm": "MiniLM", "gemma": "Gemma-3-270M"}
@@ -18,6 +18,7 @@ LENGTHS = {
 }
 TITLES = {
     "pos": ("Parts of speech, Turkish Web Treebank", "token_accuracy"),
+    "pos-short": ("The same, fewer steps and sentences", "token_accuracy"),
     "sentiment": ("Film reviews, Rotten Tomatoes", "accuracy"),
     "topic": ("Topics, BBC news by headline and first lines", "accuracy"),
 }
@@ -32,7 +33,8 @@ def nlu_table(runs: Sequence[Document]) -> list[str]:
             for what in CASES[case].what:
                 mine = [run for run in runs if (run["case"], run["model"], run["what"]) == (case, model, what)]
                 if mine:
-                    lines.append("| " + " | ".join([title, MODELS[model], _named(what), *_cells(mine, (case, model, what), metric)]) + " |")
+                    cells = _cells(runs, mine, (case, model, what), metric)
+                    lines.append("| " + " | ".join([title, MODELS[model], _named(what), *cells]) + " |")
                     title = ""
     return lines
 
@@ -42,11 +44,15 @@ def _named(what: str) -> str:
     return f"{name}, P = {length}" if length else name
 
 
-def _cells(runs: Sequence[Document], one: tuple[str, str, str], metric: str) -> list[str]:
-    best = chosen(runs, one)
+def _cells(found: Sequence[Document], runs: Sequence[Document], one: tuple[str, str, str], metric: str) -> list[str]:
+    best = chosen(found, one)
     size = next((f"{run['num_parameters']:,}" for run in runs if "num_parameters" in run), "–")
     cells = [size, *_score(runs, GENERAL, metric)]
-    return [*cells, *(("–", "–", "–") if best is None else (_score(runs, best, metric)[0], f"{best:g}", _score(runs, best, metric)[1]))]
+    if best is None:
+        return [*cells, "–", "–", "–"]
+    following = next_factor(found, one)
+    further = "" if following is None else " or more" if following > best else " or less"
+    return [*cells, _score(runs, best, metric)[0], f"{best:g}{further}", _score(runs, best, metric)[1]]
 
 
 def _score(runs: Sequence[Document], factor: float, metric: str) -> tuple[str, str]:

@@ -130,7 +130,7 @@ def test_text_at_the_kv_site_is_real_keys_and_values(kind: str, layers: Layers) 
     every = MODEL.keys_values(embedded(MODEL, repeated(MATERIAL.text, P - 1)), opening=True)
     parts = every.split([layer.width for layer in MODEL.shape.kv], dim=1)
     chosen = spec("kv", layers=layers).chosen_layers(MODEL.shape)
-    assert torch.equal(first.origin, torch.cat([parts[i] for i in chosen], 1))
+    assert (first.origin - torch.cat([parts[i] for i in chosen], 1)).abs().max() < 1e-5
 
 
 def test_keys_and_values_begin_with_the_token_that_opens_a_text() -> None:
