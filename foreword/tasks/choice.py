@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from foreword.backbone.frozen import FrozenModel
-from foreword.backbone.learned import Learned
 from foreword.errors import DataError
 from foreword.prompts.head import Head, HeadSpec
 from foreword.prompts.init import Material
@@ -19,7 +18,7 @@ from foreword.prompts.template import Row
 from foreword.specs import PromptSpec
 from foreword.tasks import metrics
 from foreword.tasks.base import Costs, Example, Lesson, Prediction, Question, Reading, Task
-from foreword.tasks.headed import HeadTask, Seen, check_fits, check_pooling, look, pool, resolved, row_of
+from foreword.tasks.headed import HeadTask, Seen, check_fits, check_pooling, pool, resolved, row_of
 from foreword.tasks.listed import cell, parsed, short
 from foreword.tasks.metrics import Score
 from foreword.tasks.texts import ENDLESS
@@ -74,9 +73,8 @@ class Choice(HeadTask):
             cut = cut or encoded.cut
         return tuple(rows), cut
 
-    def losses(self, model: FrozenModel, learned: Learned, lessons: Sequence[Lesson]) -> Costs:
-        seen = look(model, learned.tokens, [row for lesson in lessons for row in lesson.rows])
-        logits = self._logits(learned.needed_head(), seen, [len(lesson.rows) for lesson in lessons])
+    def costs(self, head: Head, lessons: Sequence[Lesson], seen: Seen) -> Costs:
+        logits = self._logits(head, seen, [len(lesson.rows) for lesson in lessons])
         targets = torch.tensor([int(lesson.target[0]) for lesson in lessons], device=logits.device)
         found = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
         return Costs(found, torch.ones_like(found), [1] * len(lessons))

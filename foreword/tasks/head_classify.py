@@ -9,14 +9,13 @@ from typing import Any, ClassVar, final
 import torch
 
 from foreword.backbone.frozen import FrozenModel
-from foreword.backbone.learned import Learned
 from foreword.errors import DataError
 from foreword.prompts.head import Head, HeadSpec
 from foreword.prompts.init import Material
 from foreword.specs import PromptSpec
 from foreword.tasks import metrics
 from foreword.tasks.base import Costs, Example, Lesson, Prediction, Question, Reading, Task
-from foreword.tasks.headed import HeadTask, Seen, check_pooling, look, pool, resolved, row_of
+from foreword.tasks.headed import HeadTask, Seen, check_pooling, pool, resolved, row_of
 from foreword.tasks.metrics import Score
 from foreword.tasks.texts import ask, encode, text_columns
 
@@ -68,8 +67,8 @@ class HeadClassify(HeadTask):
     def ask(self, example: Example, model: FrozenModel, how: Reading, *, truncate: bool, room: int | None = None) -> tuple[Question, bool]:
         return ask(example, self.columns, model, how, truncate=truncate)
 
-    def losses(self, model: FrozenModel, learned: Learned, lessons: Sequence[Lesson]) -> Costs:
-        logits = learned.needed_head()(pool(look(model, learned.tokens, [lesson.rows[0] for lesson in lessons]), self.pooling))
+    def costs(self, head: Head, lessons: Sequence[Lesson], seen: Seen) -> Costs:
+        logits = head(pool(seen, self.pooling))
         targets = torch.tensor([int(lesson.target[0]) for lesson in lessons], device=logits.device)
         found = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
         return Costs(found, torch.ones_like(found), [1] * len(lessons))

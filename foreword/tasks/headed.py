@@ -19,7 +19,7 @@ from foreword.errors import DataError, ModelError, UsageError
 from foreword.prompts.head import Head
 from foreword.prompts.template import Row
 from foreword.specs import PromptSpec
-from foreword.tasks.base import Prediction, Question, Reading, Task
+from foreword.tasks.base import Costs, Lesson, Prediction, Question, Reading, Task
 
 Pooling = str  # one of POOLINGS
 POOLINGS = ("auto", "first", "last", "mean")
@@ -40,13 +40,32 @@ class HeadTask(Task):
     def read(self, head: Head, questions: Sequence[Question], seen: Seen) -> list[Prediction]:
         """Answers from the states of the questions' rows, in order."""
 
+    @abstractmethod
+    def costs(self, head: Head, lessons: Sequence[Lesson], seen: Seen) -> Costs:
+        """The loss of lessons in fp32 from the states of their rows, in order."""
+
+    def losses(self, model: FrozenModel, learned: Learned, lessons: Sequence[Lesson]) -> Costs:
+        return self.costs(learned.needed_head(), lessons, look(model, learned.tokens, _rows(lessons)))
+
     def predict(self, model: FrozenModel, learned: Learned, questions: Sequence[Question], batch_size: int) -> Iterator[Prediction]:
         for part in _runs(questions, batch_size):
             with torch.inference_mode():  # around the work only: a generator's caller keeps its own mode
-                rows = [row for question in part for row in question.rows]
-                pieces = [look(model, learned.tokens, rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]
-                found = self.read(learned.needed_head(), part, Seen.joined(pieces))
+                found = self.read(learned.needed_head(), part, _seen(model, learned, _rows(part), batch_size))
             yield from found
+
+    def judged(
+        self, model: FrozenModel, learned: Learned, asked: Sequence[tuple[Question, Sequence[Lesson]]], batch_size: int
+    ) -> Iterator[tuple[Prediction, list[float]]]:
+        """For each question its answer and the mean losses of its lessons, which stand on the same rows: one pass gives both."""
+        head, taught = learned.needed_head(), iter([lessons for _, lessons in asked])
+        for part in _runs([question for question, _ in asked], batch_size):
+            mine = [next(taught) for _ in part]
+            every = [lesson for lessons in mine for lesson in lessons]
+            with torch.inference_mode():
+                seen = _seen(model, learned, _rows(every), batch_size)
+                answers, costs = self.read(head, part, seen), self.costs(head, every, seen)
+                means = iter([float(one.mean()) for one in costs.losses.cpu().split(costs.sizes)])
+            yield from zip(answers, ([next(means) for _ in lessons] for lessons in mine), strict=True)
 
 
 @dataclass(frozen=True)
@@ -82,6 +101,15 @@ def look(model: FrozenModel, tokens: Tokens, rows: Sequence[Row]) -> Seen:
     """Read rows, all with the same virtual tokens or each with its own."""
     batch = collate(rows, pad=model.tokenizer.pad).to(model.device)
     return Seen(model.hidden(batch, tokens), batch.mask, batch.labels)
+
+
+def _seen(model: FrozenModel, learned: Learned, rows: Sequence[Row], batch_size: int) -> Seen:
+    """Any number of rows, read `batch_size` at a time."""
+    return Seen.joined([look(model, learned.tokens, rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)])
+
+
+def _rows(things: Sequence[Question] | Sequence[Lesson]) -> list[Row]:
+    return [row for thing in things for row in thing.rows]
 
 
 def _runs(questions: Sequence[Question], batch_size: int) -> Iterator[list[Question]]:

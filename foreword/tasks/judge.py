@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -11,10 +12,12 @@ from foreword.backbone.frozen import FrozenModel
 from foreword.backbone.learned import Learned
 from foreword.tasks import metrics
 from foreword.tasks.base import Example, Lesson, Prediction, Question, Reading, Task
+from foreword.tasks.headed import HeadTask
 from foreword.tasks.metrics import Score
 from foreword.tasks.placed import of_each
 
 Tick = Callable[[int], None]
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -38,27 +41,38 @@ class Exam:
             sum(cut for _, cut in asked),
         )
 
+    def paired(self) -> list[tuple[Question, list[Lesson]]] | None:
+        """Each question with its lessons, where these stand on its own rows; None where an answer stands in the row, too."""
+        left, found = iter(self.lessons), []
+        for question in self.questions:
+            mine, rows = [], []
+            while len(rows) < len(question.rows) and (lesson := next(left, None)) is not None:
+                mine.append(lesson)
+                rows += lesson.rows
+            if [(row.ids, row.at, row.types) for row in rows] != [(row.ids, row.at, row.types) for row in question.rows]:
+                return None
+            found.append((question, mine))
+        return found
+
 
 def predictions(
     task: Task, model: FrozenModel, learned: Learned, questions: Sequence[Question], batch_size: int, tick: Tick | None = None
 ) -> list[Prediction]:
-    """Predictions in the order of the questions, computed shortest first so that batches hold few pads."""
-    order = _by_length(questions)
-    found: dict[int, Prediction] = {}
-    for index, prediction in zip(order, task.predict(model, learned, [questions[i] for i in order], batch_size), strict=True):
-        found[index] = prediction
-        if tick is not None:
-            tick(1)
-    return [found[i] for i in range(len(questions))]
+    """Predictions in the order of the questions."""
+    return _in_order(questions, lambda order: task.predict(model, learned, [questions[i] for i in order], batch_size), tick)
 
 
 def judge(task: Task, model: FrozenModel, learned: Learned, exam: Exam, *, batch_size: int, tick: Tick | None = None) -> dict[str, Score]:
     """The task's metrics, and `loss`: mean nats per labelled token of a lesson, averaged over lessons."""
-    answers = predictions(task, model, learned, exam.questions, batch_size, tick)
-    if all(answer.losses for answer in answers):  # labels were all scored already: no second pass
-        costs = [answer.losses[target] for answer, target in zip(answers, exam.targets, strict=True)]
+    if isinstance(task, HeadTask) and (asked := exam.paired()) is not None:
+        both = _in_order(exam.questions, lambda order: task.judged(model, learned, [asked[i] for i in order], batch_size), tick)
+        answers, costs = [answer for answer, _ in both], [cost for _, its in both for cost in its]
     else:
-        costs = list(losses(task, model, learned, exam.lessons, batch_size))
+        answers = predictions(task, model, learned, exam.questions, batch_size, tick)
+        if all(answer.losses for answer in answers):  # labels were all scored already: no second pass
+            costs = [answer.losses[target] for answer, target in zip(answers, exam.targets, strict=True)]
+        else:
+            costs = list(losses(task, model, learned, exam.lessons, batch_size))
     return {**task.score(answers, exam.targets), "loss": metrics.mean(costs)}
 
 
@@ -70,6 +84,17 @@ def losses(task: Task, model: FrozenModel, learned: Learned, lessons: Sequence[L
             costs = task.losses(model, learned, [lessons[i] for i in order[begin : begin + batch_size]])
             found = [float(part.mean()) for part in costs.losses.cpu().split(costs.sizes)]
         yield from found
+
+
+def _in_order(questions: Sequence[Question], answer: Callable[[list[int]], Iterator[Found]], tick: Tick | None) -> list[Found]:
+    """What is found for each question, computed shortest first so that batches hold few pads."""
+    order = _by_length(questions)
+    found: dict[int, Found] = {}
+    for index, one in zip(order, answer(order), strict=True):
+        found[index] = one
+        if tick is not None:
+            tick(1)
+    return [found[i] for i in range(len(questions))]
 
 
 def _by_length(things: Sequence[Lesson] | Sequence[Question]) -> list[int]:

@@ -9,13 +9,12 @@ from typing import Any, ClassVar, final
 import torch
 
 from foreword.backbone.frozen import FrozenModel
-from foreword.backbone.learned import Learned
 from foreword.errors import DataError, UsageError
 from foreword.prompts.head import Head, HeadSpec
 from foreword.prompts.init import Material
 from foreword.specs import PromptSpec
 from foreword.tasks.base import Costs, Example, Lesson, Prediction, Question, Reading, Task
-from foreword.tasks.headed import HeadTask, Seen, check_pooling, look, pool, resolved, row_of
+from foreword.tasks.headed import HeadTask, Seen, check_pooling, pool, resolved, row_of
 from foreword.tasks.listed import several
 from foreword.tasks.metrics import Score
 from foreword.tasks.placed import of_each
@@ -80,8 +79,8 @@ class MultiLabel(HeadTask):
     def ask(self, example: Example, model: FrozenModel, how: Reading, *, truncate: bool, room: int | None = None) -> tuple[Question, bool]:
         return ask(example, self.columns, model, how, truncate=truncate)
 
-    def losses(self, model: FrozenModel, learned: Learned, lessons: Sequence[Lesson]) -> Costs:
-        logits = learned.needed_head()(pool(look(model, learned.tokens, [lesson.rows[0] for lesson in lessons]), self.pooling))
+    def costs(self, head: Head, lessons: Sequence[Lesson], seen: Seen) -> Costs:
+        logits = head(pool(seen, self.pooling))
         targets = torch.tensor([lesson.target for lesson in lessons], device=logits.device)
         found = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
         return Costs(found, torch.ones_like(found), [1] * len(lessons))

@@ -11,13 +11,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from foreword.backbone.frozen import FrozenModel
-from foreword.backbone.learned import Learned
 from foreword.errors import DataError, UsageError
 from foreword.prompts.head import Head, HeadSpec
 from foreword.prompts.init import Material
 from foreword.tasks.answers import checked_answers, parse_answers
 from foreword.tasks.base import Costs, Example, Lesson, Prediction, Question, Reading
-from foreword.tasks.headed import HeadTask, Seen, look
+from foreword.tasks.headed import HeadTask, Seen
 from foreword.tasks.listed import cell, short
 from foreword.tasks.metrics import Score
 from foreword.tasks.placed import of_each
@@ -84,10 +83,9 @@ class QA(HeadTask):
     def _windows(self, example: Example, model: FrozenModel, how: Reading) -> list[Window]:
         return windows(cell(example, "question"), cell(example, "context"), model, how, self.overlap)
 
-    def losses(self, model: FrozenModel, learned: Learned, lessons: Sequence[Lesson]) -> Costs:
-        rows = [lesson.rows[0] for lesson in lessons]
-        logs = _logits(learned.needed_head(), look(model, learned.tokens, rows)).log_softmax(1)
-        pads = torch.tensor([logs.shape[1] - len(row.ids) for row in rows])
+    def costs(self, head: Head, lessons: Sequence[Lesson], seen: Seen) -> Costs:
+        logs = _logits(head, seen).log_softmax(1)
+        pads = torch.tensor([logs.shape[1] - len(lesson.rows[0].ids) for lesson in lessons])
         places = (torch.tensor([lesson.target for lesson in lessons]).long() + pads[:, None]).to(logs.device)
         found = -logs.gather(1, places[:, None]).mean((1, 2))
         return Costs(found, torch.ones_like(found), [1] * len(lessons))

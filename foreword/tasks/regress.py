@@ -10,13 +10,12 @@ from typing import Any, ClassVar, final
 import torch
 
 from foreword.backbone.frozen import FrozenModel
-from foreword.backbone.learned import Learned
 from foreword.errors import DataError, UsageError
 from foreword.prompts.head import Head, HeadSpec
 from foreword.prompts.init import Material
 from foreword.specs import PromptSpec
 from foreword.tasks.base import Costs, Example, Lesson, Prediction, Question, Reading, Task
-from foreword.tasks.headed import HeadTask, Seen, check_pooling, look, pool, resolved, row_of
+from foreword.tasks.headed import HeadTask, Seen, check_pooling, pool, resolved, row_of
 from foreword.tasks.listed import cell
 from foreword.tasks.metrics import Score
 from foreword.tasks.number_metrics import number_scores
@@ -77,8 +76,8 @@ class Regress(HeadTask):
     def ask(self, example: Example, model: FrozenModel, how: Reading, *, truncate: bool, room: int | None = None) -> tuple[Question, bool]:
         return ask(example, self.columns, model, how, truncate=truncate)
 
-    def losses(self, model: FrozenModel, learned: Learned, lessons: Sequence[Lesson]) -> Costs:
-        found = learned.needed_head()(pool(look(model, learned.tokens, [lesson.rows[0] for lesson in lessons]), self.pooling))[:, 0]
+    def costs(self, head: Head, lessons: Sequence[Lesson], seen: Seen) -> Costs:
+        found = head(pool(seen, self.pooling))[:, 0]
         targets = torch.tensor([lesson.target[0] for lesson in lessons], device=found.device)
         errors = (found - targets).square() / 2
         return Costs(errors, torch.ones_like(errors), [1] * len(lessons))

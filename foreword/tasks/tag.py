@@ -12,7 +12,6 @@ from torch import Tensor
 
 from foreword.backbone.encoded import Encoded
 from foreword.backbone.frozen import FrozenModel
-from foreword.backbone.learned import Learned
 from foreword.errors import DataError, UsageError
 from foreword.prompts.head import Head, HeadSpec
 from foreword.prompts.init import Material
@@ -20,7 +19,7 @@ from foreword.prompts.template import Row
 from foreword.specs import PromptSpec
 from foreword.tasks.base import Costs, Example, Lesson, Prediction, Question, Reading, Task
 from foreword.tasks.entities import Scheme, repaired, scheme_of
-from foreword.tasks.headed import HeadTask, Seen, check_fits, look, row_of
+from foreword.tasks.headed import HeadTask, Seen, check_fits, row_of
 from foreword.tasks.listed import short, words
 from foreword.tasks.metrics import Score
 from foreword.tasks.placed import of_each
@@ -131,9 +130,8 @@ class Tag(HeadTask):
             return list(tags)
         return repaired(tags, self.scheme)
 
-    def losses(self, model: FrozenModel, learned: Learned, lessons: Sequence[Lesson]) -> Costs:
-        seen = look(model, learned.tokens, [lesson.rows[0] for lesson in lessons])
-        logits, classes, sizes = _at_words(learned.needed_head(), seen)
+    def costs(self, head: Head, lessons: Sequence[Lesson], seen: Seen) -> Costs:
+        logits, classes, sizes = _at_words(head, seen)
         found = torch.nn.functional.cross_entropy(logits, classes, reduction="none")
         return Costs(found, torch.ones_like(found), sizes)
 
