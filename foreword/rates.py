@@ -25,6 +25,7 @@ RATES: Mapping[str, float] = {
 
 # Where rates were searched on real data, the one with the best validation loss (benchmarks/nlu.py, LOG.md): by task and kind of base model.
 FITTED: Mapping[tuple[str, Kind], Mapping[str, float]] = {
+    ("tag", "causal"): {"kv/direct": 0.09, "lora": 1.5e-3, "head-only": 0.009},
     ("tag", "encoder"): {"kv/direct": 0.09, "lora": 1.5e-3, "full": 9e-5, "head-only": 0.009},
     ("classify-head", "encoder"): {"input/direct": 0.09, "lora": 1.5e-3, "head-only": 0.009},
 }

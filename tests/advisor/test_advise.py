@@ -217,7 +217,7 @@ def test_settings_are_those_that_a_run_takes() -> None:
     plan = TrainPlan()
     assert (plan.batch_size, plan.warmup, plan.steps) == (rules.BATCH_SIZE, rules.WARMUP, rules.STEPS)
     for recipe in candidates(Situation(), {**Situation().facts(), "parameters": 1, "kind": "causal"}).values():
-        for task, kind in (("classify", "causal"), ("tag", "encoder"), ("classify-head", "encoder")):
+        for task, kind in (("classify", "causal"), ("tag", "causal"), ("tag", "encoder"), ("classify-head", "encoder")):
             found = learning_rates.rate(kind_of(recipe), {"task": task, "kind": kind})
             assert found.value == rate_of(main_part(recipe), task, kind), recipe.method
             fitted = found.value != learning_rates.RATES[kind_of(recipe)].value
