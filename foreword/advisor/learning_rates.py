@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import cast
 
 from foreword import rates
-from foreword.advisor.rules import OWN_RUNS, Choice, Fact
+from foreword.advisor.rules import OWN_RESULTS, OWN_RUNS, Choice, Fact
 from foreword.shape import Kind
 
 # By kind of recipe; for soft prompts a share of the RMS of what the model itself puts there.
@@ -66,4 +66,4 @@ def rate(kind: str, facts: Mapping[str, Fact]) -> Choice:
     value = rates.rate_of("lora" if kind == "qlora" else kind, str(task), cast("Kind", facts["kind"]))
     if value == general.value:
         return general
-    return replace(general, value=value, reason=f"{FITTED_REASON}; elsewhere {general.value:g}", source=OWN_RUNS)
+    return replace(general, value=value, reason=f"{FITTED_REASON}; elsewhere {general.value:g}", source=OWN_RESULTS)

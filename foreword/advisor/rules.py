@@ -32,6 +32,7 @@ _COMPARE: Mapping[str, Callable[..., bool]] = {
 }
 
 OWN_RUNS = "Foreword's own runs (LOG.md, 2026-11-22)"
+OWN_RESULTS = "Foreword's own runs (docs/results.md, Tasks with a head)"
 PEFT_TABLE = "PEFT's method comparison, GSM8K with Llama-3.2-3B"
 
 DEEP = ("kv/network", "kv/direct")
@@ -195,7 +196,7 @@ LENGTHS: tuple[Choice, ...] = (
         5,
         "5 and 20 virtual tokens tag alike (0.778 ± 0.006 and 0.777 ± 0.005 on MiniLM, 0.870 ± 0.007 and 0.873 ± 0.007 on Gemma-3-270M); 1 and 2 fall behind on "
         "both (0.737 ± 0.007 and 0.763 ± 0.006; 0.835 ± 0.009 and 0.864 ± 0.007)",
-        OWN_RUNS,
+        OWN_RESULTS,
     ),
     Choice(
         "length",

@@ -198,16 +198,18 @@ def test_every_source_is_a_paper_or_a_run_in_the_log() -> None:
     for entry in entries:
         assert (
             re.search(r"arXiv:\d{4}\.\d{5}", entry.source)
-            or entry.source in (rules.OWN_RUNS, rules.PEFT_TABLE)
+            or entry.source in (rules.OWN_RUNS, rules.OWN_RESULTS, rules.PEFT_TABLE)
             or "Foreword's default" in entry.source
         )
     log = LOG.read_text("utf-8")
     date = re.search(r"\d{4}-\d\d-\d\d", rules.OWN_RUNS)
     assert date and f"## {date.group()} · Learning rates" in log
-    for score in re.findall(
-        r"0\.\d{3} ± 0\.\d{3}", " ".join(entry.reason for entry in (*rules.RULES, *rules.LENGTHS) if entry.source == rules.OWN_RUNS)
-    ):
-        assert score in log
+    results = LOG.with_name("docs").joinpath("results.md").read_text("utf-8")
+    assert "## Tasks with a head" in results
+    for source, page in ((rules.OWN_RUNS, log), (rules.OWN_RESULTS, results)):
+        reasons = " ".join(entry.reason for entry in (*rules.RULES, *rules.LENGTHS) if entry.source == source)
+        scores = re.findall(r"0\.\d{3} ± 0\.\d{3}", reasons)
+        assert scores and all(score in page for score in scores)
 
 
 def test_settings_are_those_that_a_run_takes() -> None:
