@@ -18,16 +18,16 @@ from provenance import provenance
 from transformers.utils.logging import disable_progress_bar
 
 from foreword.backbone.frozen import FrozenModel
-from foreword.backbone.load import load
+from foreword.backbone.loading.load_model import load
 from foreword.demo.corpora import Split, bbc_topic, rotten_tomatoes, turkish_tags
 from foreword.demo.packages import package_path
 from foreword.errors import DivergedError
 from foreword.evaluation.evaluate import Reader
+from foreword.learning_rates import RATES, main_part
 from foreword.methods import named, recipe
-from foreword.rates import RATES, main_part
 from foreword.recipe import Recipe
 from foreword.tasks.base import Task
-from foreword.tasks.data import digest
+from foreword.tasks.data.reader import digest
 from foreword.tasks.head_classify import HeadClassify
 from foreword.tasks.tag import Tag
 from foreword.training.loop import fit
@@ -171,7 +171,7 @@ def chosen(found: Sequence[dict[str, Any]], one: tuple[str, str, str]) -> float 
 
 
 def fitted(found: Sequence[dict[str, Any]]) -> dict[tuple[str, str], dict[str, float]]:
-    """What `foreword/rates.py` is to say: by task and kind of base model the rate of each part with the lowest validation losses on the first seed,
+    """What `foreword/learning_rates.py` is to say: by task and kind of base model the rate of each part with the lowest validation losses on the first seed,
     their geometric mean where there are several data or lengths; only what was tried on all of them, and only what is not the general rate."""
     groups: dict[tuple[str, str], dict[str, list[tuple[str, str, str]]]] = {}
     for name, case in CASES.items():

@@ -28,15 +28,15 @@ from worker import forget_peak, highest, resident, touch
 
 from foreword.backbone import frozen
 from foreword.backbone.frozen import FrozenModel
-from foreword.backbone.load import load
+from foreword.backbone.loading.load_model import load
 from foreword.demo.corpora import rotten_tomatoes, turkish_tags
 from foreword.methods import named, recipe
 from foreword.recipe import Recipe
-from foreword.tasks.base import Example, Task, reading
+from foreword.tasks.base import Example, Task, budget_for
 from foreword.tasks.head_classify import HeadClassify
 from foreword.tasks.tag import Tag
 from foreword.training.sampler import BucketSampler
-from foreword.training.start import settled, start
+from foreword.training.setup import resolve_lora, start
 
 BATCH, LENGTH, RATE = 16, 20, 1e-3
 BUCKETS = 1.3
@@ -76,15 +76,15 @@ class Ours:
     """Foreword's step, as `fit` does it."""
 
     def __init__(self, model: FrozenModel, what: str, task: Task, rows: Sequence[Example]) -> None:
-        made, lora = settled(recipe_of(what), model)
-        self.task = task.suited(model, made.prompt)
-        how = reading(made.prompt, model)
-        self.lessons = [lesson for row in rows for lesson in self.task.lessons(row, model, how)[0]]
-        self.model, self.tuning = start(model, made, self.task, self.task.material(rows), self.lessons[:16], 0, lora)
+        made, lora = resolve_lora(recipe_of(what), model)
+        self.task = task.for_model(model, made.prompt)
+        length_budget = budget_for(made.prompt, model)
+        self.train_features = [train_feature for row in rows for train_feature in self.task.train_features(row, model, length_budget)[0]]
+        self.model, self.tuning = start(model, made, self.task, self.task.material(rows), self.train_features[:16], 0, lora)
         self.optimizer = torch.optim.AdamW([p for p in self.tuning.parameters() if p.requires_grad], lr=RATE)
 
     def step(self, batch: Sequence[int]) -> None:
-        loss = self.task.losses(self.model, self.tuning(), [self.lessons[i] for i in batch]).losses.mean()
+        loss = self.task.losses(self.model, self.tuning(), [self.train_features[i] for i in batch]).losses.mean()
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -188,7 +188,7 @@ def lengths(model: FrozenModel, rounds: int) -> dict[str, Any]:
     rows, task = data(False)
     rows = rows[:512]
     ours = Ours(model, "p-tuning-v2", task, rows)
-    sampler = BucketSampler([lesson.rows[0].num_tokens for lesson in ours.lessons], BATCH, 0)
+    sampler = BucketSampler([train_feature.rows[0].num_tokens for train_feature in ours.train_features], BATCH, 0)
     sorted_ = [sampler.batch(step) for step in range(sampler.per_epoch)]
     order = random.Random(0).sample(range(len(rows)), len(rows))
     mixed = [order[begin : begin + BATCH] for begin in range(0, len(order), BATCH)]

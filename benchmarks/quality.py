@@ -19,9 +19,9 @@ from runs import Run, run_of, wanted
 from trainers import Setting, run_one
 from transformers.utils.logging import disable_progress_bar
 
-from foreword.backbone.load import wrap
+from foreword.backbone.loading.load_model import wrap
 from foreword.demo.corpora import Split, rotten_tomatoes
-from foreword.tasks.data import digest
+from foreword.tasks.data.reader import digest
 
 SEEDS = (0, 1, 2)
 Train = Callable[[Run], dict[str, Any]]

@@ -25,11 +25,11 @@ from serve_work import Ask, Result
 from transformers.utils.logging import disable_progress_bar
 
 from foreword.backbone.frozen import FrozenModel
-from foreword.backbone.load import load, wrap
+from foreword.backbone.loading.load_model import load, wrap
 from foreword.demo.corpora import bbc_headline, rotten_tomatoes
 from foreword.demo.gemma import prepare
 from foreword.demo.packages import package_path
-from foreword.serving.local import LocalEngine
+from foreword.serving.local_engine import LocalEngine
 
 Side = Callable[[], Result]
 Sides = Mapping[str, Side]

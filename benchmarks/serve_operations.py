@@ -23,7 +23,7 @@ from serve_work import Ask
 from transformers.utils.logging import disable_progress_bar
 
 from foreword.adapters.adapter import Adapter
-from foreword.serving.local import LocalEngine
+from foreword.serving.local_engine import LocalEngine
 
 TASKS = 200
 Facts = dict[str, dict[str, Any]]

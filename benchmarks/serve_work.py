@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from foreword.adapters.adapter import Adapter
-from foreword.adapters.tensors import KEY
+from foreword.adapters.safetensors_file import KEY
 from foreword.backbone.frozen import FrozenModel
 from foreword.methods import recipe
 from foreword.prompts.head import Head
@@ -60,7 +60,7 @@ def tasks(
     The engine cannot tell them from trained ones.
     """
     spec = recipe(method, length=length)
-    fitted = task.suited(model, spec)
+    fitted = task.for_model(model, spec)
     flat = start(spec, model, Material("Read the text and say in a few words what it is about."), seed=0).origin.detach().float().cpu()
     names = []
     for number in range(many):

@@ -13,14 +13,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from foreword.backbone.batch import collate
-from foreword.backbone.load import wrap
+from foreword.backbone.loading.load_model import wrap
 from foreword.methods import METHODS
 from foreword.prompts import init
 from foreword.prompts.init import Material
 from foreword.prompts.soft_prompt import SoftPrompt
 from foreword.prompts.template import Row
 from foreword.specs import PromptSpec
-from foreword.tasks import templated
+from foreword.tasks import template_task
 
 TEXT = "Is this review of a film negative or positive?"
 _RATE = 1e-3  # never compared: the numbers move, which is all a timing needs
@@ -75,7 +75,7 @@ class Ours:
         self.optimizer = torch.optim.AdamW(self.prompt.reparam.parameters(), lr=_RATE)
 
     def step(self) -> float:
-        loss = templated.token_losses(self.model, self.batch, self.prompt()).mean()
+        loss = template_task.token_losses(self.model, self.batch, self.prompt()).mean()
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()

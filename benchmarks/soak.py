@@ -30,7 +30,7 @@ from provenance import provenance
 
 from foreword.adapters.adapter import Adapter
 from foreword.adapters.folder import FILES
-from foreword.backbone.load import wrap
+from foreword.backbone.loading.load_model import wrap
 from foreword.demo.gemma import prepare
 
 TEXTS = ("a joy to watch from the first minute to the last", "rain is expected in the north", "the bank raised its rate again", "two goals")

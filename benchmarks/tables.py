@@ -76,7 +76,7 @@ def nlu_part(nlu: Document, speed: Document, skills: Document) -> list[str]:
         )
         about = (
             f"Scores on test data, ± one standard error of seeds and test examples together ({plans}). Rates are chosen by validation loss "
-            "on the first seed; the one that is best over a task's data is the default there (`foreword/rates.py`)."
+            "on the first seed; the one that is best over a task's data is the default there (`foreword/learning_rates.py`)."
         )
         lines = [about, "", *nlu_table(nlu["runs"]), "", *dict.fromkeys(birthplace(session) for session in nlu["sessions"])]
     lines += ["", *([*speed_lines(speed), "", birthplace(speed["provenance"])] if speed else [_missing("nlu_speed.py")])]

@@ -19,11 +19,11 @@ from foreword.demo.corpora import Split
 from foreword.evaluation.evaluate import Reader
 from foreword.methods import recipe
 from foreword.prompts.template import Row
-from foreword.tasks import metrics
-from foreword.tasks.base import Prediction, Reading
+from foreword.tasks.base import LengthBudget, Prediction
 from foreword.tasks.classify import Classify
-from foreword.tasks.metrics import Score
-from foreword.tasks.templated import for_site
+from foreword.tasks.metrics import base as metrics
+from foreword.tasks.metrics.base import Score
+from foreword.tasks.template_task import for_site
 from foreword.training.loop import fit, schedule
 from foreword.training.plan import TrainPlan
 from foreword.training.sampler import BucketSampler
@@ -92,8 +92,8 @@ class PeftLoop:
         self.task: Classify = for_site(
             setting.task, recipe("p-tuning-v2")
         )  # rows without places for soft tokens: PEFT puts its own in front
-        self.how = Reading(0, reader.shape.positions - setting.length)
-        self.rows = [self.task.lesson(example, reader, self.how)[0] for example in setting.split.train]
+        self.length_budget = LengthBudget(0, reader.shape.positions - setting.length)
+        self.rows = [self.task.train_row(example, reader, self.length_budget)[0] for example in setting.split.train]
         self.sampler = BucketSampler([row.num_tokens for row in self.rows], self.plan.batch_size, run.seed)
         self.parameters = theirs.trained(peft)
         self.optimizer = torch.optim.AdamW(self.parameters, lr=self.rate, weight_decay=self.plan.weight_decay)
@@ -142,7 +142,7 @@ class PeftLoop:
 
     def _means(self, examples: Sequence[dict[str, str]]) -> list[float]:
         """Mean log-probability of each example's answer, in the order of the examples; computed shortest first."""
-        rows: list[Row] = [self.task.lesson(example, self.reader, self.how)[0] for example in examples]
+        rows: list[Row] = [self.task.train_row(example, self.reader, self.length_budget)[0] for example in examples]
         order = sorted(range(len(rows)), key=lambda i: rows[i].num_tokens)
         found: dict[int, float] = {}
         for begin in range(0, len(order), self.plan.batch_size):

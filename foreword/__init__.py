@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from foreword.adapters.peft import import_peft as import_peft
     from foreword.adapters.store import AdapterStore as AdapterStore
     from foreword.backbone.frozen import FrozenModel as FrozenModel
-    from foreword.backbone.load import load as load
-    from foreword.backbone.load import wrap as wrap
+    from foreword.backbone.loading.load_model import load as load
+    from foreword.backbone.loading.load_model import wrap as wrap
     from foreword.errors import ForewordError as ForewordError
     from foreword.evaluation.evaluate import Reader as Reader
     from foreword.methods import full as full
@@ -35,21 +35,21 @@ if TYPE_CHECKING:
     from foreword.specs import Reparam as Reparam
     from foreword.tasks.choice import Choice as Choice
     from foreword.tasks.classify import Classify as Classify
-    from foreword.tasks.data import read as read_data
-    from foreword.tasks.data import sample as sample_data
-    from foreword.tasks.data import split as split_data
+    from foreword.tasks.data.reader import read as read_data
+    from foreword.tasks.data.reader import sample as sample_data
+    from foreword.tasks.data.reader import split as split_data
     from foreword.tasks.generate import Generate as Generate
     from foreword.tasks.head_classify import HeadClassify as HeadClassify
-    from foreword.tasks.metrics import Score as Score
+    from foreword.tasks.knowledge_probe import Probe as Probe
+    from foreword.tasks.metrics.base import Score as Score
     from foreword.tasks.multilabel import MultiLabel as MultiLabel
-    from foreword.tasks.probe import Probe as Probe
     from foreword.tasks.qa import QA as QA
     from foreword.tasks.regress import Regress as Regress
     from foreword.tasks.tag import Tag as Tag
+    from foreword.training.hf_trainer import trainable as trainable
     from foreword.training.loop import FitResult as FitResult
     from foreword.training.loop import fit as fit
     from foreword.training.plan import TrainPlan as TrainPlan
-    from foreword.training.trainable import trainable as trainable
 
 _HOMES = {
     "Adapter": "adapters.adapter",
@@ -64,14 +64,14 @@ _HOMES = {
     "Init": "specs",
     "LoraSpec": "recipe",
     "MultiLabel": "tasks.multilabel",
-    "Probe": "tasks.probe",
+    "Probe": "tasks.knowledge_probe",
     "PromptSpec": "specs",
     "QA": "tasks.qa",
     "Reader": "evaluation.evaluate",
     "Recipe": "recipe",
     "Regress": "tasks.regress",
     "Reparam": "specs",
-    "Score": "tasks.metrics",
+    "Score": "tasks.metrics.base",
     "Tag": "tasks.tag",
     "Template": "prompts.template",
     "TrainPlan": "training.plan",
@@ -80,7 +80,7 @@ _HOMES = {
     "import_peft": "adapters.peft",
     "full": "methods",
     "head_only": "methods",
-    "load": "backbone.load",
+    "load": "backbone.loading.load_model",
     "lora": "methods",
     "named": "methods",
     "p_tuning": "methods",
@@ -88,11 +88,11 @@ _HOMES = {
     "prefix_tuning": "methods",
     "prompt_tuning": "methods",
     "qlora": "methods",
-    "read_data": "tasks.data:read",
-    "sample_data": "tasks.data:sample",
-    "split_data": "tasks.data:split",
-    "trainable": "training.trainable",
-    "wrap": "backbone.load",
+    "read_data": "tasks.data.reader:read",
+    "sample_data": "tasks.data.reader:sample",
+    "split_data": "tasks.data.reader:split",
+    "trainable": "training.hf_trainer",
+    "wrap": "backbone.loading.load_model",
 }
 
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]  (the table above is the one list)

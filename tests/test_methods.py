@@ -8,8 +8,8 @@ import pytest
 
 from foreword import methods
 from foreword.errors import UsageError
+from foreword.learning_rates import main_part
 from foreword.methods import BASELINES, METHODS, named, recipe
-from foreword.rates import main_part
 from foreword.recipe import LoraSpec, Recipe
 from foreword.specs import Init, Reparam
 

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from foreword.backbone.frozen import FrozenModel
-from foreword.backbone.load import wrap
+from foreword.backbone.loading.load_model import wrap
 
 WINDOW = 6  # of the models that slide: shorter than every text of the contract tests
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<user>", "<model>")

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from foreword.backbone.frozen import FrozenModel
-from foreword.backbone.load import wrap
+from foreword.backbone.loading.load_model import wrap
 
 POSITIONS = 48  # tokens that a text may have
 WINDOW = 8  # of ModernBERT: tokens in all, half of them on each side

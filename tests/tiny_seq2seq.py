@@ -11,7 +11,7 @@ from tokenizers import processors
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from foreword.backbone.frozen import FrozenModel
-from foreword.backbone.load import wrap
+from foreword.backbone.loading.load_model import wrap
 
 PAD, BOS, EOS, LANGUAGE = tiny.PAD, tiny.BOS, tiny.EOS, 3
 

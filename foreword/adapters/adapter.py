@@ -15,11 +15,11 @@ from torch import Tensor
 
 from foreword.adapters.folder import CONFIG, MANIFEST, TENSORS, Folder, read_whole, write_folder
 from foreword.adapters.manifest import Manifest, Scores, read_manifest, read_tensors
-from foreword.adapters.tensors import KEY, TensorShape, check_finite, write_tensors
-from foreword.backbone import weights
+from foreword.adapters.safetensors_file import KEY, TensorShape, check_finite, write_tensors
+from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.fingerprint import quantization_in
 from foreword.backbone.frozen import FrozenModel
-from foreword.backbone.learned import Learned
+from foreword.backbone.weights import weight_adapters
 from foreword.errors import AdapterError, FingerprintError
 from foreword.prompts.head import Head
 from foreword.prompts.soft_prompt import as_tokens
@@ -90,7 +90,7 @@ class Adapter:
         """The prompt, read at its site."""
         return as_tokens(self.flat, self.spec, self.shape) if self.recipe.prompt else None
 
-    def learned(self) -> Learned:
+    def adapter_state(self) -> AdapterState:
         """The prompt and the head, as tasks read them; raises AdapterError for a head that gives other numbers than the task reads."""
         baked = {name.removeprefix(HEAD): tensor for name, tensor in self.tensors.items() if name.startswith(HEAD)}
         head, spec = Head.read(baked) if baked else None, task_from_dict(self.task).head
@@ -100,13 +100,13 @@ class Adapter:
                 f"the adapter's head gives {found or 'no'} numbers, but its task '{self.task['kind']}' reads {needed}; "
                 f"give it the {MANIFEST} that it was saved with, or retrain."
             )
-        return Learned(self.tokens(), head)
+        return AdapterState(self.tokens(), head)
 
     def model(self, model: FrozenModel) -> FrozenModel:
         """The model that reads this adapter: `model` itself, or with the adapter's LoRA or weights."""
         if self.recipe.lora is None and not self.recipe.full:
             return model
-        return weights.apply(model, self.recipe, tensors=self.tensors)[0]
+        return weight_adapters.apply(model, self.recipe, tensors=self.tensors)[0]
 
     def check(self, model: FrozenModel) -> None:
         """Raise FingerprintError unless the model and its tokenizer are those this adapter was trained on."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass, fields
 from typing import Any, NoReturn
 
 from foreword.adapters.folder import CONFIG, MANIFEST, TENSORS, Folder
-from foreword.adapters.tensors import KEY, WIDTHS, TensorShape
-from foreword.adapters.tensors import read_tensors as read_numbers
+from foreword.adapters.safetensors_file import KEY, WIDTHS, TensorShape
+from foreword.adapters.safetensors_file import read_tensors as read_numbers
 from foreword.errors import AdapterError, UsageError
 from foreword.recipe import Recipe
 from foreword.shape import KVShape, ModelShape

@@ -15,13 +15,13 @@ from torch import Tensor
 from foreword import methods
 from foreword.adapters.adapter import Adapter
 from foreword.adapters.folder import CONFIG, MANIFEST, TENSORS, write_folder
-from foreword.adapters.numbers import as_matrix, read_file
 from foreword.adapters.peft_files import KEPT, read_folder
-from foreword.adapters.tensors import KEY, write_prompt
-from foreword.backbone.compile import compile_prompt
-from foreword.backbone.families import check_site
+from foreword.adapters.safetensors_file import KEY, write_prompt
+from foreword.adapters.tensor_files import as_matrix, read_file
 from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.prompt_to_kv import compile_prompt
 from foreword.errors import AdapterError
+from foreword.families.registry import check_site
 from foreword.prompts.template import Bos, Soft, Template
 from foreword.prompts.tokens import EmbeddingPrefix, flatten_kv
 from foreword.recipe import Recipe

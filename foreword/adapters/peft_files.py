@@ -12,7 +12,7 @@ from torch import Tensor
 
 from foreword.adapters.folder import CONFIG, MANIFEST, TENSORS
 from foreword.adapters.manifest import PICKLES
-from foreword.adapters.numbers import read_tensors_file
+from foreword.adapters.tensor_files import read_tensors_file
 from foreword.errors import AdapterError
 
 # What an import keeps of a config, as its provenance.

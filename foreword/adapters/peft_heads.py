@@ -10,10 +10,10 @@ from foreword.adapters.adapter import HEAD, Adapter
 from foreword.adapters.folder import write_folder
 from foreword.adapters.peft import Exported
 from foreword.adapters.peft_lora import LORA, PEFT, lora_files
-from foreword.backbone.families import family_of
 from foreword.backbone.fingerprint import quantization_in
-from foreword.backbone.heads import HeadPlace, head_place
+from foreword.backbone.hf_heads import HeadPlace, head_place
 from foreword.errors import AdapterError
+from foreword.families.registry import family_of
 
 # PEFT's task type for a task, and how its model is fed and read. `regress` and `choice` have none: no number is added, no texts are compared there.
 _TASKS = {

@@ -15,11 +15,11 @@ from foreword.adapters.adapter import Adapter
 from foreword.adapters.folder import CONFIG, MANIFEST, TENSORS, write_folder
 from foreword.adapters.peft import Exported, imported_task, note_for
 from foreword.adapters.peft_files import KEPT, PeftFolder, read_folder
-from foreword.adapters.tensors import TensorShape, write_tensors
-from foreword.backbone import weights
+from foreword.adapters.safetensors_file import TensorShape, write_tensors
 from foreword.backbone.fingerprint import quantization_in
 from foreword.backbone.frozen import FrozenModel
-from foreword.backbone.targets import target_layers, target_names
+from foreword.backbone.weights import weight_adapters
+from foreword.backbone.weights.lora_targets import target_layers, target_names
 from foreword.errors import AdapterError, ModelError
 from foreword.prompts.template import Template
 from foreword.recipe import LoraSpec, Recipe
@@ -85,7 +85,7 @@ def import_lora(folder: str | Path, model: FrozenModel, *, task: Mapping[str, An
     found = read_folder(Path(folder))
     spec, tensors = _read(found, model)
     recipe = Recipe.of(methods.lora()) if spec == LoraSpec() else Recipe(methods.lora().method, lora=spec)
-    weights.apply(model, recipe, tensors=tensors)  # refuses what does not fit
+    weight_adapters.apply(model, recipe, tensors=tensors)  # refuses what does not fit
     return Adapter(
         recipe=recipe,
         shape=model.shape,

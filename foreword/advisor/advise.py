@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
-from foreword.advisor import learning_rates, rules
-from foreword.advisor.memory import (
+from foreword.advisor import learning_rate_advice, rules
+from foreword.advisor.architecture import Architecture
+from foreword.advisor.inputs import Inputs
+from foreword.advisor.memory_estimate import (
     TrainingMemory,
     added_compute,
     base_bytes,
@@ -15,12 +17,10 @@ from foreword.advisor.memory import (
     context_left,
     training_memory,
 )
-from foreword.advisor.network import Network
 from foreword.advisor.parameters import FLOAT32, Numbers, count_numbers
-from foreword.advisor.situation import Situation
 from foreword.errors import UsageError
+from foreword.learning_rates import prompt_part
 from foreword.methods import BASELINES, METHODS, head_only, named
-from foreword.rates import prompt_part
 from foreword.recipe import Recipe
 from foreword.shape import Kind
 
@@ -93,7 +93,7 @@ class Advice:
         return (self.recommended, *self.alternatives) if self.recommended else ()
 
 
-def advise(network: Network, situation: Situation, *, refused: Mapping[str, str] | None = None) -> Advice:
+def advise(network: Architecture, situation: Inputs, *, refused: Mapping[str, str] | None = None) -> Advice:
     """What to try first. `refused` names sites that the family does not keep, with the reason. Raises UsageError for a task the model cannot do."""
     _check_task(network, situation)
     facts = {**situation.facts(), "parameters": network.parameters, "kind": network.shape.kind}
@@ -107,7 +107,7 @@ def advise(network: Network, situation: Situation, *, refused: Mapping[str, str]
     return Advice(picks[0] if picks else None, tuple(picks[1:4]), tuple(sizes.values()), tuple(_warnings(network, situation, sizes, picks)))
 
 
-def candidates(situation: Situation, facts: Mapping[str, rules.Fact]) -> dict[str, Recipe]:
+def candidates(situation: Inputs, facts: Mapping[str, rules.Fact]) -> dict[str, Recipe]:
     """Every recipe that is weighed, by its kind: the named methods and the baselines that train; then those that are only sized."""
     length = situation.length or int(rules.first(rules.LENGTHS, facts).value)
     head = situation.head(cast(Kind, facts["kind"])) is not None
@@ -116,7 +116,7 @@ def candidates(situation: Situation, facts: Mapping[str, rules.Fact]) -> dict[st
     return {kind_of(recipe): _asked(recipe, length, situation) for recipe in recipes if recipe.trains or (head and recipe == head_only())}
 
 
-def _asked(recipe: Recipe, length: int, situation: Situation) -> Recipe:
+def _asked(recipe: Recipe, length: int, situation: Inputs) -> Recipe:
     """With the length and the LoRA that are asked for."""
     prompt = replace(recipe.prompt, length=length) if recipe.prompt else None
     lora = recipe.lora and replace(recipe.lora, r=situation.lora_r, targets=situation.targets() or recipe.lora.targets)
@@ -130,7 +130,7 @@ def kind_of(recipe: Recipe) -> str:
     return prompt_part(recipe.prompt)
 
 
-def _check_task(network: Network, situation: Situation) -> None:
+def _check_task(network: Architecture, situation: Inputs) -> None:
     if network.shape.kind == "encoder" and situation.task in ("generate", "seq2seq"):
         raise UsageError(
             f"task '{situation.task}' needs a model that writes, but '{network.shape.family}' is an encoder; take a causal model."
@@ -141,7 +141,7 @@ def _check_task(network: Network, situation: Situation) -> None:
         )
 
 
-def _size(kind: str, recipe: Recipe, network: Network, situation: Situation, refused: Mapping[str, str]) -> Sizing:
+def _size(kind: str, recipe: Recipe, network: Architecture, situation: Inputs, refused: Mapping[str, str]) -> Sizing:
     numbers, load = count_numbers(recipe, network, situation.head(network.shape.kind)), situation.load()
     cache = cache_bytes_per_token(recipe.prompt, network, load.dtype)
     length = recipe.prompt.length if recipe.prompt else 0
@@ -164,11 +164,11 @@ def _size(kind: str, recipe: Recipe, network: Network, situation: Situation, ref
     return replace(sizing, excluded=next(_against(sizing, recipe, network, situation, refused), None))
 
 
-def _fits(sizing: Sizing, situation: Situation) -> bool:
+def _fits(sizing: Sizing, situation: Inputs) -> bool:
     return situation.memory is None or sizing.memory.total <= situation.memory * 1e9
 
 
-def _against(sizing: Sizing, recipe: Recipe, network: Network, situation: Situation, refused: Mapping[str, str]) -> Iterator[str]:
+def _against(sizing: Sizing, recipe: Recipe, network: Architecture, situation: Inputs, refused: Mapping[str, str]) -> Iterator[str]:
     """Why a method cannot be had here at all; the first reason counts."""
     load = situation.load()
     if recipe.prompt and recipe.prompt.site in refused:
@@ -194,7 +194,7 @@ def _pick(kind: str, sizing: Sizing, chosen: list[rules.Rule], facts: Mapping[st
     if sizing.length != length.value:
         length = replace(length, value=sizing.length, reason="as asked", source="the command line")
     rest = (
-        learning_rates.rate(kind, facts),
+        learning_rate_advice.rate(kind, facts),
         rules.steps_for(int(facts["examples"])),
         rules.SCHEDULE,
         *([rules.CHECKPOINTING] if sizing.checkpointing else []),
@@ -202,7 +202,7 @@ def _pick(kind: str, sizing: Sizing, chosen: list[rules.Rule], facts: Mapping[st
     return Pick(sizing.method, reasons, against, (length, *rest) if sizing.length else rest)
 
 
-def _warnings(network: Network, situation: Situation, sizes: Mapping[str, Sizing], picks: list[Pick]) -> Iterator[str]:
+def _warnings(network: Architecture, situation: Inputs, sizes: Mapping[str, Sizing], picks: list[Pick]) -> Iterator[str]:
     family, weights = network.shape.family, base_bytes(network, situation.load().dtype)
     if not network.known:
         yield f"the layers of '{family}' are not in Foreword's table, so its weights are reckoned as Llama's; LoRA, memory and full fine-tuning may differ."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from foreword.advisor.network import Matrix, Network
+from foreword.advisor.architecture import Architecture, Matrix
 from foreword.errors import UsageError
 from foreword.recipe import LoraSpec, Recipe
 from foreword.specs import Reparam
@@ -14,7 +14,11 @@ FLOAT32 = 4  # bytes of a number in an adapter's file
 
 _ATTENTION = ("q", "v", "qkv", "kv_b")  # queries and values; fused matrices as a whole
 _NOT_LINEAR = ("expert", "router")  # tensors of a mixture, which LoRA does not reach
-_BESIDE_EXPERTS = ("gate", "up", "down")  # PEFT takes these names for the experts' own, so LoRA leaves them out (`backbone/lora.py`)
+_BESIDE_EXPERTS = (
+    "gate",
+    "up",
+    "down",
+)  # PEFT takes these names for the experts' own, so LoRA leaves them out (`backbone/weights/lora.py`)
 _TARGETS = ("q", "k", "v", "qkv", "o", "gate", "up", "gate_up", "down")
 
 
@@ -39,7 +43,7 @@ class Numbers:
     head: int = 0
 
 
-def count_numbers(recipe: Recipe, network: Network, head: Head | None = None) -> Numbers:
+def count_numbers(recipe: Recipe, network: Architecture, head: Head | None = None) -> Numbers:
     """Trained and stored numbers of a recipe; raises UsageError for layers or targets that the model does not have."""
     trained = stored = own = head.parameters(network.shape.states) if head else 0
     if recipe.prompt:
@@ -71,12 +75,12 @@ def reparam_parameters(reparam: Reparam, length: int, width: int) -> int:
     return length * width
 
 
-def lora_parameters(lora: LoraSpec, network: Network) -> int:
+def lora_parameters(lora: LoraSpec, network: Architecture) -> int:
     """Σ r·(m + n) over the chosen matrices [m, n]; raises UsageError naming a target that sizing does not know."""
     return sum(lora.r * (matrix.rows + matrix.columns) * matrix.count for matrix in chosen_matrices(lora, network))
 
 
-def chosen_matrices(lora: LoraSpec, network: Network) -> Iterator[Matrix]:
+def chosen_matrices(lora: LoraSpec, network: Architecture) -> Iterator[Matrix]:
     """The matrices a LoRA stands on."""
     left_out = (*_NOT_LINEAR, *_BESIDE_EXPERTS) if network.mixture else ()
     linear = [matrix for matrix in network.matrices if matrix.role not in left_out]

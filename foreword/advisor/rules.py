@@ -9,7 +9,7 @@ import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from foreword.advisor.step import BATCH_SIZE
+from foreword.advisor.workload import BATCH_SIZE
 
 Fact = str | int | bool
 Condition = tuple[str, str, Fact | tuple[str, ...]]

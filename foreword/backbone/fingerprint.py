@@ -8,7 +8,7 @@ import json
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from foreword.backbone.quantize import quantization_of
+from foreword.backbone.quantization import quantization_of
 from foreword.shape import ModelShape
 
 _SAMPLES = 64

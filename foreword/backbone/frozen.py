@@ -13,16 +13,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from foreword.backbone import attention, combine, seq2seq
+from foreword.backbone import encoder_decoder, merge
+from foreword.backbone.attention import interface
+from foreword.backbone.attention.padding_free import in_line
 from foreword.backbone.batch import Batch
-from foreword.backbone.branches import branch
-from foreword.backbone.families import check_window, family_of
+from foreword.backbone.families.model_overrides import branch
 from foreword.backbone.fingerprint import fingerprint_model, fingerprint_tokenizer
-from foreword.backbone.lines import in_line
-from foreword.backbone.quantize import quantization_of, settle
-from foreword.backbone.recompute import recomputing
+from foreword.backbone.gradient_checkpointing import recomputing
+from foreword.backbone.quantization import quantization_of, settle
 from foreword.backbone.tokenizer import TextTokenizer
 from foreword.errors import DataError
+from foreword.families.registry import check_window, family_of
 from foreword.prompts.tokens import EmbeddingPrefix, KVPrefix, VirtualTokens
 from foreword.shape import ModelShape
 
@@ -50,7 +51,7 @@ class FrozenModel:
         self.tokenizer = TextTokenizer(tokenizer, closing=shape.kind != "causal")
         self.shape, self.name = shape, name
         if not branch(network):
-            attention.install(network)
+            interface.install(network)
         settle(network)
 
     @property
@@ -86,7 +87,7 @@ class FrozenModel:
     def slots(self) -> dict[nn.Module, int]:
         """The attention modules, numbered as `shape.kv`."""
         if self.base is None:
-            return attention.number(self.network, self.shape)
+            return interface.number(self.network, self.shape)
         names = {module: name for name, module in self.base.network.named_modules()}
         return {self.network.get_submodule(names[module]): index for module, index in self.base.slots.items()}
 
@@ -132,12 +133,12 @@ class FrozenModel:
         tokens = list(tokens) if isinstance(tokens, Sequence) else tokens
         soft = self._soft(batch, tokens)
         if self.shape.kind == "encoder-decoder":
-            inputs, mask, text = seq2seq.inputs(batch, soft, self.table, self.answer_opening)
+            inputs, mask, text = encoder_decoder.inputs(batch, soft, self.table, self.answer_opening)
         else:
             inputs, mask, text = self._line(batch, soft)
         prefixes = [t if isinstance(t, KVPrefix) else None for t in (tokens if isinstance(tokens, list) else [tokens])]
         lengths = torch.tensor([p.length if p else 0 for p in prefixes], device=self.device)
-        positions = combine.positions(mask, self._start(lengths).expand(len(mask)))
+        positions = merge.positions(mask, self._start(lengths).expand(len(mask)))
         if self.shape.kind != "encoder-decoder":
             inputs["position_ids"] = positions
         if any(prefixes):
@@ -151,7 +152,7 @@ class FrozenModel:
             text = torch.arange(batch.ids.shape[1], device=self.device).expand(len(batch.ids), -1)
             inputs: dict[str, Any] = {"input_ids": batch.ids}
         else:
-            merged = combine.merge(self.table(batch.ids), batch.mask, soft, batch.at)
+            merged = merge.merge(self.table(batch.ids), batch.mask, soft, batch.at)
             mask, text, inputs = merged.mask, merged.text, {"inputs_embeds": merged.embeds}
         if self.typed:
             inputs["token_type_ids"] = torch.zeros_like(mask, dtype=torch.long).scatter(1, text, batch.types)
@@ -183,7 +184,7 @@ class FrozenModel:
         ]
         return torch.stack(stacked)
 
-    def _attachment(self, prefixes: list[KVPrefix | None], lengths: Tensor, position_ids: Tensor) -> attention.Attachment:
+    def _attachment(self, prefixes: list[KVPrefix | None], lengths: Tensor, position_ids: Tensor) -> interface.Attachment:
         """KV prefixes of one shared or B different rows as one attachment, cast once to the network's precision."""
         for prefix in prefixes:
             check_window(prefix.window if prefix else "pinned", self.shape)
@@ -209,7 +210,7 @@ class FrozenModel:
             has = [prefix is not None and layer in prefix.keys for prefix in prefixes]
             return real if all(has) else real & torch.tensor(has, device=self.device)[:, None]
 
-        return attention.Attachment(
+        return interface.Attachment(
             slots=self.slots,
             keys={layer: stack("keys", layer) for layer in layers},
             values={layer: stack("values", layer) for layer in layers},
@@ -240,12 +241,12 @@ class FrozenModel:
     @cached_property
     def answer_opening(self) -> tuple[int, ...]:
         """What an encoder–decoder's decoder reads before every answer."""
-        return seq2seq.opening(self.network, self.name)
+        return encoder_decoder.opening(self.network, self.name)
 
     @cached_property
     def embed_scale(self) -> float:
         """What the model multiplies embeddings with when it is given token ids instead (Marian, Pegasus)."""
-        return seq2seq.embed_scale(self.network) if self.shape.kind == "encoder-decoder" else 1.0
+        return encoder_decoder.embed_scale(self.network) if self.shape.kind == "encoder-decoder" else 1.0
 
     def table(self, ids: Int[Tensor, "*N"]) -> Float[Tensor, "*N E"]:
         """Input embeddings as the first layer gets them (Gemma's are scaled inside)."""
@@ -287,9 +288,9 @@ class FrozenModel:
         count = len(before) + len(text) - begin["self"]
         if self.shape.kind == "encoder-decoder":
             before, after, start = (self.embed(ids) for ids in (self.tokenizer.opening, self.tokenizer.closing, self.answer_opening))
-            given, begin = seq2seq.sides(text, before, after, start, self.embed_scale)
+            given, begin = encoder_decoder.sides(text, before, after, start, self.embed_scale)
             count = len(text)
-        recorder = attention.Recorder()
+        recorder = interface.Recorder()
         self.network.base_model(**given, foreword=recorder, **self._no_cache)
         parts = []
         for module, slot in self.slots.items():

@@ -10,8 +10,8 @@ from typing import Any, final
 
 from transformers import PreTrainedTokenizerBase
 
-from foreword.backbone import marian
-from foreword.backbone.encoded import NOWHERE, Encoded, Frame, Pieces, assemble, in_words
+from foreword.backbone.families import marian_tokenizer
+from foreword.backbone.token_alignment import NOWHERE, Encoded, Frame, Pieces, assemble, in_words
 from foreword.errors import ModelError
 
 _HERE = "\ue000"  # stands for the user's message while a chat format is laid out: a character of no language, so no format rewrites it
@@ -22,7 +22,7 @@ class TextTokenizer:
     """A thin view of a transformers tokenizer; `inner` is the real one."""
 
     def __init__(self, inner: PreTrainedTokenizerBase, *, closing: bool = False) -> None:
-        self._marian = marian.is_marian(inner)
+        self._marian = marian_tokenizer.is_marian(inner)
         if not inner.is_fast and not self._marian:
             raise ModelError(
                 f"tokenizer {type(inner).__name__} is a slow one, but offsets need a fast tokenizer; load the model with its tokenizer.json."
@@ -60,7 +60,7 @@ class TextTokenizer:
     def _frame(self, *texts: str) -> Frame:
         """Special tokens around one or two texts, as the tokenizer puts them by default."""
         if self._marian:
-            return marian.frame(self.inner)
+            return marian_tokenizer.frame(self.inner)
         made = self.inner(texts[0], texts[1] if len(texts) == 2 else None, return_token_type_ids=True)
         line = list(zip(made["input_ids"], made["token_type_ids"], strict=True))
         of = made.sequence_ids(0)
@@ -86,11 +86,11 @@ class TextTokenizer:
 
     def answer(self, text: str) -> list[int]:
         """Tokens of a text that is to be written, which Marian cuts otherwise than one that is read."""
-        return self._plain(marian.answer(self.inner, text)) if self._marian else self.encode(text)
+        return self._plain(marian_tokenizer.answer(self.inner, text)) if self._marian else self.encode(text)
 
     def _pieces(self, text: str) -> Pieces:
         if self._marian:
-            line = marian.pieces(self.inner, text)
+            line = marian_tokenizer.pieces(self.inner, text)
         else:
             made = self.inner(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
             line = Pieces(made["input_ids"], made["offset_mapping"])

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from foreword.cli import (
+from foreword.cli.commands import (
     advise,
     ask,
     bench_serve,
@@ -21,14 +21,14 @@ from foreword.cli import (
     import_peft,
     list_adapters,
     make_key,
-    output,
     predict,
     serve,
     show,
     train,
     verify,
 )
-from foreword.cli.train import Resumable
+from foreword.cli.commands.train import Resumable
+from foreword.cli.support import output
 from foreword.errors import ForewordError
 
 MISTAKE, STOPPED = 2, 130  # 130 is what shells expect after Ctrl-C

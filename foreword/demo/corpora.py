@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from foreword.demo.packages import package_path
 from foreword.errors import UsageError
-from foreword.tasks.data import read
+from foreword.tasks.data.reader import read
 
 Example = dict[str, str]
 

@@ -110,7 +110,7 @@ def _join(chunks: list[Path], source: Path) -> None:
 
 def _convert(source: Path, made: Path) -> None:
     # Here and not above, because it loads torch: a prepared model is found without.
-    from foreword.backbone.gguf import convert_gguf
+    from foreword.backbone.loading.gguf import convert_gguf
 
     convert_gguf(source, made)
     (made / "NOTICE").write_text(f"{TERMS}.\nConverted from 4-bit GGUF (Q4_K_M) to bf16 safetensors by Foreword.\n", encoding="utf-8")

@@ -9,7 +9,7 @@ from foreword.demo.corpora import Split, bbc_headline, bbc_topic, rotten_tomatoe
 from foreword.prompts.template import Template
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
-from foreword.tasks.templated import TemplateTask
+from foreword.tasks.template_task import TemplateTask
 from foreword.training.plan import TrainPlan
 
 TOPICS = ("business", "entertainment", "politics", "sport", "tech")

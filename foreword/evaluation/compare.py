@@ -12,11 +12,11 @@ from typing import Any, final
 
 from foreword import errors
 from foreword.errors import ModelError, UsageError
-from foreword.evaluation.processes import Job, Outcome, Work
-from foreword.evaluation.results import Results, Row
-from foreword.evaluation.setting import Setting
+from foreword.evaluation.results_file import Results, Row
+from foreword.evaluation.run_config import RunConfig
+from foreword.evaluation.subprocess_pool import Job, Outcome, Work
+from foreword.learning_rates import main_part, rate_of
 from foreword.methods import WRITTEN
-from foreword.rates import main_part, rate_of
 from foreword.recipe import Recipe
 from foreword.shape import Kind
 
@@ -60,7 +60,7 @@ class Comparison:
     """The runs of `recipes` × `seeds`, all methods on one seed before the next. With `tune` > 1 every trained method is tried with as many rates
     on the first seed, and the one with the best validation score is used for all seeds."""
 
-    def __init__(self, setting: Setting, recipes: Mapping[str, Recipe], seeds: int, out: Path, *, tune: int = 1) -> None:
+    def __init__(self, setting: RunConfig, recipes: Mapping[str, Recipe], seeds: int, out: Path, *, tune: int = 1) -> None:
         """Raises UsageError for numbers that cannot be, and for a folder that holds something else."""
         if seeds < 1:
             raise UsageError(f"the number of seeds is {seeds}, but it must be at least 1; 3 or more show how far runs differ.")

@@ -6,32 +6,37 @@ from collections.abc import Iterator, Sequence
 from typing import final
 
 from foreword.adapters.adapter import Adapter
-from foreword.backbone.families import check_site
+from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.frozen import FrozenModel
-from foreword.backbone.learned import Learned
 from foreword.errors import UsageError
-from foreword.tasks.base import Example, Prediction, Question, Reading, Task, reading
+from foreword.families.registry import check_site
+from foreword.tasks.base import EvalFeature, Example, LengthBudget, Prediction, Task, budget_for
+from foreword.tasks.data.row_origin import with_origin
+from foreword.tasks.evaluation_loop import EvalSet, Tick, evaluate, predictions
 from foreword.tasks.generate import Generate
-from foreword.tasks.judge import Exam, Tick, judge, predictions
-from foreword.tasks.metrics import Score
-from foreword.tasks.placed import naming
+from foreword.tasks.metrics.base import Score
 from foreword.tasks.registry import task_from_dict
-from foreword.tasks.templated import TemplateTask
+from foreword.tasks.template_task import TemplateTask
 
 
 @final
 class Reader:
     """A model reading one task: an adapter's, or a written prompt alone (`plain`)."""
 
-    def __init__(self, model: FrozenModel, task: Task, learned: Learned, how: Reading) -> None:
-        self.model, self.task, self.learned, self.how = model, task, learned, how
+    def __init__(self, model: FrozenModel, task: Task, adapter_state: AdapterState, length_budget: LengthBudget) -> None:
+        self.model, self.task, self.adapter_state, self.length_budget = model, task, adapter_state, length_budget
 
     @classmethod
     def of(cls, model: FrozenModel, adapter: Adapter, *, max_length: int | None = None) -> Reader:
         """Read an adapter; raises FingerprintError for another base or tokenizer."""
         adapter.check(model)
         check_site(adapter.recipe.prompt, model.shape)
-        return cls(adapter.model(model), task_from_dict(adapter.task), adapter.learned(), reading(adapter.recipe.prompt, model, max_length))
+        return cls(
+            adapter.model(model),
+            task_from_dict(adapter.task),
+            adapter.adapter_state(),
+            budget_for(adapter.recipe.prompt, model, max_length),
+        )
 
     @classmethod
     def plain(cls, model: FrozenModel, task: Task, *, max_length: int | None = None) -> Reader:
@@ -42,28 +47,33 @@ class Reader:
             )
         if task.template.has_soft:
             raise UsageError("a written prompt cannot have {soft} tokens; give a template of words and fields only.")
-        return cls(model, task.suited(model, None), Learned(), Reading(0, min(model.shape.positions, max_length or model.shape.positions)))
+        return cls(
+            model,
+            task.for_model(model, None),
+            AdapterState(),
+            LengthBudget(0, min(model.shape.positions, max_length or model.shape.positions)),
+        )
 
     def predict(
         self, examples: Sequence[Example], *, truncate: bool = False, batch_size: int = 16, tick: Tick | None = None
     ) -> list[Prediction]:
         """Answers in the order of the examples; raises DataError for a text that is too long unless `truncate`."""
-        questions = [self._question(example, truncate) for example in examples]
-        return predictions(self.task, self.model, self.learned, questions, batch_size, tick)
+        eval_features = [self._eval_feature(example, truncate) for example in examples]
+        return predictions(self.task, self.model, self.adapter_state, eval_features, batch_size, tick)
 
     def stream(self, example: Example, *, truncate: bool = False) -> Iterator[str]:
         """The answer to one example as it grows; raises UsageError for a task that has no text to stream."""
         if not isinstance(self.task, Generate):
             raise UsageError(f"a '{self.task.kind}' task has no text to stream; use predict.")
-        yield from self.task.stream(self.model, self.learned.tokens, self._question(example, truncate).rows[0])
+        yield from self.task.stream(self.model, self.adapter_state.tokens, self._eval_feature(example, truncate).rows[0])
 
     def evaluate(
         self, examples: Sequence[Example], *, truncate: bool = False, batch_size: int = 16, tick: Tick | None = None
     ) -> tuple[dict[str, Score], int]:
         """Scores with standard errors, and how many texts were cut."""
-        exam = Exam.prepare(self.task, self.model, self.how, examples, truncate=truncate)
-        return judge(self.task, self.model, self.learned, exam, batch_size=batch_size, tick=tick), exam.cut
+        eval_set = EvalSet.prepare(self.task, self.model, self.length_budget, examples, truncate=truncate)
+        return evaluate(self.task, self.model, self.adapter_state, eval_set, batch_size=batch_size, tick=tick), eval_set.cut
 
-    def _question(self, example: Example, truncate: bool) -> Question:
-        with naming(example):
-            return self.task.ask(example, self.model, self.how, truncate=truncate)[0]
+    def _eval_feature(self, example: Example, truncate: bool) -> EvalFeature:
+        with with_origin(example):
+            return self.task.eval_feature(example, self.model, self.length_budget, truncate=truncate)[0]

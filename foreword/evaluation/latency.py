@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
+from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.frozen import FrozenModel
-from foreword.backbone.learned import Learned
 from foreword.evaluation.evaluate import Reader
-from foreword.tasks.base import Example, Task, reading
+from foreword.tasks.base import Example, Task, budget_for
 from foreword.tasks.generate import Generate
 from foreword.tasks.seq2seq import Seq2Seq
 
@@ -31,7 +31,7 @@ def bare(model: FrozenModel, reader: Reader | None, written: Task | None, max_le
     if written is not None:
         return Reader.plain(model, first_token(written), max_length=max_length)
     assert reader is not None, "a task without a written prompt has a head, and so a reader"
-    return Reader(model, reader.task, Learned(None, reader.learned.head), reading(None, model, max_length))
+    return Reader(model, reader.task, AdapterState(None, reader.adapter_state.head), budget_for(None, model, max_length))
 
 
 def added(ours: Answer, theirs: Answer, examples: Sequence[Example], device: torch.device) -> dict[str, float | int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from foreword.server.refusals import LATER, Refusal
+from foreword.server.http_errors import LATER, Refusal
 
 
 @dataclass(frozen=True)

@@ -11,29 +11,29 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from foreword.errors import ForewordError
-from foreword.server import operations, routes, task_routes
-from foreword.server.edge import Edge
-from foreword.server.refusals import Refusal, refusal_of, shortened
-from foreword.server.sentences import refusal_of_body
-from foreword.server.service import Service
+from foreword.server import health, openai_routes, task_routes
+from foreword.server.http_errors import Refusal, refusal_of, shortened
+from foreword.server.middleware import Middleware
+from foreword.server.state import ServerState
+from foreword.server.validation_errors import refusal_of_body
 
 ABOUT = """Many tasks from one frozen language model, each by a few learned vectors. A request's `model` is a task's name, or the base model's.
 
 Greedy by default, so that an answer is the one `foreword predict` gives. Every refusal is one sentence."""
 
 
-def create_app(service: Service) -> FastAPI:
+def create_app(state: ServerState) -> FastAPI:
     """An ASGI application over a service; nothing is shared between two of them."""
     app = FastAPI(title="Foreword", version=version("foreword"), description=ABOUT, redoc_url=None)
-    app.state.service = service
+    app.state.state = state
     app.include_router(task_routes.router)
-    app.include_router(routes.router)
-    app.include_router(operations.router)
+    app.include_router(openai_routes.router)
+    app.include_router(health.router)
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(ForewordError, _mistaken)
     app.add_exception_handler(RequestValidationError, _unread)
     app.add_exception_handler(HTTPException, _unrouted)
-    app.add_middleware(Edge, service=service)
+    app.add_middleware(Middleware, state=state)
     return app
 
 

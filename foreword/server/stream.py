@@ -6,11 +6,11 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, final
 
-from foreword.server.asks import Ask
-from foreword.server.flow import Collected, Flow
-from foreword.server.refusals import refusal_for
-from foreword.server.service import Service, Visit
-from foreword.server.shapes import Json, Shape, usage
+from foreword.server.http_errors import refusal_for
+from foreword.server.inflight import Collected, Inflight
+from foreword.server.preprocessing import PreparedRequest
+from foreword.server.responses import Json, Shape, usage
+from foreword.server.state import RequestLog, ServerState
 from foreword.serving.request import Answer, Done, Event, Failed, Token
 
 DONE = b"data: [DONE]\n\n"
@@ -21,11 +21,20 @@ ALIVE = b": alive\n\n"  # a comment, which clients pass over
 class Stream:
     """The events of a Flow as bytes. `opened` waits for the first event, so that a request that fails at once fails with its status."""
 
-    def __init__(self, service: Service, visit: Visit, asks: Sequence[Ask], shape: Shape, head: Json, *, with_usage: bool) -> None:
-        self._service, self._visit, self._shape, self._head, self._with_usage = service, visit, shape, head, with_usage
-        self._found = [Collected(ask) for ask in asks]
-        self._flow = Flow(service, asks)
-        self._events = self._flow.events(service.keep_alive)
+    def __init__(
+        self,
+        state: ServerState,
+        request_log: RequestLog,
+        prepare_requests: Sequence[PreparedRequest],
+        shape: Shape,
+        head: Json,
+        *,
+        with_usage: bool,
+    ) -> None:
+        self._service, self._visit, self._shape, self._head, self._with_usage = state, request_log, shape, head, with_usage
+        self._found = [Collected(ask) for ask in prepare_requests]
+        self._flow = Inflight(state, prepare_requests)
+        self._events = self._flow.events(state.keep_alive)
         self._begun: set[int] = set()
         self._first: tuple[int, Event] | None = None
 
@@ -81,14 +90,14 @@ class Stream:
         return [_data({**self._head, "choices": [choice], **usage_field}) for choice in choices if choice is not None]
 
 
-def note(visit: Visit, found: Sequence[Collected]) -> None:
+def note(request_log: RequestLog, found: Sequence[Collected]) -> None:
     """What the log says of answers."""
     counted = usage(found)
-    visit.prompt_tokens, visit.completion_tokens = counted["prompt_tokens"], counted["completion_tokens"]
+    request_log.prompt_tokens, request_log.completion_tokens = counted["prompt_tokens"], counted["completion_tokens"]
     reasons = {each.done.reason if each.done else f"failed_{each.failed.kind}" if each.failed else "cancelled" for each in found}
-    visit.outcome = ",".join(sorted(reasons))
-    if visit.said is None and visit.texts is not None:
-        visit.said = [each.text for each in found]
+    request_log.outcome = ",".join(sorted(reasons))
+    if request_log.said is None and request_log.texts is not None:
+        request_log.said = [each.text for each in found]
 
 
 def _data(document: Any) -> bytes:

@@ -9,7 +9,7 @@ from typing import final
 
 from foreword.adapters.store import AdapterStore
 from foreword.errors import AdapterError
-from foreword.serving.prefixes import Key
+from foreword.serving.adapter_cache import Key
 from foreword.tasks.registry import task_from_dict
 
 

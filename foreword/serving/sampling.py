@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from foreword.errors import UsageError
-from foreword.serving.schema import Guide
+from foreword.serving.structured_output import Guide
 
 
 @dataclass(frozen=True)
@@ -65,42 +65,42 @@ class Sampler:
 
     def choose(self, logits: Float[Tensor, " V"]) -> tuple[int, float | None, dict[int, float]]:
         """The next token, its log-probability and those of the likeliest, where they are asked for."""
-        ask = self.sampling
+        eval_feature = self.sampling
         scores = self._shaped(logits.float().cpu())
-        token = int(scores.argmax()) if ask.temperature == 0 else self._drawn(scores / ask.temperature)
+        token = int(scores.argmax()) if eval_feature.temperature == 0 else self._drawn(scores / eval_feature.temperature)
         self.seen.add(token)
         if self.guide is not None:
             self.guide.take(token)
-        if ask.logprobs is None:
+        if eval_feature.logprobs is None:
             return token, None, {}
         logs = scores.log_softmax(0)
-        best = logs.topk(ask.logprobs) if ask.logprobs else None
+        best = logs.topk(eval_feature.logprobs) if eval_feature.logprobs else None
         top = dict(zip(best.indices.tolist(), best.values.tolist(), strict=True)) if best else {}
         return token, float(logs[token]), top
 
     def _shaped(self, scores: Float[Tensor, " V"]) -> Float[Tensor, " V"]:
         """Penalty for tokens of the text and of the answer so far, then biases, then what a schema allows."""
-        ask = self.sampling
-        if ask.repetition_penalty != 1 or ask.logit_bias:
+        eval_feature = self.sampling
+        if eval_feature.repetition_penalty != 1 or eval_feature.logit_bias:
             scores = scores.clone()
-        if ask.repetition_penalty != 1:
+        if eval_feature.repetition_penalty != 1:
             index = torch.tensor(sorted(self.seen))
             found = scores[index]
-            scores[index] = torch.where(found > 0, found / ask.repetition_penalty, found * ask.repetition_penalty)
-        for token, bias in ask.logit_bias.items():
+            scores[index] = torch.where(found > 0, found / eval_feature.repetition_penalty, found * eval_feature.repetition_penalty)
+        for token, bias in eval_feature.logit_bias.items():
             if not 0 <= token < len(scores):
                 raise UsageError(f"logit_bias names token {token}, but the vocabulary has {len(scores)} tokens; give ids below that.")
             scores[token] += bias
         return scores if self.guide is None else scores.masked_fill(~self.guide.allowed(), -torch.inf)
 
     def _drawn(self, scores: Float[Tensor, " V"]) -> int:
-        ask = self.sampling
+        eval_feature = self.sampling
         shares, order = scores.softmax(0).sort(descending=True)
         keep = torch.ones_like(shares, dtype=torch.bool)
-        if ask.top_k:
-            keep[ask.top_k :] = False
-        keep &= shares.cumsum(0) - shares < ask.top_p  # the token that passes the share is still in
-        keep &= shares >= ask.min_p * shares[0]
+        if eval_feature.top_k:
+            keep[eval_feature.top_k :] = False
+        keep &= shares.cumsum(0) - shares < eval_feature.top_p  # the token that passes the share is still in
+        keep &= shares >= eval_feature.min_p * shares[0]
         return int(order[torch.multinomial(shares * keep, 1, generator=self.random)])
 
 

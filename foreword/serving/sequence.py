@@ -11,12 +11,12 @@ from foreword.backbone.frozen import FrozenModel
 from foreword.errors import DataError
 from foreword.prompts.template import Row
 from foreword.prompts.tokens import EmbeddingPrefix
+from foreword.serving.loaded_task import LoadedTask
+from foreword.serving.model_runner import Stored
+from foreword.serving.prefix_cache import Block, Root
 from foreword.serving.request import Done, Event, Reason, Request, Token
-from foreword.serving.resident import Resident
-from foreword.serving.runner import Stored
 from foreword.serving.sampling import Sampler
-from foreword.serving.schema import Guide, Schemas
-from foreword.serving.texts import Block, Root
+from foreword.serving.structured_output import Guide, Schemas
 from foreword.tasks.generate import Generate
 
 DEFAULT_TOKENS = 64  # of an answer without a task, where the request names none
@@ -29,7 +29,7 @@ class Sequence:
     def __init__(
         self,
         request: Request,
-        task: Resident | None,
+        task: LoadedTask | None,
         model: FrozenModel,
         row: Row,
         prompt_tokens: int,
@@ -111,7 +111,9 @@ class Sequence:
         self._sent = max(self._sent, text, key=len)
 
 
-def open_sequence(request: Request, task: Resident | None, model: FrozenModel, schemas: Schemas, emit: Callable[[Event], None]) -> Sequence:
+def open_sequence(
+    request: Request, task: LoadedTask | None, model: FrozenModel, schemas: Schemas, emit: Callable[[Event], None]
+) -> Sequence:
     """A request as a sequence that may be read; raises DataError for a text that is too long or empty, UsageError for a schema that cannot be."""
     asked, schema = request.sampling.max_tokens, request.sampling.json_schema
     guide = None if schema is None else schemas.guide(schema)
@@ -130,6 +132,6 @@ def open_sequence(request: Request, task: Resident | None, model: FrozenModel, s
         return Sequence(request, None, model, Row(ids), len(ids), limit, emit, guide)
     assert isinstance(task.task, Generate), "other tasks are answered whole"
     limit = asked or task.task.max_new_tokens
-    question, _ = task.task.ask(request.example, task.model, task.how, truncate=request.truncate, room=limit)
-    row = question.rows[0]
+    eval_feature, _ = task.task.eval_feature(request.example, task.model, task.length_budget, truncate=request.truncate, room=limit)
+    row = eval_feature.rows[0]
     return Sequence(request, task, task.model, task.rest(row), len(row.ids), limit, emit, guide)

@@ -10,14 +10,14 @@ from typing import Any, ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.frozen import FrozenModel
-from foreword.backbone.learned import Learned
 from foreword.errors import UsageError
 from foreword.prompts.head import HeadSpec
 from foreword.prompts.init import Material
 from foreword.prompts.template import Row
 from foreword.specs import PromptSpec
-from foreword.tasks.metrics import Score
+from foreword.tasks.metrics.base import Score
 
 Example = Mapping[str, str]
 
@@ -36,7 +36,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainFeature:
     """Rows that are learned from together (one, or the choices of one example), what a head should say, and the weight of their loss."""
 
     rows: tuple[Row, ...]
@@ -49,7 +49,7 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class Question:
+class EvalFeature:
     """Rows that are answered together, and what the task noted to make an answer of the model's outputs."""
 
     rows: tuple[Row, ...]
@@ -61,7 +61,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Costs:
+class Losses:
     """Losses in nats of M labelled things with their weights; `sizes` says how many each lesson has, in order."""
 
     losses: Float[Tensor, " M"]
@@ -70,15 +70,15 @@ class Costs:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How a prompt reads rows: `soft` places per row (0 at the kv site) and `budget`, the most tokens a row may have."""
+class LengthBudget:
+    """How many tokens a row may have: `max_tokens` in all, `soft_tokens` of them virtual tokens at the input site (0 at the kv site)."""
 
-    soft: int
-    budget: int
+    soft_tokens: int
+    max_tokens: int
 
 
-def reading(spec: PromptSpec | None, model: FrozenModel, max_length: int | None = None) -> Reading:
-    """The reading of a spec on a model; on causal models a kv prefix takes its positions off the budget. Raises UsageError when nothing fits."""
+def budget_for(spec: PromptSpec | None, model: FrozenModel, max_length: int | None = None) -> LengthBudget:
+    """The length budget of a prompt on a model; on causal models a kv prefix takes its positions off the budget. Raises UsageError when nothing fits."""
     length = spec.length if spec else 0
     soft = length if spec and spec.site == "input" else 0
     budget = model.shape.positions - (length - soft if model.shape.kind == "causal" else 0)
@@ -88,7 +88,7 @@ def reading(spec: PromptSpec | None, model: FrozenModel, max_length: int | None 
         raise UsageError(
             f"{length} virtual tokens and a text of at least 8 tokens need more than the {model.shape.positions} positions of {model.name}; use fewer."
         )
-    return Reading(soft, budget)
+    return LengthBudget(soft, budget)
 
 
 class Task(ABC):
@@ -108,16 +108,20 @@ class Task(ABC):
         """The head that is trained with the prompt, if the task has one."""
         return None
 
-    def suited(self, model: FrozenModel, spec: PromptSpec | None) -> Task:
+    def for_model(self, model: FrozenModel, spec: PromptSpec | None) -> Task:
         """The task as this model and prompt read it; raises ModelError for a model that cannot do it."""
         return self
 
     @abstractmethod
-    def lessons(self, example: Example, model: FrozenModel, how: Reading, dampening: float = 0.0) -> tuple[list[Lesson], bool]:
+    def train_features(
+        self, example: Example, model: FrozenModel, length_budget: LengthBudget, dampening: float = 0.0
+    ) -> tuple[list[TrainFeature], bool]:
         """What is learned from an example, cut to the budget, and whether it had to be cut; raises DataError for a wrong answer."""
 
     @abstractmethod
-    def ask(self, example: Example, model: FrozenModel, how: Reading, *, truncate: bool, room: int | None = None) -> tuple[Question, bool]:
+    def eval_feature(
+        self, example: Example, model: FrozenModel, length_budget: LengthBudget, *, truncate: bool, room: int | None = None
+    ) -> tuple[EvalFeature, bool]:
         """What is asked for an example without its answer, leaving `room` tokens for one (by default the most the task may write).
 
         Raises DataError for a text that is too long unless `truncate`; says whether it was cut.
@@ -128,11 +132,13 @@ class Task(ABC):
         return 0
 
     @abstractmethod
-    def losses(self, model: FrozenModel, learned: Learned, lessons: Sequence[Lesson]) -> Costs:
+    def losses(self, model: FrozenModel, adapter_state: AdapterState, train_features: Sequence[TrainFeature]) -> Losses:
         """The loss of lessons in fp32."""
 
     @abstractmethod
-    def predict(self, model: FrozenModel, learned: Learned, questions: Sequence[Question], batch_size: int) -> Iterator[Prediction]:
+    def predict(
+        self, model: FrozenModel, adapter_state: AdapterState, eval_features: Sequence[EvalFeature], batch_size: int
+    ) -> Iterator[Prediction]:
         """Predictions in order."""
 
     @abstractmethod

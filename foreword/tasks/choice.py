@@ -16,12 +16,12 @@ from foreword.prompts.head import Head, HeadSpec
 from foreword.prompts.init import Material
 from foreword.prompts.template import Row
 from foreword.specs import PromptSpec
-from foreword.tasks import metrics
-from foreword.tasks.base import Costs, Example, Lesson, Prediction, Question, Reading, Task
-from foreword.tasks.headed import HeadTask, Seen, check_fits, check_pooling, pool, resolved, row_of
-from foreword.tasks.listed import cell, parsed, short
-from foreword.tasks.metrics import Score
-from foreword.tasks.texts import ENDLESS
+from foreword.tasks.base import EvalFeature, Example, LengthBudget, Losses, Prediction, Task, TrainFeature
+from foreword.tasks.data.list_cells import cell, parsed, short
+from foreword.tasks.head_task import HeadTask, Seen, check_fits, check_pooling, pool, resolved, row_of
+from foreword.tasks.metrics import base as metrics
+from foreword.tasks.metrics.base import Score
+from foreword.tasks.text_pairs import ENDLESS
 
 
 @final
@@ -46,48 +46,54 @@ class Choice(HeadTask):
     def head(self) -> HeadSpec:
         return HeadSpec(1)
 
-    def suited(self, model: FrozenModel, spec: PromptSpec | None) -> Task:
-        super().suited(model, spec)
+    def for_model(self, model: FrozenModel, spec: PromptSpec | None) -> Task:
+        super().for_model(model, spec)
         return replace(self, pooling=resolved(self.pooling, model))
 
-    def lessons(self, example: Example, model: FrozenModel, how: Reading, dampening: float = 0.0) -> tuple[list[Lesson], bool]:
+    def train_features(
+        self, example: Example, model: FrozenModel, length_budget: LengthBudget, dampening: float = 0.0
+    ) -> tuple[list[TrainFeature], bool]:
         choices = choices_of(example)
         right = index_of(cell(example, self.target), choices)
-        rows, cut = self._rows(example, choices, model, how, truncate=True)
-        return [Lesson(rows, (float(right),))], cut
+        rows, cut = self._rows(example, choices, model, length_budget, truncate=True)
+        return [TrainFeature(rows, (float(right),))], cut
 
-    def ask(self, example: Example, model: FrozenModel, how: Reading, *, truncate: bool, room: int | None = None) -> tuple[Question, bool]:
+    def eval_feature(
+        self, example: Example, model: FrozenModel, length_budget: LengthBudget, *, truncate: bool, room: int | None = None
+    ) -> tuple[EvalFeature, bool]:
         choices = choices_of(example)
-        rows, cut = self._rows(example, choices, model, how, truncate=truncate)
-        return Question(rows, choices), cut
+        rows, cut = self._rows(example, choices, model, length_budget, truncate=truncate)
+        return EvalFeature(rows, choices), cut
 
     @staticmethod
-    def _rows(example: Example, choices: list[str], model: FrozenModel, how: Reading, *, truncate: bool) -> tuple[tuple[Row, ...], bool]:
+    def _rows(
+        example: Example, choices: list[str], model: FrozenModel, length_budget: LengthBudget, *, truncate: bool
+    ) -> tuple[tuple[Row, ...], bool]:
         """The question with each choice; the longer of the two is cut where they do not fit."""
         rows, cut, question = [], False, cell(example, "question")
         for choice in choices:
-            encoded = model.tokenizer.pair(question, choice, how.budget - how.soft)
+            encoded = model.tokenizer.pair(question, choice, length_budget.max_tokens - length_budget.soft_tokens)
             if encoded.cut and not truncate:
-                check_fits(encoded, len(model.tokenizer.pair(question, choice, ENDLESS).ids), model, how, truncate=False)
-            rows.append(row_of(encoded, model, how))
+                check_fits(encoded, len(model.tokenizer.pair(question, choice, ENDLESS).ids), model, length_budget, truncate=False)
+            rows.append(row_of(encoded, model, length_budget))
             cut = cut or encoded.cut
         return tuple(rows), cut
 
-    def costs(self, head: Head, lessons: Sequence[Lesson], seen: Seen) -> Costs:
-        logits = self._logits(head, seen, [len(lesson.rows) for lesson in lessons])
-        targets = torch.tensor([int(lesson.target[0]) for lesson in lessons], device=logits.device)
+    def head_losses(self, head: Head, train_features: Sequence[TrainFeature], seen: Seen) -> Losses:
+        logits = self._logits(head, seen, [len(train_feature.rows) for train_feature in train_features])
+        targets = torch.tensor([int(train_feature.target[0]) for train_feature in train_features], device=logits.device)
         found = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
-        return Costs(found, torch.ones_like(found), [1] * len(lessons))
+        return Losses(found, torch.ones_like(found), [1] * len(train_features))
 
     def _logits(self, head: Head, seen: Seen, sizes: Sequence[int]) -> Float[Tensor, "B C"]:
         """The head's number for each choice, -∞ where an example has fewer than others."""
         parts = list(head(pool(seen, self.pooling))[:, 0].split(list(sizes)))
         return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=-float("inf"))
 
-    def read(self, head: Head, questions: Sequence[Question], seen: Seen) -> list[Prediction]:
-        shares = self._logits(head, seen, [len(question.rows) for question in questions]).softmax(1).tolist()
+    def read(self, head: Head, eval_features: Sequence[EvalFeature], seen: Seen) -> list[Prediction]:
+        shares = self._logits(head, seen, [len(question.rows) for question in eval_features]).softmax(1).tolist()
         predictions = []
-        for question, row in zip(questions, shares, strict=True):
+        for question, row in zip(eval_features, shares, strict=True):
             choices = question.notes
             best = max(range(len(choices)), key=row.__getitem__)
             found = {"label": choices[best], "index": best}

@@ -10,17 +10,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.frozen import FrozenModel
-from foreword.backbone.learned import Learned
 from foreword.errors import DataError, UsageError
 from foreword.prompts.init import Material
 from foreword.prompts.template import Row, Template
 from foreword.prompts.tokens import VirtualTokens
-from foreword.tasks import metrics
-from foreword.tasks.base import Example, Prediction, Question
-from foreword.tasks.candidates import candidate_scores
-from foreword.tasks.metrics import Score
-from foreword.tasks.templated import TemplateTask, parsed
+from foreword.tasks.base import EvalFeature, Example, Prediction
+from foreword.tasks.metrics import base as metrics
+from foreword.tasks.metrics.base import Score
+from foreword.tasks.template_task import TemplateTask, parsed
+from foreword.tasks.verbalizer import candidate_scores
 
 
 @final
@@ -71,10 +71,12 @@ class Classify(TemplateTask):
             raise DataError(f"label '{label}' is not one of {', '.join(self.labels)}; correct the data, or train with this label.")
         return self.pieces(model)[self.labels.index(label)]
 
-    def predict(self, model: FrozenModel, learned: Learned, questions: Sequence[Question], batch_size: int) -> Iterator[Prediction]:
-        rows = [question.rows[0] for question in questions]
+    def predict(
+        self, model: FrozenModel, adapter_state: AdapterState, eval_features: Sequence[EvalFeature], batch_size: int
+    ) -> Iterator[Prediction]:
+        rows = [eval_feature.rows[0] for eval_feature in eval_features]
         for begin in range(0, len(rows), batch_size):
-            logits = self.scores(model, learned.tokens, rows[begin : begin + batch_size])
+            logits = self.scores(model, adapter_state.tokens, rows[begin : begin + batch_size])
             losses = -logits - torch.tensor(self.prior or (0.0,) * len(self.labels))
             for scores, costs in zip(logits.softmax(1).tolist(), losses.tolist(), strict=True):
                 best = max(range(len(scores)), key=scores.__getitem__)

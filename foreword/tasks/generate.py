@@ -6,18 +6,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
-from foreword.backbone import generate
+from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.batch import collate
 from foreword.backbone.frozen import FrozenModel
-from foreword.backbone.learned import Learned
+from foreword.backbone.generation import greedy_search
 from foreword.errors import DataError, UsageError
 from foreword.prompts.init import Material
 from foreword.prompts.template import Row, Template
 from foreword.prompts.tokens import VirtualTokens
-from foreword.tasks import metrics
-from foreword.tasks.base import Example, Prediction, Question
-from foreword.tasks.metrics import Score
-from foreword.tasks.templated import TemplateTask, parsed
+from foreword.tasks.base import EvalFeature, Example, Prediction
+from foreword.tasks.metrics import base as metrics
+from foreword.tasks.metrics.base import Score
+from foreword.tasks.template_task import TemplateTask, parsed
 
 
 @final
@@ -48,18 +48,22 @@ class Generate(TemplateTask):
             raise DataError("an example has an empty 'output'; remove the row or fill it.")
         return model.tokenizer.answer(self.template.space + text) + ([model.tokenizer.eos] if model.tokenizer.eos is not None else [])
 
-    def predict(self, model: FrozenModel, learned: Learned, questions: Sequence[Question], batch_size: int) -> Iterator[Prediction]:
-        rows = [question.rows[0] for question in questions]
+    def predict(
+        self, model: FrozenModel, adapter_state: AdapterState, eval_features: Sequence[EvalFeature], batch_size: int
+    ) -> Iterator[Prediction]:
+        rows = [eval_feature.rows[0] for eval_feature in eval_features]
         for begin in range(0, len(rows), batch_size):
             batch = collate(rows[begin : begin + batch_size], pad=model.tokenizer.pad)
-            for ids in generate.generate(model, batch, learned.tokens, max_new_tokens=self.max_new_tokens, stop=self.stop(model)):
+            for ids in greedy_search.generate(
+                model, batch, adapter_state.tokens, max_new_tokens=self.max_new_tokens, stop=self.stop(model)
+            ):
                 yield Prediction(model.tokenizer.decode(ids).strip())
 
     def stream(self, model: FrozenModel, tokens: VirtualTokens | None, row: Row) -> Iterator[str]:
         """The growing answer to one row, in pieces that join to `predict`'s text (leading white space aside)."""
         ids: list[int] = []
         text = shown = ""
-        for step in generate.steps(
+        for step in greedy_search.steps(
             model, collate([row], pad=model.tokenizer.pad), tokens, max_new_tokens=self.max_new_tokens, stop=self.stop(model)
         ):
             ids.append(step[0] or 0)

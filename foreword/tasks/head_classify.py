@@ -13,11 +13,11 @@ from foreword.errors import DataError
 from foreword.prompts.head import Head, HeadSpec
 from foreword.prompts.init import Material
 from foreword.specs import PromptSpec
-from foreword.tasks import metrics
-from foreword.tasks.base import Costs, Example, Lesson, Prediction, Question, Reading, Task
-from foreword.tasks.headed import HeadTask, Seen, check_pooling, pool, resolved, row_of
-from foreword.tasks.metrics import Score
-from foreword.tasks.texts import ask, encode, text_columns
+from foreword.tasks.base import EvalFeature, Example, LengthBudget, Losses, Prediction, Task, TrainFeature
+from foreword.tasks.head_task import HeadTask, Seen, check_pooling, pool, resolved, row_of
+from foreword.tasks.metrics import base as metrics
+from foreword.tasks.metrics.base import Score
+from foreword.tasks.text_pairs import encode, eval_feature, text_columns
 
 
 @final
@@ -53,27 +53,31 @@ class HeadClassify(HeadTask):
     def head(self) -> HeadSpec:
         return HeadSpec(len(self.labels), self.bias)
 
-    def suited(self, model: FrozenModel, spec: PromptSpec | None) -> Task:
-        super().suited(model, spec)
+    def for_model(self, model: FrozenModel, spec: PromptSpec | None) -> Task:
+        super().for_model(model, spec)
         return replace(self, pooling=resolved(self.pooling, model), bias=model.shape.kind != "causal")
 
-    def lessons(self, example: Example, model: FrozenModel, how: Reading, dampening: float = 0.0) -> tuple[list[Lesson], bool]:
+    def train_features(
+        self, example: Example, model: FrozenModel, length_budget: LengthBudget, dampening: float = 0.0
+    ) -> tuple[list[TrainFeature], bool]:
         label = example.get(self.target)
         if label not in self.labels:
             raise DataError(f"label '{label}' is not one of {', '.join(self.labels)}; correct the data, or train with this label.")
-        encoded = encode(example, self.columns, model, how)
-        return [Lesson((row_of(encoded, model, how),), (float(self.labels.index(label)),))], encoded.cut
+        encoded = encode(example, self.columns, model, length_budget)
+        return [TrainFeature((row_of(encoded, model, length_budget),), (float(self.labels.index(label)),))], encoded.cut
 
-    def ask(self, example: Example, model: FrozenModel, how: Reading, *, truncate: bool, room: int | None = None) -> tuple[Question, bool]:
-        return ask(example, self.columns, model, how, truncate=truncate)
+    def eval_feature(
+        self, example: Example, model: FrozenModel, length_budget: LengthBudget, *, truncate: bool, room: int | None = None
+    ) -> tuple[EvalFeature, bool]:
+        return eval_feature(example, self.columns, model, length_budget, truncate=truncate)
 
-    def costs(self, head: Head, lessons: Sequence[Lesson], seen: Seen) -> Costs:
+    def head_losses(self, head: Head, train_features: Sequence[TrainFeature], seen: Seen) -> Losses:
         logits = head(pool(seen, self.pooling))
-        targets = torch.tensor([int(lesson.target[0]) for lesson in lessons], device=logits.device)
+        targets = torch.tensor([int(train_feature.target[0]) for train_feature in train_features], device=logits.device)
         found = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
-        return Costs(found, torch.ones_like(found), [1] * len(lessons))
+        return Losses(found, torch.ones_like(found), [1] * len(train_features))
 
-    def read(self, head: Head, questions: Sequence[Question], seen: Seen) -> list[Prediction]:
+    def read(self, head: Head, eval_features: Sequence[EvalFeature], seen: Seen) -> list[Prediction]:
         logs = head(pool(seen, self.pooling)).log_softmax(1).cpu()
         found = []
         for best, costs, shares in zip(logs.argmax(1).tolist(), (-logs).tolist(), logs.exp().tolist(), strict=True):

@@ -13,13 +13,13 @@ from foreword.errors import DataError, UsageError
 from foreword.prompts.head import Head, HeadSpec
 from foreword.prompts.init import Material
 from foreword.specs import PromptSpec
-from foreword.tasks.base import Costs, Example, Lesson, Prediction, Question, Reading, Task
-from foreword.tasks.headed import HeadTask, Seen, check_pooling, pool, resolved, row_of
-from foreword.tasks.listed import several
-from foreword.tasks.metrics import Score
-from foreword.tasks.placed import of_each
-from foreword.tasks.set_metrics import set_scores
-from foreword.tasks.texts import ask, encode, text_columns
+from foreword.tasks.base import EvalFeature, Example, LengthBudget, Losses, Prediction, Task, TrainFeature
+from foreword.tasks.data.list_cells import several
+from foreword.tasks.data.row_origin import map_rows
+from foreword.tasks.head_task import HeadTask, Seen, check_pooling, pool, resolved, row_of
+from foreword.tasks.metrics.base import Score
+from foreword.tasks.metrics.multilabel_metrics import set_scores
+from foreword.tasks.text_pairs import encode, eval_feature, text_columns
 
 
 @final
@@ -53,7 +53,7 @@ class MultiLabel(HeadTask):
     @classmethod
     def of(cls, examples: Sequence[Example], **settings: Any) -> MultiLabel:
         """The task with every label that occurs in the examples, sorted."""
-        found = of_each(examples, lambda example: several(example, cls.target))
+        found = map_rows(examples, lambda example: several(example, cls.target))
         return cls(tuple(sorted({label for labels in found for label in labels})), **settings)
 
     @property
@@ -64,28 +64,32 @@ class MultiLabel(HeadTask):
     def head(self) -> HeadSpec:
         return HeadSpec(len(self.labels), self.bias)
 
-    def suited(self, model: FrozenModel, spec: PromptSpec | None) -> Task:
-        super().suited(model, spec)
+    def for_model(self, model: FrozenModel, spec: PromptSpec | None) -> Task:
+        super().for_model(model, spec)
         return replace(self, pooling=resolved(self.pooling, model), bias=model.shape.kind != "causal")
 
-    def lessons(self, example: Example, model: FrozenModel, how: Reading, dampening: float = 0.0) -> tuple[list[Lesson], bool]:
+    def train_features(
+        self, example: Example, model: FrozenModel, length_budget: LengthBudget, dampening: float = 0.0
+    ) -> tuple[list[TrainFeature], bool]:
         meant = several(example, self.target)
         for label in meant:
             if label not in self.labels:
                 raise DataError(f"label '{label}' is not one of {', '.join(self.labels)}; correct the data, or train with this label.")
-        encoded = encode(example, self.columns, model, how)
-        return [Lesson((row_of(encoded, model, how),), tuple(float(label in meant) for label in self.labels))], encoded.cut
+        encoded = encode(example, self.columns, model, length_budget)
+        return [TrainFeature((row_of(encoded, model, length_budget),), tuple(float(label in meant) for label in self.labels))], encoded.cut
 
-    def ask(self, example: Example, model: FrozenModel, how: Reading, *, truncate: bool, room: int | None = None) -> tuple[Question, bool]:
-        return ask(example, self.columns, model, how, truncate=truncate)
+    def eval_feature(
+        self, example: Example, model: FrozenModel, length_budget: LengthBudget, *, truncate: bool, room: int | None = None
+    ) -> tuple[EvalFeature, bool]:
+        return eval_feature(example, self.columns, model, length_budget, truncate=truncate)
 
-    def costs(self, head: Head, lessons: Sequence[Lesson], seen: Seen) -> Costs:
+    def head_losses(self, head: Head, train_features: Sequence[TrainFeature], seen: Seen) -> Losses:
         logits = head(pool(seen, self.pooling))
-        targets = torch.tensor([lesson.target for lesson in lessons], device=logits.device)
+        targets = torch.tensor([train_feature.target for train_feature in train_features], device=logits.device)
         found = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
-        return Costs(found, torch.ones_like(found), [1] * len(lessons))
+        return Losses(found, torch.ones_like(found), [1] * len(train_features))
 
-    def read(self, head: Head, questions: Sequence[Question], seen: Seen) -> list[Prediction]:
+    def read(self, head: Head, eval_features: Sequence[EvalFeature], seen: Seen) -> list[Prediction]:
         predictions = []
         for row in head(pool(seen, self.pooling)).sigmoid().tolist():
             found = [label for label, share in zip(self.labels, row, strict=True) if share >= self.threshold]

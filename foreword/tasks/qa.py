@@ -14,14 +14,14 @@ from foreword.backbone.frozen import FrozenModel
 from foreword.errors import DataError, UsageError
 from foreword.prompts.head import Head, HeadSpec
 from foreword.prompts.init import Material
-from foreword.tasks.answers import checked_answers, parse_answers
-from foreword.tasks.base import Costs, Example, Lesson, Prediction, Question, Reading
-from foreword.tasks.headed import HeadTask, Seen
-from foreword.tasks.listed import cell, short
-from foreword.tasks.metrics import Score
-from foreword.tasks.placed import of_each
-from foreword.tasks.qa_metrics import answer_scores
-from foreword.tasks.windows import Window, windows
+from foreword.tasks.base import EvalFeature, Example, LengthBudget, Losses, Prediction, TrainFeature
+from foreword.tasks.data.list_cells import cell, short
+from foreword.tasks.data.row_origin import map_rows
+from foreword.tasks.data.squad_answers import checked_answers, parse_answers
+from foreword.tasks.doc_stride import Window, windows
+from foreword.tasks.head_task import HeadTask, Seen
+from foreword.tasks.metrics.base import Score
+from foreword.tasks.metrics.squad_metrics import answer_scores
 
 _Span = tuple[float, int, int]  # log-odds, first and last character
 
@@ -52,7 +52,7 @@ class QA(HeadTask):
     @classmethod
     def of(cls, examples: Sequence[Example], **settings: Any) -> QA:
         """The task, with unanswerable questions if there are any among the examples."""
-        return cls(not all(of_each(examples, lambda example: parse_answers(cell(example, cls.target)))), **settings)
+        return cls(not all(map_rows(examples, lambda example: parse_answers(cell(example, cls.target)))), **settings)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -62,7 +62,9 @@ class QA(HeadTask):
     def head(self) -> HeadSpec:
         return HeadSpec(2)
 
-    def lessons(self, example: Example, model: FrozenModel, how: Reading, dampening: float = 0.0) -> tuple[list[Lesson], bool]:
+    def train_features(
+        self, example: Example, model: FrozenModel, length_budget: LengthBudget, dampening: float = 0.0
+    ) -> tuple[list[TrainFeature], bool]:
         """One lesson a window; a window that does not hold the first answer whole teaches "not here"."""
         spans = checked_answers(example)
         if not spans and not self.unanswerable:
@@ -70,31 +72,33 @@ class QA(HeadTask):
                 f"the question '{short(example['question'])}' has no answer, but this task is for questions that have one; remove it, or set unanswerable."
             )
         found = []
-        for window in self._windows(example, model, how):
+        for window in self._windows(example, model, length_budget):
             places = window.places(*spans[0]) if spans else None
             begin, end = places or (window.null, window.null)
-            found.append(Lesson((window.row,), (float(begin), float(end))))
+            found.append(TrainFeature((window.row,), (float(begin), float(end))))
         return found, False
 
-    def ask(self, example: Example, model: FrozenModel, how: Reading, *, truncate: bool, room: int | None = None) -> tuple[Question, bool]:
-        parts = self._windows(example, model, how)
-        return Question(tuple(window.row for window in parts), (cell(example, "context"), parts)), False
+    def eval_feature(
+        self, example: Example, model: FrozenModel, length_budget: LengthBudget, *, truncate: bool, room: int | None = None
+    ) -> tuple[EvalFeature, bool]:
+        parts = self._windows(example, model, length_budget)
+        return EvalFeature(tuple(window.row for window in parts), (cell(example, "context"), parts)), False
 
-    def _windows(self, example: Example, model: FrozenModel, how: Reading) -> list[Window]:
-        return windows(cell(example, "question"), cell(example, "context"), model, how, self.overlap)
+    def _windows(self, example: Example, model: FrozenModel, length_budget: LengthBudget) -> list[Window]:
+        return windows(cell(example, "question"), cell(example, "context"), model, length_budget, self.overlap)
 
-    def costs(self, head: Head, lessons: Sequence[Lesson], seen: Seen) -> Costs:
+    def head_losses(self, head: Head, train_features: Sequence[TrainFeature], seen: Seen) -> Losses:
         logs = _logits(head, seen).log_softmax(1)
-        pads = torch.tensor([logs.shape[1] - len(lesson.rows[0].ids) for lesson in lessons])
-        places = (torch.tensor([lesson.target for lesson in lessons]).long() + pads[:, None]).to(logs.device)
+        pads = torch.tensor([logs.shape[1] - len(train_feature.rows[0].ids) for train_feature in train_features])
+        places = (torch.tensor([train_feature.target for train_feature in train_features]).long() + pads[:, None]).to(logs.device)
         found = -logs.gather(1, places[:, None]).mean((1, 2))
-        return Costs(found, torch.ones_like(found), [1] * len(lessons))
+        return Losses(found, torch.ones_like(found), [1] * len(train_features))
 
-    def read(self, head: Head, questions: Sequence[Question], seen: Seen) -> list[Prediction]:
+    def read(self, head: Head, eval_features: Sequence[EvalFeature], seen: Seen) -> list[Prediction]:
         logits = _logits(head, seen).cpu()
         predictions, row = [], 0
-        for question in questions:
-            context, parts = question.notes
+        for eval_feature in eval_features:
+            context, parts = eval_feature.notes
             found = logits[row : row + len(parts)]
             row += len(parts)
             best = max(self._best(window, each[len(each) - len(window.row.ids) :]) for window, each in zip(parts, found, strict=True))

@@ -14,8 +14,8 @@ from foreword.tasks.choice import Choice
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.head_classify import HeadClassify
+from foreword.tasks.knowledge_probe import Probe
 from foreword.tasks.multilabel import MultiLabel
-from foreword.tasks.probe import Probe
 from foreword.tasks.qa import QA
 from foreword.tasks.regress import Regress
 from foreword.tasks.seq2seq import Seq2Seq

@@ -14,13 +14,13 @@ from foreword.errors import DataError, UsageError
 from foreword.prompts.head import Head, HeadSpec
 from foreword.prompts.init import Material
 from foreword.specs import PromptSpec
-from foreword.tasks.base import Costs, Example, Lesson, Prediction, Question, Reading, Task
-from foreword.tasks.headed import HeadTask, Seen, check_pooling, pool, resolved, row_of
-from foreword.tasks.listed import cell
-from foreword.tasks.metrics import Score
-from foreword.tasks.number_metrics import number_scores
-from foreword.tasks.placed import of_each
-from foreword.tasks.texts import ask, encode, text_columns
+from foreword.tasks.base import EvalFeature, Example, LengthBudget, Losses, Prediction, Task, TrainFeature
+from foreword.tasks.data.list_cells import cell
+from foreword.tasks.data.row_origin import map_rows
+from foreword.tasks.head_task import HeadTask, Seen, check_pooling, pool, resolved, row_of
+from foreword.tasks.metrics.base import Score
+from foreword.tasks.metrics.regression_metrics import number_scores
+from foreword.tasks.text_pairs import encode, eval_feature, text_columns
 
 
 @final
@@ -49,7 +49,7 @@ class Regress(HeadTask):
     @classmethod
     def of(cls, examples: Sequence[Example], **settings: Any) -> Regress:
         """The task with the mean and the standard deviation of these labels; raises DataError where they are all the same."""
-        numbers = of_each(examples, lambda example: number(example, cls.target))
+        numbers = map_rows(examples, lambda example: number(example, cls.target))
         center = sum(numbers) / max(len(numbers), 1)
         spread = math.sqrt(sum((n - center) ** 2 for n in numbers) / max(len(numbers), 1))
         if spread == 0:
@@ -64,25 +64,29 @@ class Regress(HeadTask):
     def head(self) -> HeadSpec:
         return HeadSpec(1, self.bias)
 
-    def suited(self, model: FrozenModel, spec: PromptSpec | None) -> Task:
-        super().suited(model, spec)
+    def for_model(self, model: FrozenModel, spec: PromptSpec | None) -> Task:
+        super().for_model(model, spec)
         return replace(self, pooling=resolved(self.pooling, model), bias=model.shape.kind != "causal")
 
-    def lessons(self, example: Example, model: FrozenModel, how: Reading, dampening: float = 0.0) -> tuple[list[Lesson], bool]:
+    def train_features(
+        self, example: Example, model: FrozenModel, length_budget: LengthBudget, dampening: float = 0.0
+    ) -> tuple[list[TrainFeature], bool]:
         target = (number(example, self.target) - self.center) / self.spread
-        encoded = encode(example, self.columns, model, how)
-        return [Lesson((row_of(encoded, model, how),), (target,))], encoded.cut
+        encoded = encode(example, self.columns, model, length_budget)
+        return [TrainFeature((row_of(encoded, model, length_budget),), (target,))], encoded.cut
 
-    def ask(self, example: Example, model: FrozenModel, how: Reading, *, truncate: bool, room: int | None = None) -> tuple[Question, bool]:
-        return ask(example, self.columns, model, how, truncate=truncate)
+    def eval_feature(
+        self, example: Example, model: FrozenModel, length_budget: LengthBudget, *, truncate: bool, room: int | None = None
+    ) -> tuple[EvalFeature, bool]:
+        return eval_feature(example, self.columns, model, length_budget, truncate=truncate)
 
-    def costs(self, head: Head, lessons: Sequence[Lesson], seen: Seen) -> Costs:
+    def head_losses(self, head: Head, train_features: Sequence[TrainFeature], seen: Seen) -> Losses:
         found = head(pool(seen, self.pooling))[:, 0]
-        targets = torch.tensor([lesson.target[0] for lesson in lessons], device=found.device)
+        targets = torch.tensor([train_feature.target[0] for train_feature in train_features], device=found.device)
         errors = (found - targets).square() / 2
-        return Costs(errors, torch.ones_like(errors), [1] * len(lessons))
+        return Losses(errors, torch.ones_like(errors), [1] * len(train_features))
 
-    def read(self, head: Head, questions: Sequence[Question], seen: Seen) -> list[Prediction]:
+    def read(self, head: Head, eval_features: Sequence[EvalFeature], seen: Seen) -> list[Prediction]:
         values = [self.center + self.spread * unit for unit in head(pool(seen, self.pooling))[:, 0].tolist()]
         return [Prediction(f"{value:.4g}", value=value) for value in values]
 

@@ -6,18 +6,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
-from foreword.backbone import beams, generate
+from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.batch import collate
 from foreword.backbone.frozen import FrozenModel
-from foreword.backbone.learned import Learned
+from foreword.backbone.generation import beam_search, greedy_search
 from foreword.errors import DataError, ModelError, UsageError
 from foreword.prompts.init import Material
 from foreword.prompts.template import Template
 from foreword.specs import PromptSpec
-from foreword.tasks import text_metrics
-from foreword.tasks.base import Example, Prediction, Question, Task
-from foreword.tasks.metrics import Score
-from foreword.tasks.templated import TemplateTask, parsed
+from foreword.tasks.base import EvalFeature, Example, Prediction, Task
+from foreword.tasks.metrics import text_metrics
+from foreword.tasks.metrics.base import Score
+from foreword.tasks.template_task import TemplateTask, parsed
 
 
 @final
@@ -52,12 +52,12 @@ class Seq2Seq(TemplateTask):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}, but it must be at least 1.")
 
-    def suited(self, model: FrozenModel, spec: PromptSpec | None) -> Task:
+    def for_model(self, model: FrozenModel, spec: PromptSpec | None) -> Task:
         if model.shape.kind != "encoder-decoder":
             raise ModelError(
                 f"task '{self.kind}' needs an encoder–decoder, but {model.name} has one stack; use task 'generate', or a model such as T5 or BART."
             )
-        return super().suited(model, spec)
+        return super().for_model(model, spec)
 
     @property
     def room(self) -> int:
@@ -69,16 +69,18 @@ class Seq2Seq(TemplateTask):
             raise DataError("an example has an empty 'output'; remove the row or fill it.")
         return model.tokenizer.answer(self.template.space + text) + sorted(_stop(model))
 
-    def predict(self, model: FrozenModel, learned: Learned, questions: Sequence[Question], batch_size: int) -> Iterator[Prediction]:
-        rows = [question.rows[0] for question in questions]
+    def predict(
+        self, model: FrozenModel, adapter_state: AdapterState, eval_features: Sequence[EvalFeature], batch_size: int
+    ) -> Iterator[Prediction]:
+        rows = [eval_feature.rows[0] for eval_feature in eval_features]
         for begin in range(0, len(rows), batch_size):
             batch = collate(rows[begin : begin + batch_size], pad=model.tokenizer.pad)
             limits: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "stop": _stop(model)}
             if self.num_beams == 1:
-                found = generate.generate(model, batch, learned.tokens, **limits)
+                found = greedy_search.generate(model, batch, adapter_state.tokens, **limits)
             else:
                 weight = {"num_beams": self.num_beams, "length_penalty": self.length_penalty}
-                found = beams.search(model, batch, learned.tokens, **limits, **weight)
+                found = beam_search.search(model, batch, adapter_state.tokens, **limits, **weight)
             yield from (Prediction(model.tokenizer.decode(ids).strip()) for ids in found)
 
     def score(self, predictions: Sequence[Prediction], targets: Sequence[str]) -> dict[str, Score]:

@@ -10,21 +10,21 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from foreword.backbone.encoded import Encoded
 from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.token_alignment import Encoded
 from foreword.errors import DataError, UsageError
 from foreword.prompts.head import Head, HeadSpec
 from foreword.prompts.init import Material
 from foreword.prompts.template import Row
 from foreword.specs import PromptSpec
-from foreword.tasks.base import Costs, Example, Lesson, Prediction, Question, Reading, Task
-from foreword.tasks.entities import Scheme, repaired, scheme_of
-from foreword.tasks.headed import HeadTask, Seen, check_fits, row_of
-from foreword.tasks.listed import short, words
-from foreword.tasks.metrics import Score
-from foreword.tasks.placed import of_each
-from foreword.tasks.tag_metrics import entity_scores, token_accuracy
-from foreword.tasks.texts import ENDLESS
+from foreword.tasks.base import EvalFeature, Example, LengthBudget, Losses, Prediction, Task, TrainFeature
+from foreword.tasks.data.bio_tags import Scheme, repaired, scheme_of
+from foreword.tasks.data.list_cells import short, words
+from foreword.tasks.data.row_origin import map_rows
+from foreword.tasks.head_task import HeadTask, Seen, check_fits, row_of
+from foreword.tasks.metrics.base import Score
+from foreword.tasks.metrics.tag_metrics import entity_scores, token_accuracy
+from foreword.tasks.text_pairs import ENDLESS
 
 _PIECES = ("auto", "first", "last")
 NOT_READ = "?"  # stands for the tag of a word that did not fit
@@ -57,7 +57,7 @@ class Tag(HeadTask):
     @classmethod
     def of(cls, examples: Sequence[Example], **settings: Any) -> Tag:
         """The task with every tag of the examples, sorted, "O" first; entities as `repaired` writes them."""
-        sentences = of_each(examples, tags_of)
+        sentences = map_rows(examples, tags_of)
         found = {tag for tags in sentences for tag in tags}
         scheme = scheme_of(sorted(found))
         if scheme:
@@ -80,30 +80,34 @@ class Tag(HeadTask):
     def head(self) -> HeadSpec:
         return HeadSpec(len(self.labels))
 
-    def suited(self, model: FrozenModel, spec: PromptSpec | None) -> Task:
-        super().suited(model, spec)
+    def for_model(self, model: FrozenModel, spec: PromptSpec | None) -> Task:
+        super().for_model(model, spec)
         return replace(self, piece="last" if model.shape.kind == "causal" else "first") if self.piece == "auto" else self
 
-    def lessons(self, example: Example, model: FrozenModel, how: Reading, dampening: float = 0.0) -> tuple[list[Lesson], bool]:
+    def train_features(
+        self, example: Example, model: FrozenModel, length_budget: LengthBudget, dampening: float = 0.0
+    ) -> tuple[list[TrainFeature], bool]:
         tags = self._mended(tags_of(example))
         for tag in tags:
             if tag not in self.labels:
                 raise DataError(f"tag '{tag}' is not one of {', '.join(self.labels)}; correct the data, or train with this tag.")
-        row, read, cut = self._row(example, model, how, [self.labels.index(tag) for tag in tags])
-        return [Lesson((row,), weight=float(read))], cut
+        row, read, cut = self._row(example, model, length_budget, [self.labels.index(tag) for tag in tags])
+        return [TrainFeature((row,), weight=float(read))], cut
 
-    def ask(self, example: Example, model: FrozenModel, how: Reading, *, truncate: bool, room: int | None = None) -> tuple[Question, bool]:
+    def eval_feature(
+        self, example: Example, model: FrozenModel, length_budget: LengthBudget, *, truncate: bool, room: int | None = None
+    ) -> tuple[EvalFeature, bool]:
         count = len(words(example, "tokens"))
-        row, read, cut = self._row(example, model, how, [0] * count)
+        row, read, cut = self._row(example, model, length_budget, [0] * count)
         if cut and not truncate:
             full = model.tokenizer.words(words(example, "tokens"), ENDLESS)
-            check_fits(replace(full, cut=True), len(full.ids), model, how, truncate=False)
-        return Question((row,), (read, count)), cut
+            check_fits(replace(full, cut=True), len(full.ids), model, length_budget, truncate=False)
+        return EvalFeature((row,), (read, count)), cut
 
-    def _row(self, example: Example, model: FrozenModel, how: Reading, classes: Sequence[int]) -> tuple[Row, int, bool]:
+    def _row(self, example: Example, model: FrozenModel, length_budget: LengthBudget, classes: Sequence[int]) -> tuple[Row, int, bool]:
         """The sentence with the class of each word at its piece, how many words it has of them all, and whether it was cut."""
         tokens = words(example, "tokens")
-        encoded = model.tokenizer.words(tokens, how.budget - how.soft)
+        encoded = model.tokenizer.words(tokens, length_budget.max_tokens - length_budget.soft_tokens)
         places = self._places(encoded)
         read = max(places, default=-1) + 1
         for index in range(read if encoded.cut else len(tokens)):
@@ -114,7 +118,7 @@ class Tag(HeadTask):
         labels = [-100] * len(encoded.ids)
         for index, place in places.items():
             labels[place] = classes[index]
-        return row_of(encoded, model, how, labels), read, encoded.cut
+        return row_of(encoded, model, length_budget, labels), read, encoded.cut
 
     def _places(self, encoded: Encoded) -> dict[int, int]:
         """Where each word's piece stands."""
@@ -130,16 +134,16 @@ class Tag(HeadTask):
             return list(tags)
         return repaired(tags, self.scheme)
 
-    def costs(self, head: Head, lessons: Sequence[Lesson], seen: Seen) -> Costs:
+    def head_losses(self, head: Head, train_features: Sequence[TrainFeature], seen: Seen) -> Losses:
         logits, classes, sizes = _at_words(head, seen)
         found = torch.nn.functional.cross_entropy(logits, classes, reduction="none")
-        return Costs(found, torch.ones_like(found), sizes)
+        return Losses(found, torch.ones_like(found), sizes)
 
-    def read(self, head: Head, questions: Sequence[Question], seen: Seen) -> list[Prediction]:
+    def read(self, head: Head, eval_features: Sequence[EvalFeature], seen: Seen) -> list[Prediction]:
         logits, _, sizes = _at_words(head, seen)
         predictions = []
-        for question, best in zip(questions, logits.argmax(1).cpu().split(sizes), strict=True):
-            read, count = question.notes
+        for eval_feature, best in zip(eval_features, logits.argmax(1).cpu().split(sizes), strict=True):
+            read, count = eval_feature.notes
             tags = self._mended([self.labels[int(index)] for index in best.tolist()]) + [NOT_READ] * (count - read)
             predictions.append(Prediction(" ".join(tags), value=tags))
         return predictions

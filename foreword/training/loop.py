@@ -15,24 +15,24 @@ from torch import Tensor
 from foreword.adapters.adapter import Adapter
 from foreword.backbone.frozen import FrozenModel
 from foreword.errors import DivergedError, TrainingError
-from foreword.rates import main_part, rate_of
+from foreword.learning_rates import main_part, rate_of
 from foreword.recipe import LoraSpec, Recipe
 from foreword.specs import PromptSpec
-from foreword.tasks import data
-from foreword.tasks.base import Example, Reading, Task, reading
+from foreword.tasks.base import Example, LengthBudget, Task, budget_for
 from foreword.tasks.classify import Classify
-from foreword.tasks.judge import Exam, judge
-from foreword.tasks.metrics import Score
-from foreword.tasks.placed import of_each
+from foreword.tasks.data import reader
+from foreword.tasks.data.row_origin import map_rows
+from foreword.tasks.evaluation_loop import EvalSet, evaluate
+from foreword.tasks.metrics.base import Score
 from foreword.training import checkpoint
 from foreword.training.checkpoint import Checkpoint
+from foreword.training.distributed import Processes
 from foreword.training.interrupt import Interrupt
+from foreword.training.loss_monitor import LossMonitor
 from foreword.training.plan import TrainPlan
-from foreword.training.processes import Processes
-from foreword.training.record import Listener, peak_memory, versions
+from foreword.training.run_log import Listener, peak_memory, versions
 from foreword.training.sampler import BucketSampler
-from foreword.training.start import settled, start, suited
-from foreword.training.watch import LossWatch
+from foreword.training.setup import resolve_lora, start, task_for_model
 
 
 class TrainingInterrupted(TrainingError):
@@ -98,19 +98,19 @@ class Run:
         out: Path | None,
         listener: Listener | None,
     ) -> None:
-        self.recipe, self.lora = settled(recipe, model)
+        self.recipe, self.lora = resolve_lora(recipe, model)
         self.base, self.plan, self.out = model, plan, out
-        self.task = suited(task, self.recipe, model)
-        self.how: Reading = reading(recipe.prompt, model, plan.max_length)
+        self.task = task_for_model(task, self.recipe, model)
+        self.length_budget: LengthBudget = budget_for(recipe.prompt, model, plan.max_length)
         self.begun, self.before = time.monotonic(), 0.0
         self.folder = None if out is None else checkpoint.folder(out)
         self.processes = Processes(plan.tracker, self.folder)
         self.processes.spread(model, self.recipe)
         self.record = self.processes.record(listener)
-        taught = of_each(train, lambda example: self.task.lessons(example, model, self.how, plan.dampening))
-        self.lessons = [lesson for lessons, _ in taught for lesson in lessons]
-        self.exam = Exam.prepare(self.task, model, self.how, valid[: plan.eval_examples], truncate=True)
-        self.cut = sum(cut for _, cut in taught) + self.exam.cut
+        taught = map_rows(train, lambda example: self.task.train_features(example, model, self.length_budget, plan.dampening))
+        self.train_features = [train_feature for train_features, _ in taught for train_feature in train_features]
+        self.eval_set = EvalSet.prepare(self.task, model, self.length_budget, valid[: plan.eval_examples], truncate=True)
+        self.cut = sum(cut for _, cut in taught) + self.eval_set.cut
         self.binding = self._binding(train, valid)
         self.processes.agree({**self.binding, "tokenizer": model.tokenizer_fingerprint})
         self._build(train)
@@ -125,27 +125,29 @@ class Run:
             "plan": self.plan.to_dict(),
             "method": self.recipe.to_dict(),
             "task": self.task.to_dict(),
-            "data": f"{data.digest(train)} {data.digest(valid)}",
+            "data": f"{reader.digest(train)} {reader.digest(valid)}",
             "base model": self.base.fingerprint,
         }
 
     def _build(self, train: Sequence[Example]) -> None:
         plan = self.plan
-        self.model, self.tuning = start(self.base, self.recipe, self.task, self.task.material(train), self.lessons, plan.seed, self.lora)
+        self.model, self.tuning = start(
+            self.base, self.recipe, self.task, self.task.material(train), self.train_features, plan.seed, self.lora
+        )
         suits = (self.task.kind, self.base.shape.kind)
         groups = self.tuning.groups(plan.learning_rate, *suits)
         self.rates = [float(group["lr"]) for group in groups]
         rate = plan.learning_rate or rate_of(main_part(self.recipe), *suits)
-        self.watch = LossWatch(plan.steps, rate)
+        self.watch = LossMonitor(plan.steps, rate)
         self.accelerator = self.processes.accelerator
         self.optimizer = self.accelerator.prepare_optimizer(adamw(groups, plan.weight_decay))
-        self.sampler = BucketSampler([lesson.num_tokens for lesson in self.lessons], plan.batch_size, plan.seed)
+        self.sampler = BucketSampler([train_feature.num_tokens for train_feature in self.train_features], plan.batch_size, plan.seed)
         torch.manual_seed(plan.seed)
         self.processes.track({"learning_rate": rate, "steps": plan.steps})
 
     def train(self, interrupt: Interrupt) -> None:
         """Step until the plan ends, the score stops improving or the user asks to stop."""
-        self.record.add("start", step=self.step, steps=self.plan.steps, rows=len(self.lessons), cut=self.cut, rate=self.rates[0])
+        self.record.add("start", step=self.step, steps=self.plan.steps, rows=len(self.train_features), cut=self.cut, rate=self.rates[0])
         try:
             while self.step < self.plan.steps and self.stale < self.plan.patience:
                 self._one_step()
@@ -181,17 +183,17 @@ class Run:
 
     def _loss(self, indices: list[int]) -> Tensor:
         """Mean loss over what the batch labels, weighted: this process's share of it."""
-        lessons = [self.lessons[i] for i in indices]
-        total = sum(lesson.weight for lesson in lessons)
-        mine = self.processes.share(lessons)
+        train_features = [self.train_features[i] for i in indices]
+        total = sum(train_feature.weight for train_feature in train_features)
+        mine = self.processes.share(train_features)
         with self.model.gradient_checkpointing(self.plan.gradient_checkpointing):
-            costs = self.task.losses(self.model, self.tuning(), mine or lessons[:1])
+            costs = self.task.losses(self.model, self.tuning(), mine or train_features[:1])
         return (costs.losses * costs.weights).sum() * (1 / total if mine else 0.0)
 
     def _evaluate(self) -> dict[str, Score]:
         self.tuning.eval()
         baked = self.tuning.bake()
-        scores = judge(self.task, self.model, self.tuning.read(baked, self.model.shape), self.exam, batch_size=self.plan.batch_size)
+        scores = evaluate(self.task, self.model, self.tuning.read(baked, self.model.shape), self.eval_set, batch_size=self.plan.batch_size)
         self.tuning.train()
         value = self.processes.sum(self.task.monitor(scores)) / self.processes.number  # one number, or they would part ways
         self.history.append({"step": self.step, **{name: score.value for name, score in scores.items()}})
@@ -244,7 +246,7 @@ class Run:
     def _adapter(self, scores: dict[str, Score]) -> Adapter:
         task = self.task
         if self.plan.calibrate_prior and isinstance(task, Classify):
-            task = task.calibrated(self.model, self.tuning.read(self.best, self.model.shape).tokens, self.how.soft)
+            task = task.calibrated(self.model, self.tuning.read(self.best, self.model.shape).tokens, self.length_budget.soft_tokens)
         facts = {
             "seed": self.plan.seed,
             "steps": self.step,
@@ -266,8 +268,8 @@ class Run:
 
     def finish(self, overwrite: bool) -> FitResult:
         """Judge the best prompt, save the adapter and say how it went."""
-        learned = self.tuning.read(self.best, self.model.shape)
-        scores = judge(self.task, self.model, learned, self.exam, batch_size=self.plan.batch_size)
+        adapter_state = self.tuning.read(self.best, self.model.shape)
+        scores = evaluate(self.task, self.model, adapter_state, self.eval_set, batch_size=self.plan.batch_size)
         adapter = self._adapter(scores)
         if self.out is not None and self.processes.main:
             adapter.save(self.out, overwrite=overwrite)

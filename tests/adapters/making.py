@@ -9,13 +9,13 @@ import tiny
 from contract.given import prompt, spec
 
 from foreword.adapters.adapter import Adapter
-from foreword.adapters.tensors import KEY
+from foreword.adapters.safetensors_file import KEY
 from foreword.backbone.frozen import FrozenModel
 from foreword.prompts.template import Template
 from foreword.recipe import Recipe
 from foreword.specs import Layers, Window
 from foreword.tasks.classify import Classify
-from foreword.tasks.templated import for_site
+from foreword.tasks.template_task import for_site
 
 SCORES = {"accuracy": {"value": 0.75, "stderr": 0.05, "n": 80}}
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save, save_file
 
 from foreword.adapters.adapter import Adapter
 from foreword.adapters.folder import CONFIG, FILES
-from foreword.adapters.tensors import KEY
+from foreword.adapters.safetensors_file import KEY
 from foreword.backbone.batch import collate
 from foreword.errors import AdapterError, FingerprintError
 from foreword.methods import METHODS

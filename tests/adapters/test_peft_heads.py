@@ -18,17 +18,17 @@ from peft import PeftModel
 from torch import Tensor
 
 from foreword.adapters.adapter import HEAD, Adapter
-from foreword.adapters.exchange import export_folders
-from foreword.adapters.tensors import KEY
-from foreword.backbone.lora import attach
+from foreword.adapters.import_export import export_folders
+from foreword.adapters.safetensors_file import KEY
+from foreword.backbone.weights.lora import attach
 from foreword.errors import AdapterError, FingerprintError
 from foreword.methods import prompt_tuning
 from foreword.prompts.head import Head
 from foreword.recipe import LoraSpec, Recipe
-from foreword.tasks.base import Task, reading
+from foreword.tasks.base import Task, budget_for
 from foreword.tasks.choice import Choice
 from foreword.tasks.head_classify import HeadClassify
-from foreword.tasks.headed import look, pool
+from foreword.tasks.head_task import look, pool
 from foreword.tasks.multilabel import MultiLabel
 from foreword.tasks.qa import QA
 from foreword.tasks.regress import Regress
@@ -62,7 +62,7 @@ CASES = [
 def made(name: str, task: Task, targets: str = "attention") -> Adapter:
     """An adapter with a LoRA whose every number is moved, and a random head."""
     model, spec = frozen(name), LoraSpec(4, targets=targets)
-    task = task.suited(model, None)
+    task = task.for_model(model, None)
     assert task.head is not None
     generator = torch.Generator().manual_seed(7)
     lora = {key: 0.2 * torch.randn(tensor.shape, generator=generator) for key, tensor in attach(model, spec)[1].state().items()}
@@ -77,10 +77,10 @@ def made(name: str, task: Task, targets: str = "attention") -> Adapter:
 @torch.no_grad()
 def ours(adapter: Adapter, name: str, kind: str) -> tuple[Tensor, tuple[int, ...]]:
     """What the head says of a text: at each token, or once; and the text's tokens."""
-    model, task = frozen(name), TASKS[kind].suited(frozen(name), None)
+    model, task = frozen(name), TASKS[kind].for_model(frozen(name), None)
     example = {"text": TEXT, "tokens": TEXT, "question": "is it?", "context": TEXT}
-    row = task.ask(example, model, reading(None, model), truncate=False)[0].rows[0]
-    seen, head = look(adapter.model(model), None, [row]), adapter.learned().needed_head()
+    row = task.eval_feature(example, model, budget_for(None, model), truncate=False)[0].rows[0]
+    seen, head = look(adapter.model(model), None, [row]), adapter.adapter_state().needed_head()
     return head(seen.states)[0] if kind in ("tag", "qa") else head(pool(seen, "last"))[0], row.ids
 
 
@@ -127,7 +127,7 @@ def refused(adapter: Adapter, folder: Path) -> str:
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in NO_MODEL.items() for name in names])
 def test_families_without_such_a_model(kind: str, name: str, tmp_path: Path) -> None:
-    from foreword.backbone.families import family_of
+    from foreword.families.registry import family_of
 
     title = family_of(frozen(name).shape.family).title
     assert refused(made(name, TASKS[kind]), tmp_path / "a") == (

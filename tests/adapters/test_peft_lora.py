@@ -17,12 +17,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from foreword.adapters.adapter import Adapter
-from foreword.adapters.exchange import TOGETHER, export_folders, import_folder
+from foreword.adapters.import_export import TOGETHER, export_folders, import_folder
 from foreword.adapters.peft_lora import read_lora
 from foreword.backbone.batch import collate
 from foreword.backbone.frozen import FrozenModel
-from foreword.backbone.load import load
-from foreword.backbone.lora import attach
+from foreword.backbone.loading.load_model import load
+from foreword.backbone.weights.lora import attach
 from foreword.errors import AdapterError, FingerprintError, ModelError
 from foreword.prompts.template import Template
 from foreword.recipe import LoraSpec, Recipe

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from foreword.advisor.network import Network, read_network
+from foreword.advisor.architecture import Architecture, read_architecture
 
 if TYPE_CHECKING:
     from foreword.backbone.frozen import FrozenModel
@@ -63,15 +63,15 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
-def base(name: str) -> Network:
+def base(name: str) -> Architecture:
     """One of these."""
-    return read_network(CONFIGS[name])
+    return read_architecture(CONFIGS[name])
 
 
-def plain(hidden: int, layers: int, *, heads: int = 32) -> Network:
+def plain(hidden: int, layers: int, *, heads: int = 32) -> Architecture:
     """A model of full heads, K·D = H."""
     sizes = {"hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": heads, "vocab_size": 32000}
-    return read_network({**_LLAMA, **sizes, "intermediate_size": 4 * hidden})
+    return read_architecture({**_LLAMA, **sizes, "intermediate_size": 4 * hidden})
 
 
 def every_tiny() -> Iterator[FrozenModel]:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from advisor.bases import base
 
-from foreword.advisor import learning_rates, rules
+from foreword.advisor import learning_rate_advice, rules
 from foreword.advisor.advise import Advice, advise, candidates, kind_of
-from foreword.advisor.situation import KNOWLEDGE, SERVING, TASKS, Situation
+from foreword.advisor.inputs import KNOWLEDGE, SERVING, TASKS, Inputs
 from foreword.errors import UsageError
 from foreword.methods import METHODS
 from foreword.recipe import Recipe
@@ -20,7 +20,7 @@ LOG = Path(__file__).resolve().parents[2] / "LOG.md"
 
 
 def advice(name: str = "Llama-3-8B", **situation: Any) -> Advice:
-    return advise(base(name), Situation(**situation))
+    return advise(base(name), Inputs(**situation))
 
 
 def first(name: str = "Llama-3-8B", **situation: Any) -> str:
@@ -118,7 +118,7 @@ def test_texts_that_leave_no_room() -> None:
 
 
 def test_a_site_that_the_family_does_not_keep() -> None:
-    found = advise(base("Llama-3-8B"), Situation(tasks=1000), refused={"kv": "its attention keeps no keys and values per head"})
+    found = advise(base("Llama-3-8B"), Inputs(tasks=1000), refused={"kv": "its attention keeps no keys and values per head"})
     assert {size.kind for size in found.sizing if size.excluded} == {"kv/network", "kv/direct"}
     excluded = [
         f"{m} is left out: its attention keeps no keys and values per head."
@@ -167,14 +167,14 @@ def test_a_task_that_the_model_cannot_do() -> None:
 )
 def test_a_situation_that_cannot_be(wrong: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError) as caught:
-        Situation(**wrong)
+        Inputs(**wrong)
     assert str(caught.value) == sentence
 
 
 def test_rules_are_data_that_can_be_read() -> None:
-    facts = {**Situation().facts(), "parameters": 1, "kind": "causal"}
+    facts = {**Inputs().facts(), "parameters": 1, "kind": "causal"}
     assert set(facts) == set(rules.FACTS)
-    kinds = set(candidates(Situation(), facts))
+    kinds = set(candidates(Inputs(), facts))
     for rule in rules.RULES:
         assert {*rule.prefer, *rule.then} <= kinds, rule.name
         assert not set(rule.prefer) & set(rule.then), rule.name
@@ -194,7 +194,7 @@ def test_every_situation_has_an_answer(task: str, knowledge: str, serving: str) 
 
 
 def test_every_source_is_a_paper_or_a_run_in_the_log() -> None:
-    entries = [*rules.RULES, *rules.LENGTHS, *learning_rates.RATES.values(), rules.SCHEDULE, rules.CHECKPOINTING, rules.steps_for(1)]
+    entries = [*rules.RULES, *rules.LENGTHS, *learning_rate_advice.RATES.values(), rules.SCHEDULE, rules.CHECKPOINTING, rules.steps_for(1)]
     for entry in entries:
         assert (
             re.search(r"arXiv:\d{4}\.\d{5}", entry.source)
@@ -213,18 +213,18 @@ def test_every_source_is_a_paper_or_a_run_in_the_log() -> None:
 
 
 def test_settings_are_those_that_a_run_takes() -> None:
-    from foreword.rates import main_part, rate_of
+    from foreword.learning_rates import main_part, rate_of
     from foreword.training.plan import TrainPlan
 
     plan = TrainPlan()
     assert (plan.batch_size, plan.warmup, plan.steps) == (rules.BATCH_SIZE, rules.WARMUP, rules.STEPS)
-    for recipe in candidates(Situation(), {**Situation().facts(), "parameters": 1, "kind": "causal"}).values():
+    for recipe in candidates(Inputs(), {**Inputs().facts(), "parameters": 1, "kind": "causal"}).values():
         for task, kind in (("classify", "causal"), ("tag", "causal"), ("tag", "encoder"), ("classify-head", "encoder")):
-            found = learning_rates.rate(kind_of(recipe), {"task": task, "kind": kind})
+            found = learning_rate_advice.rate(kind_of(recipe), {"task": task, "kind": kind})
             assert found.value == rate_of(main_part(recipe), task, kind), recipe.method
-            fitted = found.value != learning_rates.RATES[kind_of(recipe)].value
-            assert (learning_rates.FITTED_REASON in found.reason) == fitted, "a rate of its own says why"
-    assert learning_rates.rate("lora", {"task": "classify", "kind": "encoder"}).value == rate_of("lora", "classify-head", "encoder")
+            fitted = found.value != learning_rate_advice.RATES[kind_of(recipe)].value
+            assert (learning_rate_advice.FITTED_REASON in found.reason) == fitted, "a rate of its own says why"
+    assert learning_rate_advice.rate("lora", {"task": "classify", "kind": "encoder"}).value == rate_of("lora", "classify-head", "encoder")
     assert rules.LENGTHS[-1].value == next(iter(METHODS.values()))().length
 
 
@@ -245,10 +245,10 @@ def test_tasks_and_heads_are_those_that_exist() -> None:
     tasks = [HeadClassify(labels), MultiLabel(labels), Regress(), Tag(labels), QA(), Choice()]
     for model in (tiny.frozen("llama"), tiny_encoders.frozen("bert")):
         for task in tasks:
-            real, counted = task.suited(model, None).head, Situation(task=task.kind, labels=3).head(model.shape.kind)
+            real, counted = task.suited(model, None).head, Inputs(task=task.kind, labels=3).head(model.shape.kind)
             assert real is not None and counted is not None
             assert (counted.outputs, counted.bias) == (real.outputs, real.bias), task.kind
-    assert Situation(labels=3).head("causal") is None, "label words need no head"
+    assert Inputs(labels=3).head("causal") is None, "label words need no head"
 
 
 def test_more_can_be_sized_and_lora_told() -> None:

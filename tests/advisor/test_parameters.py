@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from advisor.bases import base, every_tiny, plain
 
-from foreword.advisor.network import read_network
+from foreword.advisor.architecture import read_architecture
 from foreword.advisor.parameters import Head, Numbers, count_numbers, lora_parameters, reparam_parameters
 from foreword.errors import UsageError
 from foreword.methods import METHODS, p_tuning, prefix_tuning
@@ -40,7 +40,7 @@ def test_a_method_trains_and_keeps_what_a_run_does(method: str) -> None:
 
     from foreword.prompts.soft_prompt import SoftPrompt
 
-    spec, network = Recipe.of(METHODS[method]()).prompt, read_network(tiny.config("llama-grouped").to_dict())
+    spec, network = Recipe.of(METHODS[method]()).prompt, read_architecture(tiny.config("llama-grouped").to_dict())
     if spec is None:
         pytest.skip("no soft prompt")
     width = spec.width(network.shape)
@@ -107,13 +107,13 @@ def test_a_target_that_is_not_there() -> None:
 @pytest.mark.parametrize("targets", ["attention", "all-linear"])
 def test_lora_has_the_numbers_that_a_run_trains(targets: str) -> None:
     """On every family: against the layers that LoRA really stands on."""
-    from foreword.backbone.lora import target_layers
+    from foreword.backbone.weights.lora import target_layers
 
     wrong = {}
     for model in every_tiny():
         spec = LoraSpec(4, targets=targets)
         real = sum(4 * sum(layer.weight.shape) for layer in target_layers(model.network, spec, model.name).values())  # type: ignore[union-attr,misc,arg-type]
-        counted = lora_parameters(spec, read_network(model.network.config.to_dict()))
+        counted = lora_parameters(spec, read_architecture(model.network.config.to_dict()))
         if counted != real:
             wrong[model.name] = (counted, real)
     assert wrong == {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from advisor.bases import base, plain
 
-from foreword.advisor.memory import cache_bytes_per_token
+from foreword.advisor.memory_estimate import cache_bytes_per_token
 from foreword.advisor.parameters import FLOAT32, Head, count_numbers
 from foreword.methods import p_tuning_v2, prefix_tuning, prompt_tuning
 from foreword.recipe import LoraSpec, Recipe

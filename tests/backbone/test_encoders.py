@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoModelForTokenClassification, PreTrainedModel
 
 from foreword.backbone.batch import collate
-from foreword.backbone.branches import branch
+from foreword.backbone.families.model_overrides import branch
 from foreword.backbone.frozen import FrozenModel
-from foreword.backbone.load import load, wrap
-from foreword.backbone.recompute import recomputing
-from foreword.backbone.sharing import share
+from foreword.backbone.gradient_checkpointing import recomputing
+from foreword.backbone.loading.load_model import load, wrap
+from foreword.backbone.weights.weight_sharing import share
 from foreword.errors import ModelError
 
 POOLED = ("bert", "roberta", "xlm-roberta", "albert", "mpnet")

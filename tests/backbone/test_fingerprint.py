@@ -10,7 +10,7 @@ import torch
 from tokenizers import AddedToken
 
 from foreword.backbone.fingerprint import fingerprint_model, fingerprint_tokenizer
-from foreword.backbone.load import load, shape_of
+from foreword.backbone.loading.load_model import load, shape_of
 
 
 def saved(folder: Path) -> Path:

@@ -10,7 +10,7 @@ from transformers import AutoModel
 
 from foreword.backbone.batch import collate
 from foreword.backbone.frozen import FrozenModel
-from foreword.backbone.load import load
+from foreword.backbone.loading.load_model import load
 from foreword.demo.packages import package_path
 from foreword.methods import METHODS
 from foreword.prompts.template import Row

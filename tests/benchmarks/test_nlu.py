@@ -9,7 +9,7 @@ import nlu
 import pytest
 import store
 
-from foreword.rates import FITTED
+from foreword.learning_rates import FITTED
 
 
 def result(job: nlu.Job, loss: float) -> dict[str, Any]:

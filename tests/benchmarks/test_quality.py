@@ -49,7 +49,7 @@ def go_on(path: Path, train: Callable[[Run], dict[str, Any]], *, only: str = "*"
     ids=lambda run: run.name,
 )
 def test_a_run_trains_and_is_judged(folder: str, run: Run) -> None:
-    from foreword.backbone.load import load
+    from foreword.backbone.loading.load_model import load
 
     result = run_one(run, setting(folder), load(folder))
     assert {name: result[name] for name in vars(run)} == vars(run)
@@ -63,7 +63,7 @@ def test_a_run_trains_and_is_judged(folder: str, run: Run) -> None:
 def test_peft_trains_its_prompt_alone_and_scores_no_pads(folder: str, method: str, variant: str) -> None:
     import models
 
-    from foreword.backbone.load import load
+    from foreword.backbone.loading.load_model import load
 
     peft = theirs.attach(models.network(folder), folder, theirs.VARIANTS[method][variant], length=4, text="negative or positive")
     assert all("prompt_encoder" in name for name, parameter in peft.named_parameters() if parameter.requires_grad)

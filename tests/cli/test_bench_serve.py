@@ -11,7 +11,7 @@ import pytest
 from cli.given import Foreword
 from server.given import BASE, Served, serve, store, until
 
-from foreword.cli.load import Seen, moments, percentiles, summary
+from foreword.cli.support.load_test import Seen, moments, percentiles, summary
 
 FEW = ("--requests", "12", "--concurrency", "4", "--max-tokens", "5")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from foreword.cli import output
-from foreword.cli.compare import legend, table
+from foreword.cli.commands.compare import legend, table
+from foreword.cli.support import output
 from foreword.evaluation.report import lines
 
 ROOT = Path(__file__).resolve().parents[2]

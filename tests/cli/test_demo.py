@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 from cli.given import Foreword
 
-from foreword.demo import run
-
 
 @pytest.mark.parametrize("options", [[], ["--quick", "--json"]], ids=" ".join)
 def test_the_demo_gets_its_options_and_the_right_channel(

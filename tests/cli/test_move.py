@@ -11,9 +11,9 @@ import torch
 from adapters.making import adapter
 from cli.given import QUICK, Foreword, write
 
-from foreword.adapters.tensors import KEY
-from foreword.backbone.load import load
-from foreword.backbone.lora import attach
+from foreword.adapters.safetensors_file import KEY
+from foreword.backbone.loading.load_model import load
+from foreword.backbone.weights.lora import attach
 from foreword.recipe import LoraSpec, Recipe
 
 

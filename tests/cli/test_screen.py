@@ -15,9 +15,9 @@ import typer
 from cli.given import QUICK, Foreword
 from rich.text import Text
 
-from foreword.cli import output
 from foreword.cli.main import app
-from foreword.cli.progress import TrainingLines
+from foreword.cli.support import output
+from foreword.cli.support.progress import TrainingLines
 from foreword.training.plan import TrainPlan
 
 _COLOUR, _MOVE = re.compile(r"\x1b\[[0-9;]*m"), re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")

@@ -91,7 +91,8 @@ def test_output_of_a_process_is_json_alone_and_its_errors_are_sentences(trained:
 
 
 def test_ctrl_c_before_anything_began_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    from foreword.cli import main, show
+    from foreword.cli import main
+    from foreword.cli.commands import show
 
     def interrupted(*words: object) -> None:
         raise KeyboardInterrupt

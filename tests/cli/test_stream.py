@@ -7,7 +7,7 @@ from pathlib import Path
 from cli.given import QUICK, ROWS, Foreword, write
 
 from foreword.adapters.adapter import Adapter
-from foreword.tasks.data import digest, sample, split
+from foreword.tasks.data.reader import digest, sample, split
 
 
 def test_train_on_a_stream(tmp_path: Path, foreword: Foreword, model: Path) -> None:

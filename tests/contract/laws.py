@@ -1,6 +1,6 @@
 """The laws and where each holds: the one table that the contract tests run over and that the README's support matrix is made from.
 
-A new family joins by a row in `foreword/backbone/families.py` and a config in `tests/tiny.py`, `tests/tiny_encoders.py` or
+A new family joins by a row in `foreword/families/registry.py` and a config in `tests/tiny.py`, `tests/tiny_encoders.py` or
 `tests/tiny_seq2seq.py`; a new method by its recipe.
 """
 
@@ -15,7 +15,7 @@ import tiny
 import tiny_encoders
 import tiny_seq2seq
 
-from foreword.backbone.families import FAMILIES, Family
+from foreword.families.registry import FAMILIES, Family
 from foreword.methods import METHODS
 from foreword.shape import Kind
 from foreword.specs import Site

@@ -14,7 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from foreword.backbone.batch import Batch, collate
 from foreword.backbone.frozen import FrozenModel
-from foreword.backbone.generate import generate
+from foreword.backbone.generation.greedy_search import generate
 from foreword.errors import ModelError
 from foreword.prompts.soft_prompt import SoftPrompt
 from foreword.prompts.template import Row

@@ -9,7 +9,7 @@ from contract.given import TOLERANCE, distance, tokens
 from contract.laws import law
 
 from foreword.backbone.batch import collate
-from foreword.backbone.compile import compile_prompt, without_head
+from foreword.backbone.prompt_to_kv import compile_prompt, without_head
 from foreword.errors import ModelError
 from foreword.prompts.template import Template
 from foreword.prompts.tokens import EmbeddingPrefix

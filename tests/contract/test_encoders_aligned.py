@@ -13,8 +13,8 @@ from contract.laws import law
 from torch import nn
 
 from foreword.backbone.batch import collate
-from foreword.backbone.families import check_site
 from foreword.errors import ModelError
+from foreword.families.registry import check_site
 from foreword.prompts.tokens import EmbeddingPrefix, KVPrefix
 
 LENGTH = 10

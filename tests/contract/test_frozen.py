@@ -9,7 +9,7 @@ from contract.laws import law
 from torch import nn
 
 from foreword.backbone.batch import collate
-from foreword.backbone.generate import generate
+from foreword.backbone.generation.greedy_search import generate
 
 
 @law("frozen")

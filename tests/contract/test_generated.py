@@ -10,7 +10,7 @@ from contract.laws import law
 
 from foreword.backbone.batch import collate
 from foreword.backbone.frozen import FrozenModel
-from foreword.backbone.generate import generate, steps
+from foreword.backbone.generation.greedy_search import generate, steps
 from foreword.methods import METHODS
 from foreword.prompts.template import Row
 from foreword.prompts.tokens import VirtualTokens

@@ -11,9 +11,9 @@ from contract.given import spec
 from contract.laws import MODELS, family, kind_of
 from transformers import AutoConfig
 
-from foreword.backbone.families import FAMILIES, REFUSED, check_site, family_of
-from foreword.backbone.load import load, wrap
+from foreword.backbone.loading.load_model import load, wrap
 from foreword.errors import ModelError
+from foreword.families.registry import FAMILIES, REFUSED, check_site, family_of
 from foreword.methods import METHODS
 from foreword.shape import read_shape
 

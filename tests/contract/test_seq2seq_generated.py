@@ -15,9 +15,9 @@ from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
 
 from foreword.backbone.batch import collate
-from foreword.backbone.beams import search
 from foreword.backbone.frozen import FrozenModel
-from foreword.backbone.generate import generate
+from foreword.backbone.generation.beam_search import search
+from foreword.backbone.generation.greedy_search import generate
 from foreword.errors import DataError
 from foreword.prompts.template import Row
 from foreword.prompts.tokens import EmbeddingPrefix, KVPrefix, VirtualTokens
@@ -138,11 +138,11 @@ def test_beams_of_causal_models(name: str, method: str) -> None:
     """With a prompt in each row they are the row's own; without one they are transformers'."""
     model, reads = causal(name), [causal_tokens(name, method, window="model"), None, causal_tokens(name, method, 7, window="model")]
     rows = [causal_row(read, words(count, count)) for read, count in zip(reads, (2, 9, 5), strict=True)]
-    how = {"num_beams": BEAMS, "max_new_tokens": NEW, "stop": ()}
-    together = search(model, collate(rows), reads, **how)
+    length_budget = {"num_beams": BEAMS, "max_new_tokens": NEW, "stop": ()}
+    together = search(model, collate(rows), reads, **length_budget)
     for one, read, new in zip(rows, reads, together, strict=True):
-        assert search(model, collate([one]), read, **how) == [new]
-    single = search(model, collate(rows), reads, **{**how, "num_beams": 1})
+        assert search(model, collate([one]), read, **length_budget) == [new]
+    single = search(model, collate(rows), reads, **{**length_budget, "num_beams": 1})
     assert single == generate(model, collate(rows), reads, max_new_tokens=NEW, stop=()), "one beam is greedy"
     ids = torch.tensor([rows[1].ids])
     limits = {"num_beams": BEAMS, "do_sample": False, "max_new_tokens": NEW, "eos_token_id": None, "pad_token_id": 0}

@@ -9,7 +9,7 @@ import pytest
 from contract.laws import MODELS, TABLES, family, holds, law
 from transformers import AutoConfig
 
-from foreword.backbone.families import FAMILIES
+from foreword.families.registry import FAMILIES
 from foreword.methods import METHODS
 from foreword.shape import Kind, read_shape
 

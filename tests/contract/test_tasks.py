@@ -13,15 +13,15 @@ from contract.triples import HEADED, JOBS, NAMES, frozen, near, supported, why_n
 from torch import Tensor
 from transformers import DynamicCache
 
+from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.frozen import FrozenModel
-from foreword.backbone.learned import Learned
 from foreword.evaluation.evaluate import Reader
 from foreword.methods import METHODS
 from foreword.prompts.head import Head
 from foreword.prompts.soft_prompt import SoftPrompt
 from foreword.prompts.template import Row
 from foreword.prompts.tokens import KVPrefix, VirtualTokens
-from foreword.tasks.base import Reading, Task, reading
+from foreword.tasks.base import LengthBudget, Task, budget_for
 
 PROMPTS = [triple for triple in supported() if triple[0] in METHODS]
 
@@ -36,30 +36,32 @@ def everywhere() -> list[tuple[str, str, str]]:
     return found
 
 
-def ready(method: str, kind: str, name: str) -> tuple[FrozenModel, Task, Reading, SoftPrompt, Head | None]:
+def ready(method: str, kind: str, name: str) -> tuple[FrozenModel, Task, LengthBudget, SoftPrompt, Head | None]:
     """A task with a prompt that looks trained and a random head."""
     model, made = frozen(name), spec(method, 3)
-    task = JOBS[kind].task.suited(model, made)
-    return model, task, reading(made, model), prompt(model, made), Head(task.head, model.shape.states, seed=3) if task.head else None
+    task = JOBS[kind].task.for_model(model, made)
+    return model, task, budget_for(made, model), prompt(model, made), Head(task.head, model.shape.states, seed=3) if task.head else None
 
 
 @pytest.mark.parametrize(("method", "kind", "name"), everywhere())
 def test_an_example_does_not_see_its_neighbours(method: str, kind: str, name: str) -> None:
-    model, task, how, soft, head = ready(method, kind, name)
+    model, task, length_budget, soft, head = ready(method, kind, name)
     with torch.no_grad():
-        reader, examples = Reader(model, task, Learned(soft(), head), how), JOBS[kind].examples
+        reader, examples = Reader(model, task, AdapterState(soft(), head), length_budget), JOBS[kind].examples
     near(reader.predict(examples, batch_size=1), reader.predict(examples))
 
 
 @pytest.mark.parametrize(("method", "kind", "name"), PROMPTS)
 def test_gradients_with_checkpointing_equal_those_without(method: str, kind: str, name: str) -> None:
-    model, task, how, soft, head = ready(method, kind, name)
-    lessons = [lesson for example in JOBS[kind].examples for lesson in task.lessons(example, model, how)[0]]
+    model, task, length_budget, soft, head = ready(method, kind, name)
+    train_features = [
+        train_feature for example in JOBS[kind].examples for train_feature in task.train_features(example, model, length_budget)[0]
+    ]
     trained = [*soft.parameters(), *(head.parameters() if head else ())]
     found = []
     for on in (False, True):
         with model.gradient_checkpointing(on):
-            costs = task.losses(model, Learned(soft(), head), lessons)
+            costs = task.losses(model, AdapterState(soft(), head), train_features)
             found.append(torch.autograd.grad((costs.losses * costs.weights).sum(), trained))
     for off, on in zip(*found, strict=True):
         torch.testing.assert_close(on, off, rtol=1e-4, atol=1e-6)
@@ -100,24 +102,24 @@ def wanted(kind: str, name: str, row: Row, states: Tensor, text: str) -> Tensor:
 
 @pytest.mark.parametrize(("method", "kind", "name"), [triple for triple in PROMPTS if triple[1] in HEADED])
 def test_a_head_reads_the_states_of_the_texts_own_tokens(method: str, kind: str, name: str) -> None:
-    model, task, how, soft, head = ready(method, kind, name)
+    model, task, length_budget, soft, head = ready(method, kind, name)
     assert head is not None
     with torch.no_grad():
         read = soft()
     given_states: list[Tensor] = []
     head.register_forward_pre_hook(lambda _, states: given_states.append(states[0]))
     examples = JOBS[kind].examples
-    questions = [task.ask(example, model, how, truncate=False)[0] for example in examples]
-    list(task.predict(model, Learned(read, head), questions, 99))
+    eval_features = [task.eval_feature(example, model, length_budget, truncate=False)[0] for example in examples]
+    list(task.predict(model, AdapterState(read, head), eval_features, 99))
     truth = [
         wanted(kind, name, row, by_hand(name, row, read), example.get("tokens", ""))
-        for example, question in zip(examples, questions, strict=True)
-        for row in question.rows
+        for example, eval_feature in zip(examples, eval_features, strict=True)
+        for row in eval_feature.rows
     ]
     (ours,) = given_states
     if kind == "qa":
         ours = torch.cat([states[len(states) - len(rows) :] for states, rows in zip(ours, truth, strict=True)])
     assert distance(ours, torch.cat(truth)) < TOLERANCE
-    assert distance(by_hand(name, row := questions[0].rows[0], read), by_hand(name, replace(row, at=()), None)) > 0.01, (
+    assert distance(by_hand(name, row := eval_features[0].rows[0], read), by_hand(name, replace(row, at=()), None)) > 0.01, (
         "a prompt moves them"
     )

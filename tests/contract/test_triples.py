@@ -8,8 +8,8 @@ import pytest
 from contract.laws import MODELS
 from contract.triples import JOBS, NAMES, ONE, RECIPES, attempt, frozen, supported, why_not
 
-from foreword.backbone.families import FAMILIES
 from foreword.errors import ForewordError, UsageError
+from foreword.families.registry import FAMILIES
 from foreword.methods import BASELINES, METHODS, WRITTEN
 from foreword.tasks.registry import KINDS
 from foreword.training.loop import fit

@@ -10,7 +10,7 @@ from contract.triples import JOBS, RECIPES, frozen, near, supported
 
 from foreword.adapters.adapter import Adapter
 from foreword.backbone.frozen import FrozenModel
-from foreword.backbone.load import load
+from foreword.backbone.loading.load_model import load
 from foreword.evaluation.evaluate import Reader
 from foreword.methods import METHODS, WRITTEN
 from foreword.tasks.registry import KINDS

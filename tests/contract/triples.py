@@ -17,25 +17,25 @@ from contract.given import spec
 from contract.laws import MODELS, family, kind_of
 
 from foreword.backbone.frozen import FrozenModel
-from foreword.backbone.quantize import has_experts, quantised_loading
+from foreword.backbone.quantization import has_experts, quantised_loading
 from foreword.evaluation.evaluate import Reader
 from foreword.methods import BASELINES, METHODS, WRITTEN
 from foreword.recipe import Recipe
 from foreword.tasks.base import Example, Prediction, Task
 from foreword.tasks.choice import Choice
 from foreword.tasks.classify import Classify
-from foreword.tasks.fewshot import FewShot, written
+from foreword.tasks.few_shot import FewShot, written
 from foreword.tasks.generate import Generate
 from foreword.tasks.head_classify import HeadClassify
-from foreword.tasks.headed import HeadTask
+from foreword.tasks.head_task import HeadTask
+from foreword.tasks.knowledge_probe import Probe
 from foreword.tasks.multilabel import MultiLabel
-from foreword.tasks.probe import Probe
 from foreword.tasks.qa import QA
 from foreword.tasks.registry import KINDS
 from foreword.tasks.regress import Regress
 from foreword.tasks.seq2seq import Seq2Seq
 from foreword.tasks.tag import Tag
-from foreword.training.start import suited
+from foreword.training.setup import task_for_model
 
 SUM = "prefix-tuning+lora"
 RECIPES: dict[str, Recipe] = {
@@ -94,11 +94,11 @@ def attempt(method: str, kind: str, name: str) -> None:
     if recipe.quantize:
         quantised_loading(model.name, model.network.config, recipe.quantize, torch.float32, "cpu")
     if recipe.shots:
-        FewShot.of(task, JOBS[kind].examples[:1]).tasks[0].suited(model, None)
+        FewShot.of(task, JOBS[kind].examples[:1]).tasks[0].for_model(model, None)
     elif method in WRITTEN:
         Reader.plain(model, written(task))
     else:
-        suited(task, recipe, model)
+        task_for_model(task, recipe, model)
 
 
 def why_not(method: str, kind: str, name: str) -> str | None:

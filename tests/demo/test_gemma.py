@@ -44,7 +44,7 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         (target / "model.safetensors").write_bytes(source.read_bytes())
         (target / "model.safetensors").chmod(0o600)
 
-    monkeypatch.setattr("foreword.backbone.gguf.convert_gguf", convert)
+    monkeypatch.setattr("foreword.backbone.loading.gguf.convert_gguf", convert)
     return seen
 
 
@@ -177,7 +177,7 @@ def test_a_conversion_that_fails_leaves_nothing_behind(tmp_path, parts, monkeypa
         (target / "model.safetensors").write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("foreword.backbone.gguf.convert_gguf", fail)
+    monkeypatch.setattr("foreword.backbone.loading.gguf.convert_gguf", fail)
     with pytest.raises(KeyboardInterrupt):
         gemma.prepare(tmp_path, progress=[].append)
     assert not any((tmp_path / "models").iterdir())
@@ -190,7 +190,7 @@ def test_two_at_once_both_get_the_whole_folder(tmp_path, parts, monkeypatch):
         (target / "model.safetensors").write_bytes(source.read_bytes())
         both.wait()  # each has seen that there is no folder yet
 
-    monkeypatch.setattr("foreword.backbone.gguf.convert_gguf", convert)
+    monkeypatch.setattr("foreword.backbone.loading.gguf.convert_gguf", convert)
     found: list[Path] = []
     threads = [threading.Thread(target=lambda: found.append(gemma.prepare(tmp_path, progress=[].append))) for _ in range(2)]
     for thread in threads:

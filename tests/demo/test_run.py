@@ -14,7 +14,7 @@ from rich.console import Console
 
 from foreword.adapters.adapter import Adapter
 from foreword.demo import gemma
-from foreword.demo.run import Listener, run
+from foreword.demo.run_demo import Listener, run
 from foreword.errors import ModelError
 
 pytestmark = pytest.mark.real

@@ -11,7 +11,7 @@ import pytest
 
 from foreword.errors import DataError, ModelError, UsageError
 from foreword.evaluation.compare import Comparison, Run, rates
-from foreword.evaluation.setting import Setting
+from foreword.evaluation.run_config import RunConfig
 from foreword.methods import named
 from foreword.recipe import Recipe
 from foreword.training.plan import TrainPlan
@@ -41,13 +41,13 @@ def score(job: dict[str, Any], value: float = 0.5, monitor: float | None = 0.0) 
 
 
 def comparison(out: Path, names: tuple[str, ...] = METHODS, *, seeds: int = 2, tune: int = 1, steps: int = 4, **changes: Any) -> Comparison:
-    setting = Setting("model", {"kind": "classify"}, TrainPlan(steps=steps), ROWS[:2], ROWS[2:4], ROWS[4:])
+    setting = RunConfig("model", {"kind": "classify"}, TrainPlan(steps=steps), ROWS[:2], ROWS[2:4], ROWS[4:])
     return Comparison(setting, {**{name: named(name) for name in names}, **changes}, seeds, out, tune=tune)
 
 
-def done(made: Comparison, work: Pretended, **how: Any) -> bool:
+def done(made: Comparison, work: Pretended, **length_budget: Any) -> bool:
     made.look(work)
-    return made.go_on(work, lambda run, event: None, **how)
+    return made.go_on(work, lambda run, event: None, **length_budget)
 
 
 def test_all_methods_see_one_seed_before_the_next_and_a_written_prompt_is_read_once(tmp_path: Path) -> None:

@@ -50,5 +50,5 @@ def test_a_text_is_written_to_its_first_token_only() -> None:
 def test_the_frozen_model_reads_the_written_prompt() -> None:
     found = latency.bare(tiny.frozen("llama"), None, Generate("{input} {answer}"), 16)
     assert isinstance(found, Reader)
-    assert (found.learned.tokens, found.learned.head, found.how.budget) == (None, None, 16)
+    assert (found.adapter_state.tokens, found.adapter_state.head, found.length_budget.max_tokens) == (None, None, 16)
     assert found.predict([{"input": "a joy"}])[0].text is not None

@@ -9,7 +9,7 @@ import tiny
 import torch
 
 from foreword.adapters.adapter import Adapter
-from foreword.adapters.tensors import KEY
+from foreword.adapters.safetensors_file import KEY
 from foreword.backbone.batch import collate
 from foreword.backbone.frozen import FrozenModel
 from foreword.errors import DataError, FingerprintError, UsageError
@@ -20,7 +20,7 @@ from foreword.prompts.template import Template
 from foreword.recipe import Recipe
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
-from foreword.tasks.templated import TemplateTask, for_site
+from foreword.tasks.template_task import TemplateTask, for_site
 
 
 def adapter(model: FrozenModel, name: str, task: TemplateTask) -> Adapter:
@@ -39,11 +39,11 @@ def test_predicted_text_is_plain_greedy_text(name: str, family: str) -> None:
     reader = Reader.of(model, adapter(model, name, Generate(max_new_tokens=6)))
     examples = [{"input": text} for text in ("a film", "one two three four five six", "x")]
     for example, answer in zip(examples, reader.predict(examples, batch_size=3), strict=True):
-        row = reader.task.template.render(example, model.tokenizer, reader.how.soft)
+        row = reader.task.template.render(example, model.tokenizer, reader.length_budget.soft_tokens)
         found: list[int] = []
         for _ in range(6):
             grown = dataclasses.replace(row, ids=(*row.ids, *found), labels=(), weights=())
-            ready = model.prepare(collate([grown]), reader.learned.tokens)
+            ready = model.prepare(collate([grown]), reader.adapter_state.tokens)
             with torch.no_grad():
                 token = int(model.network(**ready.inputs, use_cache=False).logits[0, -1].argmax())
             if token == model.tokenizer.eos:

@@ -18,19 +18,19 @@ import tiny
 from contract.given import prompt, spec
 
 from foreword.adapters.adapter import HEAD, Adapter
-from foreword.adapters.tensors import KEY
+from foreword.adapters.safetensors_file import KEY
 from foreword.backbone.frozen import FrozenModel
 from foreword.evaluation.evaluate import Reader
 from foreword.prompts.head import Head
 from foreword.recipe import Recipe
 from foreword.server.admission import Limits
 from foreword.server.app import create_app
-from foreword.server.base import Base
-from foreword.server.keys import Keys
-from foreword.server.logs import Log
-from foreword.server.run import Running, listen, url_of
-from foreword.server.service import Service
-from foreword.serving.local import LocalEngine
+from foreword.server.auth import Keys
+from foreword.server.base_model import Base
+from foreword.server.request_log import Log
+from foreword.server.state import ServerState
+from foreword.server.uvicorn_server import Running, listen, url_of
+from foreword.serving.local_engine import LocalEngine
 from foreword.tasks.base import Prediction, Task
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
@@ -39,7 +39,7 @@ from foreword.tasks.multilabel import MultiLabel
 from foreword.tasks.qa import QA
 from foreword.tasks.regress import Regress
 from foreword.tasks.tag import Tag
-from foreword.tasks.templated import TemplateTask, for_site
+from foreword.tasks.template_task import TemplateTask, for_site
 
 BASE = "tiny-llama"
 WRITERS = {
@@ -111,7 +111,7 @@ class Served:
     """A server under way in a thread of its own."""
 
     url: str
-    service: Service
+    state: ServerState
     engine: LocalEngine
     log: io.StringIO
     _loop: asyncio.AbstractEventLoop
@@ -142,9 +142,9 @@ def serve(
     async def run() -> None:
         local = LocalEngine(model(), str(folder), **engine)
         await local.start()
-        service = Service(local, Base.of(model()), keys=keys, limits=limits, log=Log(log.write, texts=texts), keep_alive=0.5)
-        running = Running(create_app(service), service, made, drain_seconds=drain)
-        found.append(Served(url_of(made), service, local, log, asyncio.get_running_loop(), running, threading.current_thread()))
+        state = ServerState(local, Base.of(model()), keys=keys, limits=limits, log=Log(log.write, texts=texts), keep_alive=0.5)
+        running = Running(create_app(state), state, made, drain_seconds=drain)
+        found.append(Served(url_of(made), state, local, log, asyncio.get_running_loop(), running, threading.current_thread()))
         await running.run(ready.set, local.close)
 
     def thread() -> None:

@@ -51,7 +51,7 @@ def status(made: socket.socket) -> int:
 
 def idle(served: Served) -> bool:
     stats = served.engine.stats()
-    return stats.running == stats.waiting == served.service.admission.active == 0
+    return stats.running == stats.waiting == served.state.admission.active == 0
 
 
 def test_giant_bodies_and_texts_are_refused(small: Served) -> None:
@@ -157,7 +157,7 @@ def test_a_stopping_server_refuses_and_lets_answers_end(folder: Path) -> None:
     thread.start()
     until(lambda: server.engine.stats().running == 1)
     server.stop()
-    until(lambda: server.service.draining)
+    until(lambda: server.state.draining)
     ready, new = ask(server.url, "/ready"), ask(server.url, "/v1/completions", {"model": "writer", "prompt": "x"})
     assert [(found.status, found.message) for found in (ready, new)] == [
         (503, "The server is stopping; ask another one, or try again later.")

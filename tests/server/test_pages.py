@@ -9,8 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from server.given import Served, ask, serve, store, until
 
 from foreword.errors import UsageError
-from foreword.server.keys import Keys
-from foreword.server.run import check_address
+from foreword.server.auth import Keys
+from foreword.server.uvicorn_server import check_address
 
 SENTENCES = [
     ("/v1/completions", b"{", "The body is no JSON (Expecting property name enclosed in double quotes); send a JSON object."),
@@ -113,7 +113,7 @@ def test_metrics_count_by_task(tmp_path: Path) -> None:
         ask(server.url, "/v1/classify", {"model": "sentiment", "input": "x"})
         ask(server.url, "/v1/completions", {"model": "writer", "prompt": "word " * 500})
         ask(server.url, "/v1/completions", {"model": "made up", "prompt": "x"})
-        until(lambda: server.service.admission.active == 0)
+        until(lambda: server.state.admission.active == 0)
         found = samples(ask(server.url, "/metrics").text)
     finally:
         server.stop()

@@ -11,14 +11,14 @@ from contract.given import prompt, spec
 from torch import Tensor
 
 from foreword.adapters.adapter import Adapter
-from foreword.adapters.tensors import KEY
-from foreword.backbone import weights
+from foreword.adapters.safetensors_file import KEY
 from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.weights import weight_adapters
 from foreword.evaluation.evaluate import Reader
 from foreword.prompts.head import Head
 from foreword.recipe import LoraSpec, Recipe
-from foreword.serving.prefixes import Key
-from foreword.serving.resident import Resident
+from foreword.serving.adapter_cache import Key
+from foreword.serving.loaded_task import LoadedTask
 from foreword.tasks.base import Task
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
@@ -45,7 +45,7 @@ def adapter(family: str, name: str, seed: int | None = None) -> Adapter:
     method, length, task = TASKS[name]
     model, made = tiny.frozen(family), spec(method, length)
     recipe = made + LORA if name.startswith("lora") else Recipe.of(made)
-    fitted = task.suited(model, made)
+    fitted = task.for_model(model, made)
     number = len(name) if seed is None else seed
     numbers = {KEY: prompt(model, made, number).bake(), **_weights(model, recipe, number)}
     if fitted.head is not None:
@@ -55,7 +55,7 @@ def adapter(family: str, name: str, seed: int | None = None) -> Adapter:
 
 def _weights(model: FrozenModel, recipe: Recipe, seed: int) -> dict[str, Tensor]:
     """LoRA as if it had learned something."""
-    made = weights.apply(model, recipe)[1]
+    made = weight_adapters.apply(model, recipe)[1]
     generator = torch.Generator().manual_seed(seed)
     return {} if made is None else {key: 0.3 * torch.randn(value.shape, generator=generator) for key, value in made.state().items()}
 
@@ -66,8 +66,8 @@ def example(name: str, text: str) -> dict[str, str]:
 
 
 @cache
-def resident(family: str, name: str) -> Resident:
-    return Resident.of(tiny.frozen(family), adapter(family, name), Key(name, "1"))
+def resident(family: str, name: str) -> LoadedTask:
+    return LoadedTask.of(tiny.frozen(family), adapter(family, name), Key(name, "1"))
 
 
 @cache

@@ -20,8 +20,8 @@ from transformers import (
 )
 
 from foreword.errors import UsageError
-from foreword.serving.core import Core
-from foreword.serving.prefixes import Key
+from foreword.serving.adapter_cache import Key
+from foreword.serving.engine_core import EngineCore
 from foreword.serving.request import Done, Event, Failed, Request, Token
 from foreword.serving.sampling import Sampler, Sampling
 
@@ -110,8 +110,8 @@ def test_what_cannot_be_is_refused(wrong: dict[str, Any], sentence: str) -> None
     assert str(caught.value) == sentence
 
 
-def ask(sampling: Sampling) -> list[Event]:
-    core, events = Core(tiny.frozen("llama")), list[Event]()
+def eval_feature(sampling: Sampling) -> list[Event]:
+    core, events = EngineCore(tiny.frozen("llama")), list[Event]()
     core.install(resident("llama", "prefix"))
     core.add(Request("r", "prefix", {"input": "a film"}, sampling), Key("prefix", "1"), events.append)
     while core.busy:
@@ -122,7 +122,7 @@ def ask(sampling: Sampling) -> list[Event]:
 @pytest.mark.parametrize("temperature", [0.0, 2.0])
 def test_answers_follow_a_schema(temperature: float) -> None:
     for seed in range(4):
-        events = ask(Sampling(json_schema=json.dumps(SCHEMA), temperature=temperature, seed=seed, max_tokens=60))
+        events = eval_feature(Sampling(json_schema=json.dumps(SCHEMA), temperature=temperature, seed=seed, max_tokens=60))
         found = json.loads("".join(event.text for event in events if isinstance(event, Token)))
         assert set(found) == {"mood", "stars"} and found["mood"] in ("good", "bad") and 1 <= found["stars"] <= 5
         assert isinstance(events[-1], Done) and events[-1].reason == "stop"
@@ -136,4 +136,4 @@ def test_answers_follow_a_schema(temperature: float) -> None:
     ],
 )
 def test_what_is_no_schema_is_refused(schema: str, sentence: str) -> None:
-    assert ask(Sampling(json_schema=schema)) == [Failed("request", sentence)]
+    assert eval_feature(Sampling(json_schema=schema)) == [Failed("request", sentence)]

@@ -6,11 +6,11 @@ import tiny
 import tiny_encoders
 import torch
 
+from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.frozen import FrozenModel
-from foreword.backbone.learned import Learned
 from foreword.prompts.head import Head
-from foreword.tasks.base import Example, Prediction, Reading, Task, reading
-from foreword.tasks.judge import predictions
+from foreword.tasks.base import Example, LengthBudget, Prediction, Task, budget_for
+from foreword.tasks.evaluation_loop import predictions
 
 FAMILIES = ("llama", "bert")
 
@@ -19,24 +19,31 @@ def tiny_model(family: str) -> FrozenModel:
     return tiny_encoders.frozen(family) if family in tiny_encoders.TINY else tiny.frozen(family)
 
 
-def ready(task: Task, family: str, budget: int | None = None) -> tuple[Task, FrozenModel, Reading, Learned]:
+def ready(task: Task, family: str, budget: int | None = None) -> tuple[Task, FrozenModel, LengthBudget, AdapterState]:
     """A task on a tiny model with a random head, reading at most `budget` tokens."""
     model = tiny_model(family)
-    suited = task.suited(model, None)
-    assert suited.head is not None
-    how = reading(None, model)
-    return suited, model, how if budget is None else Reading(0, budget), Learned(None, Head(suited.head, model.shape.hidden, seed=3))
+    task_for_model = task.for_model(model, None)
+    assert task_for_model.head is not None
+    length_budget = budget_for(None, model)
+    return (
+        task_for_model,
+        model,
+        length_budget if budget is None else LengthBudget(0, budget),
+        AdapterState(None, Head(task_for_model.head, model.shape.hidden, seed=3)),
+    )
 
 
-def answers(task: Task, model: FrozenModel, how: Reading, learned: Learned, rows: list[Example], batch_size: int) -> list[Prediction]:
-    questions = [task.ask(row, model, how, truncate=False)[0] for row in rows]
-    return predictions(task, model, learned, questions, batch_size)
+def answers(
+    task: Task, model: FrozenModel, length_budget: LengthBudget, adapter_state: AdapterState, rows: list[Example], batch_size: int
+) -> list[Prediction]:
+    eval_features = [task.eval_feature(row, model, length_budget, truncate=False)[0] for row in rows]
+    return predictions(task, model, adapter_state, eval_features, batch_size)
 
 
-def gradient(task: Task, model: FrozenModel, how: Reading, learned: Learned, rows: list[Example]) -> torch.Tensor:
+def gradient(task: Task, model: FrozenModel, length_budget: LengthBudget, adapter_state: AdapterState, rows: list[Example]) -> torch.Tensor:
     """The gradient of the head's weights for the mean loss of examples."""
-    lessons = [lesson for row in rows for lesson in task.lessons(row, model, how)[0]]
-    costs = task.losses(model, learned, lessons)
-    assert len(costs.losses) == sum(costs.sizes) and len(costs.sizes) == len(lessons)
-    (found,) = torch.autograd.grad(costs.losses.mean(), [learned.needed_head().weight])
+    train_features = [train_feature for row in rows for train_feature in task.train_features(row, model, length_budget)[0]]
+    costs = task.losses(model, adapter_state, train_features)
+    assert len(costs.losses) == sum(costs.sizes) and len(costs.sizes) == len(train_features)
+    (found,) = torch.autograd.grad(costs.losses.mean(), [adapter_state.needed_head().weight])
     return found

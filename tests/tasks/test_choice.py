@@ -13,7 +13,7 @@ from foreword.adapters.adapter import Adapter
 from foreword.errors import DataError
 from foreword.evaluation.evaluate import Reader
 from foreword.methods import recipe
-from foreword.tasks.base import Prediction, Reading
+from foreword.tasks.base import LengthBudget, Prediction
 from foreword.tasks.choice import Choice
 from foreword.tasks.registry import task_from_dict
 from foreword.training.loop import fit
@@ -25,33 +25,35 @@ THREE = {"question": "The capital of France", "choices": '["Paris", "a film", "m
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_shares_are_a_softmax_over_the_choices_and_alone_as_in_a_batch(family: str) -> None:
-    task, model, how, learned = ready(Choice(pooling="first" if family == "bert" else "auto"), family)
-    found = answers(task, model, how, learned, [TWO, THREE], 2)
+    task, model, length_budget, adapter_state = ready(Choice(pooling="first" if family == "bert" else "auto"), family)
+    found = answers(task, model, length_budget, adapter_state, [TWO, THREE], 2)
     for p, row in zip(found, (TWO, THREE), strict=True):
-        (alone,) = answers(task, model, how, learned, [row], 1)
+        (alone,) = answers(task, model, length_budget, adapter_state, [row], 1)
         assert list(p.scores) == json.loads(row["choices"]) and p.scores == pytest.approx(alone.scores, abs=1e-5)
         assert (
             sum(p.scores.values()) == pytest.approx(1.0)
             and p.value == {"label": p.text, "index": list(p.scores).index(p.text)}
             and p.text == max(p.scores, key=p.scores.__getitem__)
         )
-    rows = task.ask(TWO, model, how, truncate=False)[0].rows
+    rows = task.eval_feature(TWO, model, length_budget, truncate=False)[0].rows
     place = 0 if family == "bert" else -1
     inputs = [
         {"input_ids": torch.tensor([row.ids]), **({"token_type_ids": torch.tensor([row.types])} if family == "bert" else {})}
         for row in rows
     ]
     states = torch.stack([model.network.base_model(**given).last_hidden_state[0, place] for given in inputs])
-    expected = learned.needed_head()(states)[:, 0].softmax(0).tolist()
+    expected = adapter_state.needed_head()(states)[:, 0].softmax(0).tolist()
     assert list(found[0].scores.values()) == pytest.approx(expected, abs=1e-5)
 
 
 def test_one_loss_an_example_and_a_gradient_that_is_a_number() -> None:
-    task, model, how, learned = ready(Choice(), "bert")
-    lessons = [task.lessons(row, model, how)[0][0] for row in (TWO, THREE)]
-    assert [len(lesson.rows) for lesson in lessons] == [2, 3] and [lesson.target for lesson in lessons] == [(0.0,), (2.0,)]
-    assert task.losses(model, learned, lessons).sizes == [1, 1]
-    assert gradient(task, model, how, learned, [TWO, THREE]).isfinite().all()
+    task, model, length_budget, adapter_state = ready(Choice(), "bert")
+    train_features = [task.train_features(row, model, length_budget)[0][0] for row in (TWO, THREE)]
+    assert [len(train_feature.rows) for train_feature in train_features] == [2, 3] and [
+        train_feature.target for train_feature in train_features
+    ] == [(0.0,), (2.0,)]
+    assert task.losses(model, adapter_state, train_features).sizes == [1, 1]
+    assert gradient(task, model, length_budget, adapter_state, [TWO, THREE]).isfinite().all()
 
 
 def test_labels_are_texts_or_numbers() -> None:
@@ -65,7 +67,7 @@ def test_labels_are_texts_or_numbers() -> None:
 
 
 def test_bad_examples_get_one_sentence() -> None:
-    task, model, how, _ = ready(Choice(), "bert")
+    task, model, length_budget, _ = ready(Choice(), "bert")
     cases = {
         "label '3' is neither one of Paris, a film, maybe nor the number of one, counted from 0; correct the data.": {"label": "3"},
         "the question 'The capital of France' has the choices Paris, but it needs at least two different ones; correct the data.": {
@@ -78,16 +80,18 @@ def test_bad_examples_get_one_sentence() -> None:
     }
     for message, change in cases.items():
         with pytest.raises(DataError) as caught:
-            task.lessons({**THREE, **change}, model, how)
+            task.train_features({**THREE, **change}, model, length_budget)
         assert str(caught.value) == message
     long = {**THREE, "question": "film " * 60}
     full = len(model.tokenizer.pair(long["question"], "Paris", 1 << 30).ids)
     with pytest.raises(DataError) as caught:
-        task.ask(long, model, Reading(0, 20), truncate=False)
+        task.eval_feature(long, model, LengthBudget(0, 20), truncate=False)
     assert (
         str(caught.value) == f"a text needs {full} tokens with its virtual tokens, but 20 fit in tiny-bert; shorten it, or pass --truncate."
     )
-    assert task.ask(long, model, Reading(0, 20), truncate=True)[1] and task.lessons(long, model, Reading(0, 20))[1]
+    assert (
+        task.eval_feature(long, model, LengthBudget(0, 20), truncate=True)[1] and task.train_features(long, model, LengthBudget(0, 20))[1]
+    )
 
 
 def test_it_reads_back() -> None:

@@ -8,18 +8,18 @@ import pytest
 import tiny
 import tiny_encoders
 import torch
-from training.lessons import LABELS, PLAN, examples
+from training.train_features import LABELS, PLAN, examples
 
 from foreword.adapters.adapter import Adapter
-from foreword.backbone.learned import Learned
+from foreword.backbone.adapter_state import AdapterState
 from foreword.errors import DataError, UsageError
 from foreword.evaluation.evaluate import Reader
 from foreword.methods import METHODS, recipe
 from foreword.prompts.head import Head, HeadSpec
 from foreword.recipe import Recipe
-from foreword.tasks.base import Question, reading
+from foreword.tasks.base import EvalFeature, budget_for
 from foreword.tasks.head_classify import HeadClassify
-from foreword.tasks.headed import Seen, pool
+from foreword.tasks.head_task import Seen, pool
 from foreword.tasks.registry import task_from_dict
 from foreword.training.loop import fit
 
@@ -46,12 +46,12 @@ def test_a_baked_head_gives_the_same_logits() -> None:
 
 def test_what_a_head_reads_on_a_causal_model_is_the_last_state_of_the_plain_network() -> None:
     model = tiny.frozen("llama")
-    task = TASK.suited(model, None)
-    question, cut = task.ask({"text": "a film"}, model, reading(None, model), truncate=False)
-    ids = question.rows[0].ids
+    task = TASK.for_model(model, None)
+    eval_feature, cut = task.eval_feature({"text": "a film"}, model, budget_for(None, model), truncate=False)
+    ids = eval_feature.rows[0].ids
     assert not cut and ids[0] == model.tokenizer.bos
     head = Head(HeadSpec(2, bias=False), model.shape.hidden)
-    answer = next(iter(task.predict(model, Learned(None, head), [question], 1)))
+    answer = next(iter(task.predict(model, AdapterState(None, head), [eval_feature], 1)))
     states = model.network.base_model(input_ids=torch.tensor([ids])).last_hidden_state[0, -1]
     expected = head(states).softmax(-1).tolist()
     assert [answer.scores[label] for label in LABELS] == pytest.approx(expected, abs=1e-5)
@@ -74,19 +74,19 @@ def test_a_head_learns_and_is_saved(method: str, family: str, tmp_path: Path) ->
 def test_two_texts_are_read_in_the_tokenizers_own_way() -> None:
     model = tiny_encoders.frozen("bert")
     task = HeadClassify(LABELS, pair=True)
-    row = task.ask({"text": "one", "text_b": "two"}, model, reading(None, model), truncate=False)[0].rows[0]
+    row = task.eval_feature({"text": "one", "text_b": "two"}, model, budget_for(None, model), truncate=False)[0].rows[0]
     inner = model.tokenizer.inner("one", "two", return_token_type_ids=True)
     assert list(row.ids) == inner["input_ids"] and list(row.types) == inner["token_type_ids"]
 
 
 def test_what_cannot_be_is_refused() -> None:
     model = tiny.frozen("llama")
-    how = reading(None, model)
+    length_budget = budget_for(None, model)
     with pytest.raises(DataError) as caught:
-        TASK.lessons({"text": "x", "label": "maybe"}, model, how)
+        TASK.train_features({"text": "x", "label": "maybe"}, model, length_budget)
     assert str(caught.value) == "label 'maybe' is not one of no, yes; correct the data, or train with this label."
     with pytest.raises(DataError) as caught:
-        HeadClassify(LABELS, pair=True).ask({"text": "x"}, model, how, truncate=False)
+        HeadClassify(LABELS, pair=True).eval_feature({"text": "x"}, model, length_budget, truncate=False)
     assert str(caught.value) == "the task needs the column 'text_b', but the example has text; rename a column, or map it with --columns."
     with pytest.raises(UsageError) as caught:
         HeadClassify(LABELS, pooling="sum")
@@ -94,14 +94,14 @@ def test_what_cannot_be_is_refused() -> None:
     long = {"text": "word " * 4000}
     needed = len(model.tokenizer.inner(long["text"])["input_ids"])
     with pytest.raises(DataError) as caught:
-        TASK.ask(long, model, how, truncate=False)
+        TASK.eval_feature(long, model, length_budget, truncate=False)
     assert str(caught.value) == (
-        f"a text needs {needed} tokens with its virtual tokens, but {how.budget} fit in {model.name}; shorten it, or pass --truncate."
+        f"a text needs {needed} tokens with its virtual tokens, but {length_budget.max_tokens} fit in {model.name}; shorten it, or pass --truncate."
     )
-    assert TASK.ask(long, model, how, truncate=True)[1]
+    assert TASK.eval_feature(long, model, length_budget, truncate=True)[1]
 
 
 def test_it_reads_back() -> None:
     for task in (TASK, HeadClassify(("a", "b", "c"), pair=True, pooling="mean", bias=False, description="d")):
         assert task_from_dict(task.to_dict()) == task
-    assert isinstance(Question(()), Question)
+    assert isinstance(EvalFeature(()), EvalFeature)

@@ -12,12 +12,12 @@ from foreword.adapters.adapter import Adapter
 from foreword.errors import DataError, UsageError
 from foreword.evaluation.evaluate import Reader
 from foreword.methods import recipe
-from foreword.tasks.answers import Answer, checked_answers, parse_answers
-from foreword.tasks.base import Prediction, Reading
-from foreword.tasks.headed import look
+from foreword.tasks.base import LengthBudget, Prediction
+from foreword.tasks.data.squad_answers import Answer, checked_answers, parse_answers
+from foreword.tasks.doc_stride import windows
+from foreword.tasks.head_task import look
 from foreword.tasks.qa import QA
 from foreword.tasks.registry import task_from_dict
-from foreword.tasks.windows import windows
 from foreword.training.loop import fit
 from foreword.training.plan import TrainPlan
 
@@ -28,11 +28,11 @@ LONG = {"question": "What is it?", "context": "a dull mess of a film " * 12 + "i
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_targets_mark_the_answer(family: str) -> None:
-    task, model, how, _ = ready(QA(), family)
-    (lesson,) = task.lessons(ROW, model, how)[0]
-    begin, end = (int(place) for place in lesson.target)
-    assert model.tokenizer.decode(lesson.rows[0].ids[begin : end + 1]).strip().lower().replace(" ", "") == "paris"
-    assert lesson.rows[0].labels[begin] == 0 == lesson.rows[0].labels[end]
+    task, model, length_budget, _ = ready(QA(), family)
+    (train_feature,) = task.train_features(ROW, model, length_budget)[0]
+    begin, end = (int(place) for place in train_feature.target)
+    assert model.tokenizer.decode(train_feature.rows[0].ids[begin : end + 1]).strip().lower().replace(" ", "") == "paris"
+    assert train_feature.rows[0].labels[begin] == 0 == train_feature.rows[0].labels[end]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -41,14 +41,14 @@ def test_windows_hold_the_question_and_together_the_whole_context(family: str) -
     whole = model.tokenizer.pair(LONG["question"], LONG["context"], 1 << 30)
     inside = [span for span, text in zip(whole.spans, whole.text, strict=True) if text == 1]
     question = [token for token, text in zip(whole.ids, whole.text, strict=True) if text == 0]
-    parts = windows(LONG["question"], LONG["context"], model, Reading(3, 44), 8)
+    parts = windows(LONG["question"], LONG["context"], model, LengthBudget(3, 44), 8)
     assert len(parts) > 2 and all(part.row.num_tokens <= 44 and len(part.row.at) == 3 for part in parts)
     assert all(set(question) <= set(part.row.ids) for part in parts)
     for before, after in zip(parts, parts[1:], strict=False):
         assert before.spans[-8:] == after.spans[:8]
     joined = [*parts[0].spans, *(span for part in parts[1:] for span in part.spans[8:])]
     assert joined == inside
-    (alone,) = windows(ROW["question"], CONTEXT, model, Reading(0, 1000), 8)
+    (alone,) = windows(ROW["question"], CONTEXT, model, LengthBudget(0, 1000), 8)
     plain = model.tokenizer.pair(ROW["question"], CONTEXT, 1 << 30)
     assert alone.row.ids[: len(plain.ids)] == plain.ids and alone.row.types[: len(plain.types)] == plain.types
     assert alone.null == (0 if family == "bert" else len(alone.row.ids) - 1)
@@ -56,16 +56,16 @@ def test_windows_hold_the_question_and_together_the_whole_context(family: str) -
 
 def test_a_window_without_the_whole_answer_teaches_that_it_is_not_there() -> None:
     task, model, _, _ = ready(QA(overlap=8), "bert")
-    lessons, cut = task.lessons(LONG, model, Reading(0, 44))
-    null = [lesson.target == (0.0, 0.0) for lesson in lessons]
+    train_features, cut = task.train_features(LONG, model, LengthBudget(0, 44))
+    null = [train_feature.target == (0.0, 0.0) for train_feature in train_features]
     assert not cut and 0 < null.count(False) < len(null)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_answers_are_spans_of_the_context_and_alone_as_in_a_batch(family: str) -> None:
-    task, model, how, learned = ready(QA(overlap=8, max_answer=4), family, 44)
-    found = answers(task, model, how, learned, [ROW, LONG, ROW], 3)
-    assert [p.text for p in found] == [answers(task, model, how, learned, [row], 1)[0].text for row in (ROW, LONG, ROW)]
+    task, model, length_budget, adapter_state = ready(QA(overlap=8, max_answer=4), family, 44)
+    found = answers(task, model, length_budget, adapter_state, [ROW, LONG, ROW], 3)
+    assert [p.text for p in found] == [answers(task, model, length_budget, adapter_state, [row], 1)[0].text for row in (ROW, LONG, ROW)]
     for p, row in zip(found, (ROW, LONG, ROW), strict=True):
         start = p.value["start"]
         assert p.text and row["context"][start : start + len(p.text)] == p.text == p.value["answer"]
@@ -73,32 +73,32 @@ def test_answers_are_spans_of_the_context_and_alone_as_in_a_batch(family: str) -
 
 
 def test_the_best_span_by_trying_all() -> None:
-    task, model, how, learned = ready(QA(max_answer=3), "bert")
-    question = task.ask(ROW, model, how, truncate=False)[0]
+    task, model, length_budget, adapter_state = ready(QA(max_answer=3), "bert")
+    question = task.eval_feature(ROW, model, length_budget, truncate=False)[0]
     (window,) = question.notes[1]
-    logits = learned.needed_head()(look(model, learned.tokens, [window.row]).states)[0].detach()
+    logits = adapter_state.needed_head()(look(model, adapter_state.tokens, [window.row]).states)[0].detach()
     tried = {
         (float(logits[i, 0] + logits[j, 1] - logits[0].sum()), i, j)
         for i in range(window.begin, window.end)
         for j in range(i, min(i + 3, window.end))
     }
     odds, first, last = max(tried)
-    found = next(iter(task.predict(model, learned, [question], 1)))
+    found = next(iter(task.predict(model, adapter_state, [question], 1)))
     assert found.value["log_odds"] == pytest.approx(odds, abs=1e-5)
     assert found.text == CONTEXT[window.spans[first - window.begin][0] : window.spans[last - window.begin][1]].strip()
 
 
 def test_the_threshold_decides_whether_there_is_an_answer() -> None:
     for threshold, empty in ((1e9, True), (-1e9, False)):
-        task, model, how, learned = ready(QA(unanswerable=True, threshold=threshold), "bert")
-        (found,) = answers(task, model, how, learned, [ROW], 1)
+        task, model, length_budget, adapter_state = ready(QA(unanswerable=True, threshold=threshold), "bert")
+        (found,) = answers(task, model, length_budget, adapter_state, [ROW], 1)
         assert (found.text == "") is empty and (found.value["start"] is None) is empty
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradients_reach_the_head_from_every_window(family: str) -> None:
-    task, model, how, learned = ready(QA(unanswerable=True, overlap=8), family, 44)
-    found = gradient(task, model, how, learned, [ROW, LONG, {**ROW, "answers": "[]"}])
+    task, model, length_budget, adapter_state = ready(QA(unanswerable=True, overlap=8), family, 44)
+    found = gradient(task, model, length_budget, adapter_state, [ROW, LONG, {**ROW, "answers": "[]"}])
     assert found.isfinite().all() and found.abs().sum() > 0
 
 
@@ -114,7 +114,7 @@ def test_answers_are_read_as_data_sets_write_them() -> None:
 
 
 def test_bad_examples_get_one_sentence() -> None:
-    task, model, how, _ = ready(QA(), "bert")
+    task, model, length_budget, _ = ready(QA(), "bert")
     bad = '\'answers\' is {}, which is no JSON list of texts; write ["Paris"], or {{"text": ["Paris"], "answer_start": [17]}}.'
     cases = {
         "the answer 'Rome' to 'What is the capital of France?' is not in its context; correct it, or leave it empty where there is none.": {
@@ -136,10 +136,10 @@ def test_bad_examples_get_one_sentence() -> None:
     }
     for message, change in cases.items():
         with pytest.raises(DataError) as caught:
-            (QA(unanswerable=True) if "context" in change else task).lessons({**ROW, **change}, model, how)
+            (QA(unanswerable=True) if "context" in change else task).train_features({**ROW, **change}, model, length_budget)
         assert str(caught.value) == message
     with pytest.raises(DataError) as caught:
-        task.ask({**ROW, "question": "what " * 50}, model, Reading(0, 44), truncate=True)
+        task.eval_feature({**ROW, "question": "what " * 50}, model, LengthBudget(0, 44), truncate=True)
     assert str(caught.value) == (
         "the question 'what what what what what what what what…' leaves room for 0 tokens of its context in tiny-bert, but 16 are needed; shorten it or the prompt."
     )

@@ -12,7 +12,7 @@ from tasks.heads import FAMILIES, answers, gradient, ready, tiny_model
 from foreword.errors import DataError, UsageError
 from foreword.evaluation.evaluate import Reader
 from foreword.methods import recipe
-from foreword.tasks.base import Prediction, Reading, reading
+from foreword.tasks.base import LengthBudget, Prediction, budget_for
 from foreword.tasks.registry import task_from_dict
 from foreword.tasks.tag import Tag
 from foreword.training.loop import fit
@@ -25,8 +25,8 @@ ROW = {"tokens": json.dumps(["a", "horrible", "film"]), "tags": json.dumps(["DET
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_one_token_of_each_word_speaks(family: str) -> None:
-    task, model, how, _ = ready(POS, family)
-    row = task.lessons(ROW, model, how)[0][0].rows[0]
+    task, model, length_budget, _ = ready(POS, family)
+    row = task.train_features(ROW, model, length_budget)[0][0].rows[0]
     marked = [place for place, label in enumerate(row.labels) if label >= 0]
     assert [row.labels[place] for place in marked] == [1, 0, 2]
     pieces = model.tokenizer.words(["a", "horrible", "film"], 99).spans
@@ -38,23 +38,23 @@ def test_one_token_of_each_word_speaks(family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_predictions_are_the_heads_at_those_tokens_and_alone_as_in_a_batch(family: str) -> None:
-    task, model, how, learned = ready(POS, family)
+    task, model, length_budget, adapter_state = ready(POS, family)
     rows = [ROW, {"tokens": "good"}, {"tokens": "it was a great joy"}]
-    found = answers(task, model, how, learned, rows, 3)
+    found = answers(task, model, length_budget, adapter_state, rows, 3)
     assert [len(p.value) for p in found] == [3, 1, 5]
-    assert found == [answers(task, model, how, learned, [row], 1)[0] for row in rows]
-    row = task.ask(ROW, model, how, truncate=False)[0].rows[0]
+    assert found == [answers(task, model, length_budget, adapter_state, [row], 1)[0] for row in rows]
+    row = task.eval_feature(ROW, model, length_budget, truncate=False)[0].rows[0]
     states = model.network.base_model(input_ids=torch.tensor([row.ids])).last_hidden_state[0]
     marked = [place for place, label in enumerate(row.labels) if label >= 0]
-    assert found[0].value == [task.labels[i] for i in learned.needed_head()(states[marked]).argmax(1).tolist()]  # type: ignore[attr-defined]
+    assert found[0].value == [task.labels[i] for i in adapter_state.needed_head()(states[marked]).argmax(1).tolist()]  # type: ignore[attr-defined]
     assert found[0].text == " ".join(found[0].value)
 
 
 def test_every_word_counts_once_in_the_loss() -> None:
-    task, model, how, learned = ready(POS, "bert")
-    lesson = task.lessons(ROW, model, how)[0][0]
-    assert lesson.weight == 3.0 and task.losses(model, learned, [lesson, lesson]).sizes == [3, 3]
-    assert gradient(task, model, how, learned, [ROW]).abs().sum() > 0
+    task, model, length_budget, adapter_state = ready(POS, "bert")
+    train_feature = task.train_features(ROW, model, length_budget)[0][0]
+    assert train_feature.weight == 3.0 and task.losses(model, adapter_state, [train_feature, train_feature]).sizes == [3, 3]
+    assert gradient(task, model, length_budget, adapter_state, [ROW]).abs().sum() > 0
 
 
 def test_entities_are_mended() -> None:
@@ -62,15 +62,15 @@ def test_entities_are_mended() -> None:
     scores = NER.score([Prediction("", value=["B-PER", "I-PER", "O"])], ['["I-PER", "I-PER", "O"]'])
     assert (scores["entity_f1"].value, scores["token_accuracy"].value) == (1.0, 1.0)
     assert list(scores)[0] == "entity_f1" and list(POS.score([Prediction("", value=["DET"])], ["DET"])) == ["token_accuracy"]
-    task, model, how, _ = ready(NER, "bert")
-    row = task.lessons({"tokens": "in Paris", "tags": "O I-LOC"}, model, how)[0][0].rows[0]
+    task, model, length_budget, _ = ready(NER, "bert")
+    row = task.train_features({"tokens": "in Paris", "tags": "O I-LOC"}, model, length_budget)[0][0].rows[0]
     assert [label for label in row.labels if label >= 0] == [0, 1]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_predicted_entities_are_well_formed(family: str) -> None:
-    task, model, how, learned = ready(Tag(("O", "I-LOC", "B-LOC")), family)
-    for found in answers(task, model, how, learned, [{"tokens": "the capital of France is Paris it was great"}], 1):
+    task, model, length_budget, adapter_state = ready(Tag(("O", "I-LOC", "B-LOC")), family)
+    for found in answers(task, model, length_budget, adapter_state, [{"tokens": "the capital of France is Paris it was great"}], 1):
         for before, tag in zip(["O", *found.value], found.value, strict=False):
             assert tag != "I-LOC" or before in ("B-LOC", "I-LOC")
 
@@ -82,26 +82,26 @@ def test_labels_come_from_the_data() -> None:
 
 
 def test_words_that_do_not_fit_are_refused_or_counted_as_wrong() -> None:
-    task, model, _, learned = ready(POS, "bert")
-    how = Reading(0, 12)
+    task, model, _, adapter_state = ready(POS, "bert")
+    length_budget = LengthBudget(0, 12)
     row = {"tokens": json.dumps(["film"] * 30), "tags": json.dumps(["NOUN"] * 30)}
     full = len(model.tokenizer.words(["film"] * 30, 1000).ids)
     with pytest.raises(DataError) as caught:
-        task.ask(row, model, how, truncate=False)
+        task.eval_feature(row, model, length_budget, truncate=False)
     assert (
         str(caught.value) == f"a text needs {full} tokens with its virtual tokens, but 12 fit in tiny-bert; shorten it, or pass --truncate."
     )
-    question, cut = task.ask(row, model, how, truncate=True)
-    lessons, cut_too = task.lessons(row, model, how)
-    found = next(iter(task.predict(model, learned, [question], 1)))
-    read = question.notes[0]
-    assert cut and cut_too and 0 < read < 30 and lessons[0].weight == read
+    eval_feature, cut = task.eval_feature(row, model, length_budget, truncate=True)
+    train_features, cut_too = task.train_features(row, model, length_budget)
+    found = next(iter(task.predict(model, adapter_state, [eval_feature], 1)))
+    read = eval_feature.notes[0]
+    assert cut and cut_too and 0 < read < 30 and train_features[0].weight == read
     assert len(found.value) == 30 and found.value.count("?") == 30 - read
     assert task.score([found], [row["tags"]])["token_accuracy"].value <= read / 30
 
 
 def test_bad_examples_get_one_sentence() -> None:
-    task, model, how, _ = ready(NER, "bert")
+    task, model, length_budget, _ = ready(NER, "bert")
     cases = {
         "'a b' has 2 words but 3 tags; give each word one tag.": {"tokens": "a b", "tags": "O O O"},
         "tag 'B-ORG' is not one of O, B-LOC, B-PER, I-LOC, I-PER; correct the data, or train with this tag.": {
@@ -123,7 +123,7 @@ def test_bad_examples_get_one_sentence() -> None:
     }
     for message, row in cases.items():
         with pytest.raises(DataError) as caught:
-            task.lessons(row, model, how)
+            task.train_features(row, model, length_budget)
         assert str(caught.value) == message
 
 
@@ -170,6 +170,6 @@ def test_it_learns_and_is_saved(family: str, tmp_path: Path) -> None:
 def test_positions_leave_room_for_soft_tokens() -> None:
     model = tiny_model("bert")
     spec = recipe("prompt-tuning", length=4)
-    task = POS.suited(model, spec)
-    row = task.ask(ROW, model, reading(spec, model), truncate=False)[0].rows[0]
+    task = POS.for_model(model, spec)
+    row = task.eval_feature(ROW, model, budget_for(spec, model), truncate=False)[0].rows[0]
     assert row.at == (1,) * 4

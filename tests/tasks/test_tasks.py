@@ -8,18 +8,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.batch import collate
-from foreword.backbone.learned import Learned
 from foreword.errors import AdapterError, DataError, UsageError
 from foreword.methods import recipe
 from foreword.prompts.template import Row, Template
-from foreword.tasks import metrics
-from foreword.tasks.base import Lesson, Prediction, Question, reading
+from foreword.tasks.base import EvalFeature, Prediction, TrainFeature, budget_for
 from foreword.tasks.classify import Classify
+from foreword.tasks.evaluation_loop import EvalSet, evaluate, losses
 from foreword.tasks.generate import Generate
-from foreword.tasks.judge import Exam, judge, losses
+from foreword.tasks.metrics import base as metrics
 from foreword.tasks.registry import KINDS, kind_of, task_from_dict
-from foreword.tasks.templated import for_site
+from foreword.tasks.template_task import for_site
 
 PLAIN = Template.parse("{text}\nLabel: {answer}")
 
@@ -27,12 +27,12 @@ PLAIN = Template.parse("{text}\nLabel: {answer}")
 def test_label_scores_are_mean_log_probabilities_of_the_words() -> None:
     """Checked against one plain forward pass of the base model per label."""
     model, task = tiny.frozen("llama"), Classify(("no", "yes indeed", "perhaps"), template=PLAIN)
-    question, _ = task.question({"text": "a film"}, model, reading(recipe("p-tuning-v2"), model), truncate=False)
-    scores = task.scores(model, None, [question])[0]
+    eval_feature, _ = task.eval_row({"text": "a film"}, model, budget_for(recipe("p-tuning-v2"), model), truncate=False)
+    scores = task.scores(model, None, [eval_feature])[0]
     for index, ids in enumerate(task.pieces(model)):
-        whole = torch.tensor([[*question.ids, *ids]])
+        whole = torch.tensor([[*eval_feature.ids, *ids]])
         logits = model.network(input_ids=whole).logits[0].log_softmax(-1)
-        steps = range(len(question.ids) - 1, whole.shape[1] - 1)
+        steps = range(len(eval_feature.ids) - 1, whole.shape[1] - 1)
         expected = sum(float(logits[i, whole[0, i + 1]]) for i in steps) / len(ids)
         assert float(scores[index]) == pytest.approx(expected, abs=1e-4)
 
@@ -41,7 +41,7 @@ def test_one_piece_labels_take_one_forward_and_agree() -> None:
     model = tiny.frozen("llama")
     short = Classify(("a", "b"), template=Template.parse("{text}{answer}"))
     assert [len(ids) for ids in short.pieces(model)] == [1, 1]
-    row, _ = short.question({"text": "film "}, model, reading(recipe("p-tuning-v2"), model), truncate=False)
+    row, _ = short.eval_row({"text": "film "}, model, budget_for(recipe("p-tuning-v2"), model), truncate=False)
     fast = short.scores(model, None, [row, row])
     long = torch.tensor([[-losses_of(short, row, index) for index in (0, 1)]])
     assert torch.allclose(fast, long.expand(2, -1), atol=1e-4)
@@ -50,13 +50,13 @@ def test_one_piece_labels_take_one_forward_and_agree() -> None:
 def losses_of(task: Classify, row: Row, index: int) -> float:
     model = tiny.frozen("llama")
     ids = task.pieces(model)[index]
-    lesson = Row((*row.ids, *ids), row.at, (-100,) * len(row.ids) + tuple(ids), (0.0,) * len(row.ids) + (1.0,) * len(ids))
-    return next(iter(losses(task, model, Learned(), [Lesson((lesson,))], 1)))
+    train_feature = Row((*row.ids, *ids), row.at, (-100,) * len(row.ids) + tuple(ids), (0.0,) * len(row.ids) + (1.0,) * len(ids))
+    return next(iter(losses(task, model, AdapterState(), [TrainFeature((train_feature,))], 1)))
 
 
 def test_a_prior_is_subtracted() -> None:
     model, task = tiny.frozen("llama"), Classify(("no", "yes"), template=PLAIN)
-    row, _ = task.question({"text": "a film"}, model, reading(recipe("p-tuning-v2"), model), truncate=False)
+    row, _ = task.eval_row({"text": "a film"}, model, budget_for(recipe("p-tuning-v2"), model), truncate=False)
     shifted = Classify(("no", "yes"), template=PLAIN, prior=(-1.0, -2.0))
     assert torch.allclose(shifted.scores(model, None, [row]), task.scores(model, None, [row]) + torch.tensor([1.0, 2.0]))
     calibrated = task.calibrated(model, None, 0)
@@ -98,24 +98,24 @@ def test_outputs_end_with_the_end_token() -> None:
 
 def test_a_text_that_is_too_long_is_refused_or_cut() -> None:
     model, task = tiny.frozen("llama"), for_site(Classify(("no", "yes")), recipe("prompt-tuning", length=4))
-    how = reading(recipe("prompt-tuning", length=4), model, 24)
+    length_budget = budget_for(recipe("prompt-tuning", length=4), model, 24)
     example = {"text": "word " * 80, "label": "yes"}
     full = task.template.render(example, model.tokenizer, 4).num_tokens
     with pytest.raises(DataError) as caught:
-        task.question(example, model, how, truncate=False)
+        task.eval_row(example, model, length_budget, truncate=False)
     assert str(caught.value) == (
         f"a text needs {full} tokens with its template and answer, but 28 fit in tiny-llama; shorten it, or pass --truncate."
     )
-    row, cut = task.question(example, model, how, truncate=True)
+    row, cut = task.eval_row(example, model, length_budget, truncate=True)
     assert cut and row.num_tokens <= 28
-    lesson, cut = task.lesson(example, model, how)
-    assert cut and lesson.num_tokens <= 28 and lesson.labels[-1] == task.answer(example, model)[-1]
+    train_feature, cut = task.train_row(example, model, length_budget)
+    assert cut and train_feature.num_tokens <= 28 and train_feature.labels[-1] == task.answer(example, model)[-1]
 
 
 def test_a_prompt_longer_than_the_model_is_refused() -> None:
     model = tiny.frozen("llama")
     with pytest.raises(UsageError) as caught:
-        reading(recipe("p-tuning-v2", length=model.shape.positions), model)
+        budget_for(recipe("p-tuning-v2", length=model.shape.positions), model)
     positions = model.shape.positions
     assert str(caught.value) == (
         f"{positions} virtual tokens and a text of at least 8 tokens need more than the {positions} positions of tiny-llama; use fewer."
@@ -144,16 +144,16 @@ def test_templates_follow_the_site() -> None:
 def test_streamed_pieces_join_to_the_answer() -> None:
     model, task = tiny.frozen("gpt2"), Generate(template=Template.parse("{input}:{answer}"), max_new_tokens=12)
     row = task.template.render({"input": "say it"}, model.tokenizer, 0)
-    assert "".join(task.stream(model, None, row)).strip() == next(iter(task.predict(model, Learned(), [Question((row,))], 1))).text
+    assert "".join(task.stream(model, None, row)).strip() == next(iter(task.predict(model, AdapterState(), [EvalFeature((row,))], 1))).text
 
 
 def test_scores_follow_the_order_of_the_examples() -> None:
     model, task = tiny.frozen("llama"), Classify(("no", "yes"), template=PLAIN)
     rows = [{"text": "w " * (20 - i), "label": ("no", "yes")[i % 2]} for i in range(7)]
-    exam = Exam.prepare(task, model, reading(recipe("p-tuning-v2"), model), rows, truncate=False)
-    one = [next(iter(task.predict(model, Learned(), [row], 1))).text for row in exam.questions]
+    eval_set = EvalSet.prepare(task, model, budget_for(recipe("p-tuning-v2"), model), rows, truncate=False)
+    one = [next(iter(task.predict(model, AdapterState(), [row], 1))).text for row in eval_set.eval_features]
     expected = sum(a == b["label"] for a, b in zip(one, rows, strict=True)) / 7
-    assert judge(task, model, Learned(), exam, batch_size=3)["accuracy"].value == pytest.approx(expected)
+    assert evaluate(task, model, AdapterState(), eval_set, batch_size=3)["accuracy"].value == pytest.approx(expected)
 
 
 def test_metrics_by_hand() -> None:
@@ -178,7 +178,7 @@ def test_perfect_answers_score_one(targets: list[str]) -> None:
 
 def test_collated_lessons_keep_weights() -> None:
     model, task = tiny.frozen("llama"), for_site(Classify(("no", "yes")), recipe("prompt-tuning", length=2))
-    row, _ = task.lesson({"text": "x y", "label": "yes"}, model, reading(recipe("prompt-tuning", length=2), model), dampening=0.25)
+    row, _ = task.train_row({"text": "x y", "label": "yes"}, model, budget_for(recipe("prompt-tuning", length=2), model), dampening=0.25)
     batch = collate([row])
     assert set(batch.weights[0].tolist()) <= {0.0, 0.25, 1.0} and 0.25 in batch.weights[0].tolist()
     assert int((batch.labels >= 0).sum()) == len(row.ids) - 1  # all but the very first token, which nothing predicts
@@ -189,6 +189,6 @@ def test_the_loss_of_a_classifier_needs_no_second_pass() -> None:
     for labels, prior in ((("a", "b"), ()), (("no", "yes indeed"), (-0.3, -1.2))):
         task = Classify(labels, template=PLAIN, prior=prior)
         rows = [{"text": "w " * (3 + i), "label": labels[i % 2]} for i in range(5)]
-        exam = Exam.prepare(task, model, reading(recipe("p-tuning-v2"), model), rows, truncate=False)
-        loss = judge(task, model, Learned(), exam, batch_size=2)["loss"].value
-        assert loss == pytest.approx(sum(losses(task, model, Learned(), exam.lessons, 2)) / 5, abs=1e-4)
+        eval_set = EvalSet.prepare(task, model, budget_for(recipe("p-tuning-v2"), model), rows, truncate=False)
+        loss = evaluate(task, model, AdapterState(), eval_set, batch_size=2)["loss"].value
+        assert loss == pytest.approx(sum(losses(task, model, AdapterState(), eval_set.train_features, 2)) / 5, abs=1e-4)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import tiny
-from training.lessons import LABELS, PLAN, TASK, examples, spec
+from training.train_features import LABELS, PLAN, TASK, examples, spec
 
 from foreword.backbone.frozen import FrozenModel
 from foreword.errors import UsageError
@@ -17,8 +17,8 @@ from foreword.methods import full
 from foreword.recipe import LoraSpec, Recipe
 from foreword.tasks.base import Task
 from foreword.tasks.head_classify import HeadClassify
+from foreword.training.distributed import Processes
 from foreword.training.loop import fit
-from foreword.training.processes import Processes
 
 HEADED = HeadClassify(LABELS)
 FSDP = "ACCELERATE_USE_FSDP"

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from training.lessons import METHOD_NAMES, PLAN, TASK, examples, spec
+from training.train_features import METHOD_NAMES, PLAN, TASK, examples, spec
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from foreword.adapters.adapter import Adapter
 from foreword.backbone.frozen import FrozenModel
 from foreword.errors import DivergedError, TrainingError, UsageError
-from foreword.tasks.base import Costs
+from foreword.tasks.base import Losses
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.training.loop import TrainingInterrupted, fit, schedule
@@ -116,7 +116,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_best(tmp_path: Path, monke
     model, out = tiny.build("llama"), tmp_path / "adapter"
     real, calls = Classify.losses, []
 
-    def broken(*given: Any) -> Costs:
+    def broken(*given: Any) -> Losses:
         calls.append(1)
         costs = real(*given)
         return replace(costs, losses=costs.losses * (float("nan") if len(calls) == 6 else 1.0))

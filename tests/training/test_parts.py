@@ -9,15 +9,15 @@ import tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from training.lessons import TASK, examples, spec
+from training.train_features import TASK, examples, spec
 
 from foreword.errors import DivergedError
 from foreword.methods import METHODS
 from foreword.prompts import init
 from foreword.prompts.soft_prompt import SoftPrompt
-from foreword.training.calibrate import absolute_rate, gain
+from foreword.training.loss_monitor import LossMonitor
+from foreword.training.lr_scaling import absolute_rate, gain
 from foreword.training.sampler import BucketSampler
-from foreword.training.watch import LossWatch
 
 
 @given(st.lists(st.integers(1, 99), min_size=1, max_size=60), st.integers(1, 9), st.integers(0, 3))
@@ -63,7 +63,7 @@ def test_gain_leaves_the_prompt_as_it_was() -> None:
 
 
 def watched(losses: list[float]) -> list[str]:
-    watch = LossWatch(len(losses), 0.03)
+    watch = LossMonitor(len(losses), 0.03)
     return [notice for step, loss in enumerate(losses, 1) if (notice := watch.see(loss, step))]
 
 

@@ -12,14 +12,14 @@ import tiny
 import tiny_encoders
 import torch
 from datasets import Dataset
-from training.lessons import LABELS, METHOD_NAMES, TASK, examples, spec
+from training.train_features import LABELS, METHOD_NAMES, TASK, examples, spec
 from training.trained import arguments, assert_reads_alike, batch_of, losses, moved, optimizers, refusal
 from transformers import DataCollatorForSeq2Seq, DataCollatorWithPadding, EvalPrediction, Trainer
 
 from foreword.adapters.adapter import Adapter
 from foreword.evaluation.evaluate import Reader
 from foreword.tasks.head_classify import HeadClassify
-from foreword.training.trainable import Trainable, trainable
+from foreword.training.hf_trainer import Trainable, trainable
 
 MODELS = ["llama", "gemma3_text"]
 HEADED = HeadClassify(LABELS)

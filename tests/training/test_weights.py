@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from training.lessons import LABELS, PLAN, TASK, examples, spec
+from training.train_features import LABELS, PLAN, TASK, examples, spec
 
 from foreword import methods
 from foreword.adapters.adapter import Adapter
-from foreword.backbone.load import load
+from foreword.backbone.loading.load_model import load
 from foreword.errors import ModelError, UsageError
 from foreword.evaluation.evaluate import Reader
 from foreword.recipe import LoraSpec, Recipe

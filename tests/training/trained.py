@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from training.lessons import LABELS, examples
+from training.train_features import LABELS, examples
 from transformers import DataCollatorForSeq2Seq, DataCollatorWithPadding, Trainer, TrainingArguments
 
 from foreword.adapters.adapter import Adapter
@@ -16,7 +16,7 @@ from foreword.backbone.batch import collate
 from foreword.backbone.frozen import FrozenModel
 from foreword.errors import ForewordError
 from foreword.evaluation.evaluate import Reader
-from foreword.training.trainable import Trainable
+from foreword.training.hf_trainer import Trainable
 
 
 def moved(model: Trainable) -> Trainable:
@@ -61,9 +61,9 @@ def assert_reads_alike(model: Trainable, frozen: FrozenModel, folder: Path) -> N
     reader = Reader.of(frozen, adapter)
     rows = examples(6, 50)
     given = batch_of(model, "right", rows)
-    lessons = [reader.task.lessons(row, frozen, reader.how)[0][0] for row in rows]
-    batch = collate([lesson.rows[0] for lesson in lessons], pad=tiny.PAD)
-    expected = reader.model.predicting(batch, reader.learned.tokens, batch.labels >= 0)
+    train_features = [reader.task.train_features(row, frozen, reader.length_budget)[0][0] for row in rows]
+    batch = collate([train_feature.rows[0] for train_feature in train_features], pad=tiny.PAD)
+    expected = reader.model.predicting(batch, reader.adapter_state.tokens, batch.labels >= 0)
     with torch.no_grad():
         found = model.eval()(**given).logits[:, :-1][given["labels"][:, 1:] >= 0]
     assert torch.allclose(found, expected, atol=1e-4)

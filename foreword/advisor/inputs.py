@@ -1,0 +1,99 @@
+"""What the advice depends on besides the model; every field is an option of `foreword advise`, with this help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from foreword.advisor.workload import BATCH_SIZE, BYTES, Load
+from foreword.errors import UsageError
+
+if TYPE_CHECKING:
+    from foreword.advisor.parameters import Head
+    from foreword.shape import Kind
+
+# Outputs of the head that a task needs: a number, "labels", or "encoder" (as many as labels, on encoders, which score no label words).
+TASKS: dict[str, int | str] = {
+    "classify": "encoder",
+    "classify-head": "labels",
+    "multi-label": "labels",
+    "regress": 1,
+    "tag": "labels",
+    "qa": 2,
+    "choice": 1,
+    "generate": 0,
+    "seq2seq": 0,
+    "probe": 0,
+}
+KNOWLEDGE = ("near", "far")
+SERVING = ("any", "shared", "bare")
+_WRITING = ("generate", "seq2seq")
+_ALWAYS_BIASED = ("tag", "qa", "choice")  # heads of other tasks have a bias but on causal models
+_ANSWER = {True: 64, False: 1}
+
+
+def _option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Task, data, number of tasks, serving, and what a training step is made of."""
+
+    task: str = _option("classify", f"One of {', '.join(TASKS)}.")
+    examples: int = _option(1000, "Training examples of a task.")
+    tasks: int = _option(1, "Tasks that one base model will answer.")
+    labels: int = _option(2, "Labels of a task.")
+    knowledge: str = _option("near", "near: the base model knows what the task needs; far: it does not.")
+    serving: str = _option("any", "any; shared: many tasks in one batch; bare: no token and no time more than the base model.")
+    memory: float | None = _option(None, "GB there are for training, by default any number.")
+    length: int | None = _option(None, "Number of virtual tokens; by default one that fits the task.")
+    lora_r: int = _option(8, "LoRA's rank.")
+    lora_targets: str | None = _option(
+        None, "attention (queries and values), all-linear, or some of q,k,v,o,gate,up,down; by default the method's."
+    )
+    also: str | None = _option(None, "Further methods to reckon, comma-separated, sums such as METHOD+lora among them.")
+    text_tokens: int = _option(128, "Tokens of a text.")
+    answer_tokens: int | None = _option(None, "Tokens of an answer; by default 64 for a written one, else 1.")
+    batch_size: int = _option(BATCH_SIZE, "Examples a step.")
+    dtype: str | None = _option(None, f"Precision of the frozen model: {', '.join(BYTES)}; by default the checkpoint's.")
+    gradient_checkpointing: bool = _option(False, "Reckon with gradient checkpointing.")
+    cpu: bool = _option(False, "Reckon with training on a CPU, where attention is not fused.")
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("task", TASKS), ("knowledge", KNOWLEDGE), ("serving", SERVING), ("dtype", BYTES)):
+            value = getattr(self, name)
+            if value not in allowed and (name, value) != ("dtype", None):
+                raise UsageError(f"{name} '{value}' is not known; choose one of {', '.join(allowed)}.")
+        for name in ("examples", "tasks", "labels", "length", "lora_r", "text_tokens", "answer_tokens", "batch_size"):
+            value = getattr(self, name)
+            least = 2 if name == "labels" else 1
+            if value is not None and (type(value) is not int or value < least):
+                raise UsageError(f"{name} is {value!r}, but it must be a whole number of at least {least}.")
+        if self.memory is not None and not 0 < self.memory < float("inf"):
+            raise UsageError(f"memory is {self.memory:g}, but it must be above 0, in GB.")
+
+    def facts(self) -> dict[str, str | int | bool]:
+        """What rules may ask, but for the model's part."""
+        return {name: getattr(self, name) for name in ("task", "examples", "tasks", "knowledge", "serving")}
+
+    def load(self) -> Load:
+        """A training step as memory sees it."""
+        answer = _ANSWER[self.task in _WRITING] if self.answer_tokens is None else self.answer_tokens
+        return Load(self.batch_size, self.text_tokens, answer, self.dtype or "bfloat16", self.gradient_checkpointing, fused=not self.cpu)
+
+    def head(self, kind: Kind) -> Head | None:
+        """The head that the task needs on a model of this kind."""
+        from foreword.advisor.parameters import Head  # not read by every start
+
+        named = TASKS[self.task]
+        outputs = (
+            self.labels if named == "labels" or (named == "encoder" and kind == "encoder") else 0 if named == "encoder" else int(named)
+        )
+        return Head(outputs, bias=kind != "causal" or self.task in _ALWAYS_BIASED) if outputs else None
+
+    def targets(self) -> str | tuple[str, ...] | None:
+        """LoRA's targets as a `LoraSpec` has them, None for the method's own."""
+        if self.lora_targets is None or self.lora_targets in ("attention", "all-linear"):
+            return self.lora_targets
+        return tuple(self.lora_targets.split(","))

@@ -1,0 +1,73 @@
+"""The learning rate that a run takes, with its reason and where that is known from; the numbers are those of `foreword/learning_rates.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import cast
+
+from foreword import learning_rates
+from foreword.advisor.rules import OWN_RESULTS, OWN_RUNS, Choice, Fact
+from foreword.shape import Kind
+
+# By kind of recipe; for soft prompts a share of the RMS of what the model itself puts there.
+RATES: Mapping[str, Choice] = {
+    "input/direct": Choice(
+        "learning_rate",
+        (),
+        learning_rates.RATES["input/direct"],
+        "relative: first steps of 3 % of the RMS of the model's own embeddings",
+        OWN_RUNS,
+    ),
+    "input/network": Choice(
+        "learning_rate",
+        (),
+        learning_rates.RATES["input/network"],
+        "relative: with 0.005 it learned more slowly, larger ones were not tried",
+        OWN_RUNS,
+    ),
+    "kv/direct": Choice(
+        "learning_rate",
+        (),
+        learning_rates.RATES["kv/direct"],
+        "relative: first steps of 3 % of the RMS of the model's own keys and values",
+        OWN_RUNS,
+    ),
+    "kv/network": Choice(
+        "learning_rate", (), learning_rates.RATES["kv/network"], "relative: with a free table's 0.03 the network did not learn", OWN_RUNS
+    ),
+    "lora": Choice(
+        "learning_rate",
+        (),
+        learning_rates.RATES["lora"],
+        "AdamW's own rate, for runs of a few hundred steps",
+        "the order of arXiv:2106.09685; Foreword's default",
+    ),
+    "qlora": Choice(
+        "learning_rate",
+        (),
+        learning_rates.RATES["lora"],
+        "AdamW's own rate, for runs of a few hundred steps",
+        "the order of arXiv:2305.14314; Foreword's default",
+    ),
+    "full": Choice(
+        "learning_rate",
+        (),
+        learning_rates.RATES["full"],
+        "AdamW's own rate, of the small-data settings for fine-tuning",
+        "arXiv:1810.04805; Foreword's default",
+    ),
+}
+
+FITTED_REASON = "of the rates tried the one with the best validation loss for this task on this kind of model"
+
+
+def rate(kind: str, facts: Mapping[str, Fact]) -> Choice:
+    """The learning rate that a run of this kind of recipe takes for this task."""
+    general, task = RATES[kind], facts["task"]
+    if task == "classify" and facts["kind"] == "encoder":
+        task = "classify-head"  # as encoders classify
+    value = learning_rates.rate_of("lora" if kind == "qlora" else kind, str(task), cast("Kind", facts["kind"]))
+    if value == general.value:
+        return general
+    return replace(general, value=value, reason=f"{FITTED_REASON}; elsewhere {general.value:g}", source=OWN_RESULTS)

@@ -1,0 +1,21 @@
+"""What one task adds to a forward pass of the frozen model. LoRA, where there is any, is in the model that reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from foreword.prompts.head import Head
+from foreword.prompts.tokens import VirtualTokens
+
+
+@dataclass(frozen=True)
+class AdapterState:
+    """Virtual tokens before or inside the text, and a head on the last states; a written prompt has neither."""
+
+    tokens: VirtualTokens | None = None
+    head: Head | None = None
+
+    def needed_head(self) -> Head:
+        """The head of a task that has one."""
+        assert self.head is not None, "a task with a head is read with one"
+        return self.head

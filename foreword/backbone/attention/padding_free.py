@@ -1,0 +1,78 @@
+"""A batch without its pads: its rows one behind the other in one line, and side by side only where attention needs them so.
+
+All but attention treats each token by itself, so pads cost there what tokens cost; cf. "effective transformers" (ByteTransformer, arXiv:2210.03052).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from foreword.backbone.attention.interface import SDPA, AttentionHook, attend
+from foreword.shape import ModelShape
+
+_WORTH = 12  # one column in so many must be a pad, or laying rows out costs what it saves
+
+
+@dataclass(frozen=True)
+class Line:
+    """The visitor of a forward pass over M real tokens of B rows: `index` gives each its place among B·N, `mask` is what rows see of themselves.
+
+    `inner` visits the rows side by side.
+    """
+
+    index: Int[Tensor, " M"]
+    mask: Bool[Tensor, "B 1 N N"] | Bool[Tensor, "B 1 1 N"]
+    rows: int
+    inner: AttentionHook | None
+
+    def apart(self, line: Shaped[Tensor, "M ..."]) -> Shaped[Tensor, "B N ..."]:
+        """Rows side by side again, with zeros for pads."""
+        room = line.new_zeros(self.rows * self.mask.shape[3], *line.shape[1:])
+        return room.index_copy(0, self.index, line).unflatten(0, (self.rows, -1))
+
+    def places(self) -> Int[Tensor, "B N"]:
+        """Where in the line each real token stands."""
+        return self.apart(torch.arange(len(self.index), device=self.index.device))
+
+    def attention(
+        self,
+        module: nn.Module,
+        query: Float[Tensor, "1 A M D"],
+        key: Float[Tensor, "1 K M D"],
+        value: Float[Tensor, "1 K M O"],
+        scaling: float | None,
+    ) -> Float[Tensor, "1 M A O"]:
+        """The attention of rows side by side, laid in line."""
+        query, key, value = (self.apart(side[0].transpose(0, 1)).transpose(1, 2) for side in (query, key, value))
+        found, _ = attend(module, query, key, value, self.mask, self.inner, scaling=scaling)
+        return found.flatten(0, 1).index_select(0, self.index)[None]
+
+
+def in_line(
+    network: PreTrainedModel, shape: ModelShape, inputs: dict[str, Any], mask: Bool[Tensor, "B N"]
+) -> tuple[dict[str, Any], Line | None]:
+    """Keyword arguments for the same pass in one line; as they came, without a line, where that saves little or is not the same."""
+    index = mask.flatten().nonzero().flatten()
+    pads = mask.numel() - len(index)
+    if pads * _WORTH < mask.numel() or pads == mask.numel() or not _suits(network, shape, mask.shape[1]):
+        return inputs, None
+    seen = mask[:, None, None, :]
+    if shape.kind == "causal":
+        earlier = torch.ones(mask.shape[1], mask.shape[1], dtype=torch.bool, device=mask.device).tril()
+        seen = seen & (earlier | ~mask[:, None, :, None])  # pads see all, so that none sees nothing
+    line = Line(index, seen, len(mask), inputs.get("foreword"))
+    flat = {name: given.flatten(0, 1)[index][None] for name, given in inputs.items() if name not in ("foreword", "attention_mask")}
+    return {**flat, "attention_mask": seen, "foreword": line}, line  # transformers hands a mask of four dimensions on as it is
+
+
+def _suits(network: PreTrainedModel, shape: ModelShape, width: int) -> bool:
+    """Whether attention comes through the registered function over SDPA, and no sliding window ends within a row."""
+    reach = width if shape.kind == "causal" else 2 * width
+    windows = [kv.window for kv in shape.kv if kv.window is not None]
+    return network.config._attn_implementation == SDPA and shape.kind != "encoder-decoder" and reach <= min(windows, default=reach)

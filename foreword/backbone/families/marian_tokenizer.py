@@ -1,0 +1,30 @@
+"""Marian's tokenizer, the one slow tokenizer that is read: two SentencePiece models over one vocabulary, for sources and for answers."""
+
+from __future__ import annotations
+
+from transformers import MarianTokenizer, PreTrainedTokenizerBase
+
+from foreword.backbone.token_alignment import Frame, Pieces
+
+
+def is_marian(inner: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer is Marian's own, without a tokenizer.json."""
+    return isinstance(inner, MarianTokenizer)
+
+
+def pieces(inner: PreTrainedTokenizerBase, text: str) -> Pieces:
+    """Tokens of a source; it keeps no offsets, so the text is shared out evenly, which is near enough to cut it by."""
+    ids = inner(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    ends = [len(text) * place // len(ids) for place in range(len(ids) + 1)] if ids else []
+    return Pieces(ids, list(zip(ends, ends[1:], strict=False)))
+
+
+def answer(inner: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Tokens of a text that the decoder is to write."""
+    return inner(text_target=text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+
+def frame(inner: PreTrainedTokenizerBase) -> Frame:
+    """The end token that stands behind a source."""
+    closing = inner.build_inputs_with_special_tokens([])  # type: ignore[attr-defined]  # of slow tokenizers, as Marian's is
+    return Frame((), (), tuple((index, 0) for index in closing), (0,))

@@ -1,0 +1,90 @@
+"""Beam search: transformers' own, over a shallow copy of the frozen model whose every step carries the attachment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from copy import copy
+from dataclasses import replace
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig, PreTrainedModel
+
+from foreword.backbone.attention.interface import Attachment
+from foreword.backbone.batch import Batch
+from foreword.backbone.frozen import FrozenModel, Tokens
+
+
+@torch.inference_mode()
+def search(
+    model: FrozenModel,
+    batch: Batch,
+    tokens: Tokens,
+    *,
+    num_beams: int,
+    max_new_tokens: int,
+    stop: Collection[int],
+    length_penalty: float = 1.0,
+) -> list[list[int]]:
+    """The likeliest of `num_beams` answers to each row, by log-probability / length^length_penalty; the stop token is left out.
+
+    Of the checkpoint's generation config only what says which tokens answers may hold is kept: how they begin, and words that never occur.
+    """
+    ready = model.prepare(batch, tokens)
+    inputs = {name: value for name, value in ready.inputs.items() if name not in ("foreword", "decoder_input_ids")}
+    attachment: Attachment | None = ready.inputs.get("foreword")
+    rules = _rules(model, num_beams, max_new_tokens, stop, length_penalty)
+    if model.shape.kind == "encoder-decoder":
+        seen = {name: inputs.pop(name) for name in ("input_ids", "inputs_embeds") if name in inputs}
+        carried = {} if attachment is None else {"foreword": attachment}
+        # A cache that grows: the one generate would make has as many layers as the encoder, which a deeper decoder overruns.
+        inputs["past_key_values"] = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        inputs["encoder_outputs"] = model.network.get_encoder()(**seen, **carried, attention_mask=inputs["attention_mask"])
+    view = _carrying(model.network, attachment.repeated(num_beams) if attachment else None, rules)
+    found: Tensor = view.generate(**inputs)
+    said = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
+    opening = len(model.answer_opening) if model.shape.kind == "encoder-decoder" else said
+    return [_until(row[opening:].tolist(), stop) for row in found]
+
+
+def _rules(model: FrozenModel, num_beams: int, max_new_tokens: int, stop: Collection[int], length_penalty: float) -> GenerationConfig:
+    """A generation config of our own; a checkpoint's (summaries of 56 words at least, no three words twice) was made for another task."""
+    own: Any = model.network.generation_config  # transformers types it as optional; every model that writes has one
+    both = model.shape.kind == "encoder-decoder"
+    return GenerationConfig(
+        num_beams=num_beams,
+        do_sample=False,
+        length_penalty=length_penalty,
+        max_new_tokens=max_new_tokens + (len(model.answer_opening) - 1 if both else 0),
+        eos_token_id=sorted(stop) or None,
+        pad_token_id=model.tokenizer.pad,
+        decoder_start_token_id=model.answer_opening[0] if both else None,
+        forced_bos_token_id=own.forced_bos_token_id if both else None,
+        bad_words_ids=own.bad_words_ids,
+    )
+
+
+def _carrying(network: PreTrainedModel, attachment: Attachment | None, rules: GenerationConfig) -> Any:
+    """The same modules and weights under other rules of generation; the network itself is not touched, so threads do not meet."""
+    view: Any = copy(network)
+    view.generation_config = rules
+    if attachment is None:
+        return view
+    plain: Callable[..., dict[str, Any]] = view.prepare_inputs_for_generation
+
+    @wraps(plain)
+    def prepare(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        inputs = plain(*args, **kwargs)
+        positions = inputs.get("position_ids")
+        return {**inputs, "foreword": attachment if positions is None else replace(attachment, positions=positions)}
+
+    view.prepare_inputs_for_generation = prepare
+    return view
+
+
+def _until(ids: list[int], stop: Collection[int]) -> list[int]:
+    """What stands before the first stop token; rows that end early are padded behind it."""
+    end = next((place for place, index in enumerate(ids) if index in stop), len(ids))
+    return ids[:end]

@@ -1,0 +1,97 @@
+"""Greedy generation, step by step, over transformers' own cache; any mix of prompts in one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessorList, NoBadWordsLogitsProcessor
+
+from foreword.backbone.attention.interface import Attachment
+from foreword.backbone.batch import Batch
+from foreword.backbone.frozen import FrozenModel, Prepared, Tokens
+from foreword.errors import DataError
+
+Advance = Callable[[dict[str, Any], Any, Tensor], dict[str, Any]]
+
+
+def steps(model: FrozenModel, batch: Batch, tokens: Tokens, *, max_new_tokens: int, stop: Collection[int]) -> Iterator[list[int | None]]:
+    """Yield the next token of each row, None for rows that have stopped (the stop token itself is not yielded).
+
+    Raises DataError for a row without any token.
+    """
+    with torch.inference_mode():  # around the work only: a generator's caller keeps its own mode
+        ready = model.prepare(batch, tokens)
+    advance, inputs = _answering(model) if model.shape.kind == "encoder-decoder" else _continuing(model, ready), ready.inputs
+    alive = torch.ones(len(ready.mask), dtype=torch.bool)
+    stops = torch.tensor(sorted(stop), dtype=torch.long)
+    never = _never(model)
+    said = torch.empty(len(alive), 0, dtype=torch.long, device=model.device)
+    for _ in range(max_new_tokens):
+        with torch.inference_mode():
+            out = model.network(**inputs, use_cache=True)
+            chosen = never(said, out.logits[:, -1]).argmax(-1)  # type: ignore[arg-type]  # outputs are typed as optional
+        alive &= ~torch.isin(chosen.cpu(), stops)
+        if not bool(alive.any()):
+            return
+        yield [int(token) if live else None for token, live in zip(chosen.tolist(), alive.tolist(), strict=True)]
+        said = torch.cat([said, chosen[:, None]], 1)
+        inputs = advance(inputs, out, chosen[:, None])
+
+
+def _continuing(model: FrozenModel, ready: Prepared) -> Advance:
+    """How a causal model's inputs go on: one token, one position and one more column to see."""
+    if not bool(ready.mask.any(1).all()):
+        raise DataError(
+            "a row holds no token, so there is nothing to go on from; put {bos} or words into the template, or drop empty texts."
+        )
+    assert bool(ready.mask[:, -1].all()), "rows must end in their last column: collate them on the left"
+    # An index, not the slice that a plain 1 makes: on a CPU a sliced batch meets the output matrix as B copies of it (see LOG.md).
+    ready.inputs["logits_to_keep"] = torch.tensor([-1], device=model.device)
+
+    def advance(inputs: dict[str, Any], out: Any, chosen: Tensor) -> dict[str, Any]:
+        mask, positions = inputs["attention_mask"], inputs["position_ids"][:, -1:] + 1
+        after = {
+            "input_ids": chosen,
+            "attention_mask": torch.cat([mask, mask.new_ones(len(mask), 1)], 1),
+            "position_ids": positions,
+            "past_key_values": out.past_key_values,
+            "logits_to_keep": inputs["logits_to_keep"],
+        }
+        attachment: Attachment | None = inputs.get("foreword")
+        return after if attachment is None else {**after, "foreword": replace(attachment, positions=positions)}
+
+    return advance
+
+
+def _answering(model: FrozenModel) -> Advance:
+    """How an encoder–decoder's inputs go on: the source stays read."""
+
+    def advance(inputs: dict[str, Any], out: Any, chosen: Tensor) -> dict[str, Any]:
+        return {
+            "decoder_input_ids": chosen,
+            "encoder_outputs": (out.encoder_last_hidden_state,),
+            "past_key_values": out.past_key_values,
+            **{name: inputs[name] for name in ("attention_mask", "foreword") if name in inputs},
+        }
+
+    return advance
+
+
+def _never(model: FrozenModel) -> LogitsProcessorList:
+    """What a checkpoint says is never text (Marian's pad)."""
+    bad = model.network.generation_config.bad_words_ids  # type: ignore[union-attr]  # typed as optional; models that write have one
+    return LogitsProcessorList([NoBadWordsLogitsProcessor(bad)] if bad else [])
+
+
+def generate(model: FrozenModel, batch: Batch, tokens: Tokens, *, max_new_tokens: int, stop: Collection[int]) -> list[list[int]]:
+    """All new tokens of each row."""
+    found: list[list[int]] = [[] for _ in range(len(batch.ids))]
+    for step in steps(model, batch, tokens, max_new_tokens=max_new_tokens, stop=stop):
+        for row, token in zip(found, step, strict=True):
+            if token is not None:
+                row.append(token)
+    return found

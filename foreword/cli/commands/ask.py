@@ -1,0 +1,100 @@
+"""`foreword ask`: answers from a server, printed as `foreword predict` prints them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Annotated, Any
+
+import typer
+
+from foreword.cli.commands.predict import Printer, header
+from foreword.cli.support import predict_inputs
+from foreword.cli.support.client import Client
+from foreword.cli.support.dataclass_options import expand
+from foreword.cli.support.options import AsJson, Truncate
+from foreword.cli.support.predict_inputs import Example
+from foreword.cli.support.serve_options import URL, Drawing, Key, Url
+from foreword.errors import DataError, ServingError, UsageError
+
+AT_ONCE = 64  # inputs of one request
+TARGETS = {"generate": "output", "seq2seq": "output", "text": "output", "tag": "tags", "qa": "answers", "probe": "answer"}
+
+
+@dataclass(frozen=True)
+class Told:
+    """A server's answer in the shape of a prediction."""
+
+    text: str
+    scores: dict[str, float] = field(default_factory=dict)
+    value: Any = None
+
+
+@expand(drawing="Drawing")
+def ask(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A task's name, or the base model's.")],
+    drawing: Drawing,
+    texts: Annotated[
+        list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts; without any, lines of --file or standard input.")
+    ] = None,
+    url: Url = URL,
+    key: Key = None,
+    file: Annotated[
+        str | None, typer.Option("--file", help="JSONL, CSV, Parquet or CoNLL with the task's columns, or .txt with a text a line.")
+    ] = None,
+    truncate: Truncate = False,
+    stream: Annotated[
+        bool | None, typer.Option("--stream/--no-stream", help="Print a text while it is written; by default on a terminal.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Ask a server that `foreword serve` started.
+
+    Texts come as arguments, from --file, or from standard input: a line each, or a JSON object where the task reads several columns.
+
+    [bold]Example:[/bold] foreword ask sentiment "a joy to watch"
+    """
+    if stream and json:
+        raise UsageError("--stream and --json came together; a JSON object is printed whole, so leave one of them out.")
+    client = Client(url, key)
+    kind, columns = client.task(task)
+    source = predict_inputs.examples(texts or [], file, columns)  # rows of a file hold all its columns
+    first = next(source, None)
+    if first is None:
+        raise DataError("no text came, only empty lines; give one text or JSON object a line.")
+    asked = {"model": task, "truncate": truncate, **drawing.fields()}
+    many = len(texts or []) != 1
+    written = kind in ("generate", "text")
+    if stream and not written:
+        raise UsageError(f"--stream came for a {kind} task, which writes no text; leave it out.")
+    if stream or (stream is None and texts and written and sys.stdout.isatty() and not json):
+        _stream(client, asked, chain([first], source), many, kind, columns)
+        return
+    _whole(client, asked, chain([first], source), Printer(kind, columns, TARGETS.get(kind, "label"), many, json))
+
+
+def _whole(client: Client, asked: dict[str, Any], source: Iterable[Example], printer: Printer) -> None:
+    """Answers many at a time, each printed whole."""
+    for part in predict_inputs.chunks(source, AT_ONCE):
+        body = asked | {
+            "input": [example["text"] for example in part]
+            if printer.kind == "text"
+            else [{name: example[name] for name in printer.columns} for example in part]
+        }
+        for example, item in zip(part, client.post("/v1/batch", body)["data"], strict=True):
+            if "error" in item:
+                raise ServingError(item["error"]["message"])
+            printer(example, Told(item["text"], item.get("scores") or {}, item.get("value")))
+
+
+def _stream(client: Client, asked: dict[str, Any], source: Iterable[Example], many: bool, kind: str, columns: Sequence[str]) -> None:
+    """Each answer piece by piece."""
+    for example in source:
+        pieces = client.stream(asked | {"prompt": example["text"] if kind == "text" else {name: example[name] for name in columns}})
+        head = next(pieces, "")  # what is refused is refused before anything is printed
+        print(header(example) if many else "", end="")
+        for piece in chain([head], pieces):
+            print(piece, end="", flush=True)
+        print(flush=True)

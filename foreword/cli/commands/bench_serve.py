@@ -1,0 +1,121 @@
+"""`foreword bench serve`: what a running server manages."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from foreword.cli.support import output, predict_inputs
+from foreword.cli.support.client import Client
+from foreword.cli.support.dataclass_options import expand
+from foreword.cli.support.load_test import PERCENTILES, WRITERS, Body, Seen, fire, moments, summary
+from foreword.cli.support.options import AsJson
+from foreword.cli.support.progress import ticking
+from foreword.cli.support.serve_options import URL, Checked, Key, Url, option
+from foreword.errors import ServingError, UsageError
+
+# About thirty tokens each; nobody's words.
+TEXTS = (
+    "The council of the harbour town has put off its vote on the new ferry line once more, because two of the four bids came without the papers that were asked for.",
+    "After three quiet seasons the orchestra opens its hall again this autumn, with a programme that sets early string quartets beside new works for brass and drums.",
+    "Engineers say that the bridge can carry its load for another ten years, if the cables on the north side are replaced before the heavy frost sets in this winter.",
+    "The team lost its lead in the last five minutes of the game, when a long throw found nobody at the far post but a defender who had just come on to the field.",
+)
+
+
+@dataclass(frozen=True)
+class Load(Checked):
+    """How much is asked, and when."""
+
+    requests: int = option(200, "Requests in all.", 1)
+    concurrency: int = option(32, "Requests under way at once, at most.", 1)
+    rate: float | None = option(None, "Requests a second at random moments (Poisson); by default each follows the last at once.", 0.001)
+    zipf: bool = option(False, "Ask the n-th task 1/n as often as the first; by default all are asked alike.")
+    max_tokens: int = option(16, "Longest answer of a task that writes, in tokens.", 1)
+    seed: int = option(0, "Draws tasks and moments.")
+
+
+@expand(load="Load")
+def bench_serve(
+    load: Load,
+    tasks: Annotated[list[str] | None, typer.Argument(metavar="[TASK]...", help="Tasks to ask; by default all of the server.")] = None,
+    url: Url = URL,
+    key: Key = None,
+    file: Annotated[
+        str | None, typer.Option("--file", help="Text file whose lines are asked in turn; by default sentences of 30 tokens.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Ask a running server many times at once, and say how fast the answers came.
+
+    Tasks that write are streamed. Where the server asks to come again later, the wait counts.
+
+    [bold]Example:[/bold] foreword bench serve --requests 500 --concurrency 64
+    """
+    client = Client(url, key)
+    kinds = {name: client.task(name) for name in tasks or _all(client)}
+    texts = TEXTS if file is None else [example["text"] for example in predict_inputs.examples((), _lines(file), ("text",))]
+    if not texts:
+        raise UsageError(f"'{file}' holds no text; give a line for each.")
+    names = list(kinds)
+    shares = [1 / (rank + 1) if load.zipf else 1.0 for rank in range(len(names))]
+    drawn = random.Random(load.seed).choices(names, shares, k=load.requests)
+    asks = [(kinds[name][0], _body(name, *kinds[name], texts[i % len(texts)], load.max_tokens)) for i, name in enumerate(drawn)]
+    with ticking("asking", load.requests, shown=not json) as tick:
+        seen, seconds = fire(client, asks, moments(load.requests, load.rate, load.seed), load.concurrency, tick)
+    _tell(seen, seconds, len(names), json)
+
+
+def _all(client: Client) -> list[str]:
+    found = [task["name"] for task in client.get("/v1/tasks")["tasks"] if task["problem"] is None]
+    if not found:
+        raise UsageError("the server has no task that works; name its base model as TASK, or put adapters into its store.")
+    return found
+
+
+def _lines(file: str) -> str:
+    if not file.endswith(".txt"):
+        raise UsageError(f"--file is '{file}', but it must be a .txt file with a text a line.")
+    return file
+
+
+def _body(name: str, kind: str, columns: Sequence[str], text: str, max_tokens: int) -> Body:
+    """One request; a task of several columns gets the text in each."""
+    given: Any = text if kind == "text" else dict.fromkeys(columns, text)
+    return {"model": name, "prompt": given, "max_tokens": max_tokens} if kind in WRITERS else {"model": name, "input": [given]}
+
+
+def _tell(seen: Sequence[Seen], seconds: float, num_tasks: int, json: bool) -> None:
+    found = summary(seen, seconds)
+    if found["failed"] == found["requests"]:
+        raise ServingError(f"all {output.count(found['requests'], 'request')} failed: {next(iter(found['problems']))}")
+    if json:
+        output.document({"tasks": num_tasks, **found})
+        return
+    answered = found["requests"] - found["failed"]
+    facts = [
+        ("answered", f"{answered:,} of {output.count(found['requests'], 'request')}, {output.count(num_tasks, 'task')}"),
+        ("took", output.duration(seconds)),
+        ("a second", f"{found['requests_per_second']:.1f} answers, {found['tokens_per_second']:.0f} tokens written"),
+    ]
+    output.facts(facts)
+    output.show(_table(found))
+    for problem, many in sorted(found["problems"].items(), key=lambda item: -item[1])[:3]:
+        output.say(f"note: {output.count(many, 'request')} failed: {problem}")
+
+
+def _table(found: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("milliseconds to")
+    for share in PERCENTILES:
+        table.add_column(f"p{share}", justify="right", no_wrap=True)
+    for name in ("first_token", "between_tokens", "whole_answer"):
+        if found[name] is not None:
+            label = {"between_tokens": "the next token"}.get(name, "the " + name.replace("_", " "))
+            table.add_row(label, *(f"{1000 * value:.1f}" for value in found[name].values()))
+    return table

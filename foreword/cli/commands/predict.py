@@ -1,0 +1,149 @@
+"""`foreword predict`: an answer to each text, as it is found."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
+
+import typer
+
+from foreword.cli.support import output, predict_inputs, progress
+from foreword.cli.support.loaders import open_adapter, open_base, warm_up
+from foreword.cli.support.options import AdapterPath, AsJson, BaseModel, BatchSize, Device, Dtype, Truncate
+from foreword.cli.support.predict_inputs import Example
+from foreword.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from foreword.evaluation.evaluate import Reader
+
+BEST = 10  # likeliest labels or candidates that are shown
+NOTHING = "(none)"  # no label, or no answer in the context
+CHUNK = 16  # batches answered before anything is printed: enough to sort by length, few enough that a pipe flows
+
+
+def predict(
+    adapter: AdapterPath,
+    texts: Annotated[
+        list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts; without any, lines of --file or standard input.")
+    ] = None,
+    file: Annotated[
+        str | None, typer.Option("--file", help="JSONL, CSV, Parquet or CoNLL with the task's columns, or .txt with a text a line.")
+    ] = None,
+    model: BaseModel = None,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    truncate: Truncate = False,
+    batch_size: BatchSize = 16,
+    stream: Annotated[
+        bool | None, typer.Option("--stream/--no-stream", help="Print a text while it is written; by default on a terminal.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Answer texts with an adapter.
+
+    Texts come as arguments, from --file, or from standard input: a line each, or a JSON object where the task reads several columns.
+
+    [bold]Example:[/bold] foreword predict prompts/sentiment "a joy to watch"
+    """
+    if stream and json:
+        raise UsageError("--stream and --json came together; a JSON object is printed whole, so leave one of them out.")
+    warm_up()
+    from foreword.evaluation.evaluate import Reader
+    from foreword.tasks.registry import task_from_dict
+
+    found = open_adapter(adapter)
+    task = task_from_dict(found.task)
+    source = predict_inputs.examples(texts or [], file, task.columns)
+    first = next(source, None)  # a mistake in it is said before the model is loaded
+    if first is None:
+        raise DataError("no text came, only empty lines; give one text or JSON object a line.")
+    reader = Reader.of(open_base(found, adapter, model, dtype=dtype, device=device), found)
+    many = len(texts or []) != 1
+    if stream or (stream is None and texts and sys.stdout.isatty() and not json and task.kind == "generate"):
+        _stream(reader, chain([first], source), truncate, many)
+        return
+    printer = Printer(task.kind, task.columns, task.target, many, json)
+    with progress.ticking("predicting", None, shown=not sys.stdout.isatty()) as tick:
+        for part in predict_inputs.chunks(chain([first], source), CHUNK * batch_size):
+            for example, prediction in zip(part, reader.predict(part, truncate=truncate, batch_size=batch_size, tick=tick), strict=True):
+                printer(example, prediction)
+
+
+def _stream(reader: Reader, source: Iterable[Example], truncate: bool, many: bool) -> None:
+    """Each answer piece by piece."""
+    for example in source:
+        pieces = reader.stream(example, truncate=truncate)
+        head = next(pieces, "")  # a text that cannot be read is refused before anything is printed
+        print(header(example) if many else "", end="")
+        for piece in chain([head], pieces):
+            print(piece, end="", flush=True)
+        print(flush=True)
+
+
+@runtime_checkable
+class Found(Protocol):
+    """An answer, as a task or a server gives it."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def scores(self) -> Mapping[str, float]: ...
+    @property
+    def value(self) -> Any: ...
+
+
+class Printer:
+    """Prints answers of a task: JSON objects, or lines for a reader."""
+
+    def __init__(self, kind: str, columns: Sequence[str], target: str, many: bool, json: bool) -> None:
+        self.kind, self.columns, self.target, self.many, self.json = kind, columns, target, many, json
+
+    def __call__(self, example: Example, found: Found) -> None:
+        if self.json:
+            output.document(self._document(example, found))
+        elif self.kind == "tag":
+            self._tags(example, found.value)
+        elif found.text not in found.scores and (self.many or not found.scores):
+            print((header(example) if self.many else "") + (found.text or NOTHING), flush=True)
+        elif self.many:
+            width = max(map(len, found.scores))
+            print(_fit(f"{found.text:{width}}  {found.scores[found.text]:.3f}  {_one_line(example)}"), flush=True)
+        else:
+            ranked = sorted(found.scores.items(), key=lambda item: -item[1])
+            output.facts((label, f"{share:.3f}") for label, share in ranked[:BEST])
+
+    def _tags(self, example: Example, tags: list[str]) -> None:
+        words = (
+            predict_inputs.words_in(example["tokens"]).split(" ")
+            if predict_inputs.listed(example["tokens"]) is None
+            else predict_inputs.listed(example["tokens"])
+        )
+        pairs = list(zip(map(str, words or []), tags, strict=True))
+        if self.many:
+            print(" ".join(f"{word}/{tag}" for word, tag in pairs), flush=True)
+        else:
+            output.facts(pairs)
+
+    def _document(self, example: Example, found: Found) -> dict[str, Any]:
+        cells: dict[str, Any] = {name: predict_inputs.listed(example[name]) or example[name] for name in self.columns}
+        given = next(iter(cells.values())) if len(cells) == 1 else cells
+        value = found.text if found.value is None else found.value
+        said = value if isinstance(value, dict) else {self.target: value}
+        return {"input": given, **said, **({"scores": found.scores} if found.scores else {})}
+
+
+def _one_line(example: Example) -> str:
+    return " | ".join(" ".join(predict_inputs.words_in(value).split()) for value in example.values())
+
+
+def header(example: Example) -> str:
+    """The line above an answer, where there are several."""
+    return _fit(f"> {_one_line(example)}") + "\n"
+
+
+def _fit(line: str) -> str:
+    """A line that does not wrap on a terminal; a pipe gets it whole."""
+    width = output.screen().width
+    return line if len(line) <= width else line[: width - 1] + "…"

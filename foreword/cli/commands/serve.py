@@ -1,0 +1,169 @@
+"""`foreword serve`: all tasks of a store behind one address."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from foreword.cli.support import output
+from foreword.cli.support.dataclass_options import expand
+from foreword.cli.support.loaders import open_model
+from foreword.cli.support.options import Device, Dtype
+from foreword.cli.support.serve_options import KEY_VARIABLE, PORT, Access, Amounts, InMemory, needed
+from foreword.errors import AdapterError, UsageError
+from foreword.recipe import Quantize
+
+if TYPE_CHECKING:
+    from foreword.adapters.store import AdapterStore
+    from foreword.backbone.frozen import FrozenModel
+    from foreword.server.admission import Limits
+    from foreword.server.auth import Keys
+    from foreword.server.state import ServerState
+    from foreword.serving.local_engine import LocalEngine
+
+SHOWN = 8  # tasks named in the banner
+
+
+@expand(access="Who may ask", amounts="How much", memory="Tasks in memory")
+def serve(
+    folder: Annotated[str, typer.Argument(metavar="STORE", help="Folder of adapters, or a store's URL such as s3://bucket/prompts.")],
+    access: Access,
+    amounts: Amounts,
+    memory: InMemory,
+    model: Annotated[str | None, typer.Option("--model", help="Base model; by default the one all adapters record.")] = None,
+    model_name: Annotated[str | None, typer.Option("--model-name", help="What clients call the base model.")] = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen at; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")] = PORT,
+    dtype: Dtype = "auto",
+    device: Device = None,
+) -> None:
+    """Serve every task of a store from one frozen model, over HTTP.
+
+    The `model` of a request is a task's name, or the base model's. OpenAI's clients work unchanged. Logs are JSON lines on standard error;
+    SIGTERM lets answers under way end. An API key may also stand in FOREWORD_API_KEY.
+
+    [bold]Example:[/bold] foreword serve prompts --model google/gemma-3-270m
+    """
+    import asyncio
+
+    from foreword.adapters.store import AdapterStore
+
+    with needed():
+        from foreword.server.auth import read_keys
+        from foreword.server.uvicorn_server import check_address, listen
+    keys = read_keys(access.keys, os.environ.get(KEY_VARIABLE))
+    check_address(host, keys, insecure=access.insecure)
+    store = AdapterStore(folder)
+    name, quantize = base_of(store, model)
+    made = listen(host, port)  # before the model is loaded: a taken port is said at once
+    with made:
+        frozen = open_model(name, dtype=dtype, device=device, quantize=quantize)
+        asyncio.run(_run(frozen, model_name, store, made, keys, access.log_texts, amounts, memory))
+
+
+async def _run(
+    frozen: FrozenModel,
+    model_name: str | None,
+    store: AdapterStore,
+    made: socket.socket,
+    keys: Keys,
+    log_texts: bool,
+    amounts: Amounts,
+    memory: InMemory,
+) -> None:
+    """Everything within the event loop."""
+    from foreword.server.app import create_app
+    from foreword.server.base_model import Base
+    from foreword.server.request_log import Log
+    from foreword.server.state import ServerState
+    from foreword.server.uvicorn_server import Running, url_of
+
+    engine = _engine(frozen, store, amounts, memory)
+    await engine.start()
+    try:
+        for task in _names(engine, memory.load):
+            await engine.load(task)
+        state = ServerState(engine, Base.of(frozen, model_name), keys=keys, limits=_limits(amounts), log=Log(texts=log_texts))
+        running = Running(create_app(state), state, made, drain_seconds=amounts.drain_seconds)
+        await running.run(lambda: _say(state, url_of(made)), engine.close)
+    finally:
+        await engine.close()
+
+
+def _engine(frozen: FrozenModel, store: AdapterStore, amounts: Amounts, memory: InMemory) -> LocalEngine:
+    from foreword.serving.local_engine import LocalEngine
+
+    return LocalEngine(
+        frozen,
+        store,
+        max_sequences=amounts.max_sequences,
+        max_waiting=amounts.max_queued + amounts.max_answers,
+        prefix_bytes=memory.prefix_memory << 20,
+        watch=memory.watch,
+    )
+
+
+def _limits(amounts: Amounts) -> Limits:
+    from foreword.server.admission import Limits
+
+    return Limits(
+        body_bytes=amounts.max_body << 20,
+        text_chars=amounts.max_text,
+        answers=amounts.max_answers,
+        queued=amounts.max_queued,
+        queued_tokens=amounts.max_queued_tokens,
+    )
+
+
+def _names(engine: LocalEngine, load: str | None) -> Sequence[str]:
+    """Tasks to have ready at once."""
+    if load == "all":
+        return [card.name for card in engine.tasks() if card.problem is None]
+    return [name.strip() for name in load.split(",")] if load else []
+
+
+def base_of(store: AdapterStore, model: str | None) -> tuple[str, Quantize | None]:
+    """The base model to load, and how it is quantised, as the adapters record it; raises UsageError where they do not agree."""
+    bases: dict[tuple[str, Quantize | None], str] = {}
+    for name in store.names():
+        try:
+            manifest = store.manifest(name)
+        except AdapterError:
+            continue  # the server says what is wrong with it when somebody asks for it
+        bases.setdefault((manifest.base, manifest.recipe.quantize), name)
+        if model is not None:
+            break
+    if model is not None:
+        return model, next(iter(bases), ("", None))[1]
+    if not bases:
+        raise UsageError(f"'{store.url}' holds no adapter that says which base model it needs; give one with --model.")
+    if len(bases) > 1:
+        named = " and ".join(f"'{base}' ({name})" for (base, _), name in list(bases.items())[:2])
+        raise UsageError(f"the adapters in '{store.url}' have different base models, {named}; choose one with --model.")
+    return next(iter(bases))
+
+
+def _say(state: ServerState, url: str) -> None:
+    """What an operator wants to know first."""
+    cards = state.engine.tasks()
+    whole = [card for card in cards if card.problem is None]
+    broken = [card for card in cards if card.problem is not None]
+    output.say(f"serving {output.count(len(whole), 'task')} on {state.base.name} at {url} (docs: {url}/docs)")
+    output.say("  tasks: " + (_listed([card.name for card in whole]) or "none yet"))
+    for card in broken:
+        output.say(f"  note: {card.problem}")
+    output.say("  keys:  " + (output.count(len(state.keys), "key") if state.keys else "none; everybody who reaches this address may ask"))
+    for card in whole[:1]:
+        text = json.dumps({"model": card.name, "input": dict.fromkeys(card.columns, "…")}, ensure_ascii=False)
+        key = " -H 'Authorization: Bearer KEY'" if state.keys else ""
+        output.say(f"  try:   curl {url}/v1/batch -H 'Content-Type: application/json'{key} -d '{text}'")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")

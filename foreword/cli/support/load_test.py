@@ -1,0 +1,121 @@
+"""Load on a server: requests by a closed or a Poisson clock, and how long each answer took."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from foreword.cli.support.client import Client
+from foreword.errors import ServingError
+
+WRITERS = ("generate", "seq2seq", "text")
+PERCENTILES = (50, 90, 99)
+Body = dict[str, Any]
+
+
+@dataclass
+class Seen:
+    """One request, in seconds: to the first piece of a text, between pieces, to the end; from the moment it was due. `problem` where it failed."""
+
+    whole: float = 0.0
+    first: float | None = None
+    between: list[float] = field(default_factory=list)
+    tokens: int = 0
+    problem: str | None = None
+
+
+def moments(many: int, rate: float | None, seed: int) -> list[float]:
+    """When each request is due: Poisson arrivals, `rate` a second on average; all at once without a rate."""
+    drawn, now, found = random.Random(seed), 0.0, list[float]()
+    for _ in range(many):
+        now += drawn.expovariate(rate) if rate else 0.0
+        found.append(now)
+    return found
+
+
+def fire(
+    client: Client, asks: Sequence[tuple[str, Body]], dues: Sequence[float], at_once: int, tick: Callable[[int], None]
+) -> tuple[list[Seen], float]:
+    """Ask all, (kind, body) each when due and at most `at_once` together; what was seen, and seconds from the first to the last.
+
+    With a rate, a request that waits for its turn waits on the clock: a slow server must not make its own load lighter.
+    """
+    stop = threading.Event()
+    begun = time.perf_counter()
+    closed = dues[-1] == 0
+
+    def one(ask: tuple[str, Body], due: float) -> Seen:
+        stop.wait(max(0.0, begun + due - time.perf_counter()))
+        if stop.is_set():
+            return Seen(problem="stopped")
+        seen = _ask(client, *ask, time.perf_counter() if closed else begun + due)
+        tick(1)
+        return seen
+
+    with ThreadPoolExecutor(at_once) as pool:
+        waiting = [pool.submit(one, ask, due) for ask, due in zip(asks, dues, strict=True)]
+        try:
+            found = [each.result() for each in waiting]
+        except KeyboardInterrupt:
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return found, time.perf_counter() - begun
+
+
+def _ask(client: Client, kind: str, body: Body, due: float) -> Seen:
+    seen = Seen()
+    try:
+        if kind in WRITERS:
+            last = due
+            for event in client.events("/v1/completions", body | {"stream": True, "stream_options": {"include_usage": True}}):
+                if event.get("usage"):
+                    seen.tokens = event["usage"]["completion_tokens"]
+                if any(choice["text"] for choice in event["choices"]):
+                    now = time.perf_counter()
+                    if seen.first is None:
+                        seen.first = now - due
+                    else:
+                        seen.between.append(now - last)
+                    last = now
+        else:
+            item = client.post("/v1/batch", body)["data"][0]
+            seen.problem = item["error"]["message"] if "error" in item else None
+    except ServingError as error:
+        seen.problem = str(error)
+    seen.whole = time.perf_counter() - due
+    return seen
+
+
+def summary(seen: Sequence[Seen], seconds: float) -> dict[str, Any]:
+    """Throughput, and percentiles of what was seen in seconds; None where nothing was."""
+    good = [each for each in seen if each.problem is None]
+    problems: dict[str, int] = {}
+    for each in seen:
+        if each.problem is not None:
+            problems[each.problem] = problems.get(each.problem, 0) + 1
+    return {
+        "requests": len(seen),
+        "failed": len(seen) - len(good),
+        "seconds": seconds,
+        "requests_per_second": len(good) / seconds,
+        "tokens_per_second": sum(each.tokens for each in good) / seconds,
+        "first_token": percentiles([each.first for each in good if each.first is not None]),
+        "between_tokens": percentiles([wait for each in good for wait in each.between]),
+        "whole_answer": percentiles([each.whole for each in good]),
+        "problems": problems,
+    }
+
+
+def percentiles(values: Sequence[float]) -> dict[str, float] | None:
+    """`p50`, `p90`, `p99`; None of nothing."""
+    if not values:
+        return None
+    import numpy as np
+
+    return {f"p{share}": float(np.percentile(values, share)) for share in PERCENTILES}

@@ -1,0 +1,34 @@
+"""Peak memory from now on: of the GPU where the model is on one, else what of this process is resident."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from foreword.training.run_log import peak_memory
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def forget_peak(device: torch.device) -> None:
+    """Start the high-water mark again from what is in use now. Where the system cannot (macOS), the mark stays that of the process."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif sys.platform == "linux":
+        with suppress(OSError):  # some containers forbid it
+            _CLEAR.write_text("5", "utf-8")
+
+
+def peak(device: torch.device) -> int:
+    """Bytes at most since `forget_peak`. `ru_maxrss` would not do: a process begins with the maximum of the one that started it."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return _status("VmHWM:") if sys.platform == "linux" else peak_memory()
+
+
+def _status(field: str) -> int:
+    line = next(line for line in _STATUS.read_text("utf-8").splitlines() if line.startswith(field))
+    return int(line.split()[1]) * 1024

@@ -1,0 +1,146 @@
+"""Who may ask: API keys, of which only hashes are kept, each with the tasks it sees and how often it may ask."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+import re
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from foreword.errors import UsageError
+from foreword.server.http_errors import Refusal
+
+PREFIX = "fw-"
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks. `tasks` None sees all of them; `rate` is answers a minute, None without limit."""
+
+    name: str
+    tasks: frozenset[str] | None = None
+    rate: int | None = None
+
+    def sees(self, task: str) -> bool:
+        """Whether this task exists for the caller."""
+        return self.tasks is None or task in self.tasks
+
+    @property
+    def line(self) -> str:
+        """What stands behind the hash in a file of keys."""
+        tasks = "" if self.tasks is None else f":tasks={','.join(sorted(self.tasks))}"
+        return tasks + ("" if self.rate is None else f":rate={self.rate}")
+
+
+ANYBODY = Caller("")
+
+
+@dataclass
+class Bucket:
+    """Answers that a caller may ask for at once; it fills as time goes by."""
+
+    left: float
+    at: float
+
+
+@final
+class Keys:
+    """All keys of a server; without any, everybody may ask for everything."""
+
+    def __init__(self, callers: Mapping[str, Caller], *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._callers, self._clock = dict(callers), clock
+        self._buckets: dict[str, Bucket] = {}
+
+    def __len__(self) -> int:
+        return len(self._callers)
+
+    def caller(self, authorization: str | None) -> Caller:
+        """Whose key an Authorization header holds; raises Refusal (401) for none of these. Takes the same time for every wrong key."""
+        if not self._callers:
+            return ANYBODY
+        scheme, _, key = (authorization or "").partition(" ")
+        digest = hashed(key.strip())
+        found = [caller for known, caller in self._callers.items() if hmac.compare_digest(known, digest)]
+        if scheme.lower() != "bearer" or not found:
+            raise Refusal(401, "This server needs an API key; send one it knows as `Authorization: Bearer KEY`.")
+        return found[0]
+
+    def charge(self, caller: Caller, count: int) -> None:
+        """Count answers against a caller's rate; raises Refusal (429 with the seconds to wait) where they are too many now."""
+        if caller.rate is None:
+            return
+        if count > caller.rate:
+            raise Refusal(
+                400, f"The request asks for {count} answers, but this key may have {caller.rate} a minute; ask for fewer at once."
+            )
+        now, pace = self._clock(), caller.rate / 60
+        bucket = self._buckets.setdefault(caller.name, Bucket(caller.rate, now))
+        bucket.left, bucket.at = min(caller.rate, bucket.left + (now - bucket.at) * pace), now
+        if bucket.left < count:
+            wait = math.ceil((count - bucket.left) / pace)
+            raise Refusal(429, f"This key may ask for {caller.rate} answers a minute; try again in {wait} s.", retry_after=wait)
+        bucket.left -= count
+
+
+def hashed(key: str) -> str:
+    """What is kept of a key. Keys are random and long, so that nothing slower is needed."""
+    return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()
+
+
+def make_key(name: str, tasks: Sequence[str] | None = None, rate: int | None = None) -> tuple[str, str]:
+    """A new key, and its line for a file of keys; raises UsageError for a name that cannot be."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"key name {name!r} cannot be used; give at most 64 letters (a to z), digits, '.', '_' or '-'.")
+    key = PREFIX + secrets.token_urlsafe(32)
+    caller = Caller(name, None if tasks is None else frozenset(tasks), rate)
+    return key, f"{name}:{hashed(key)}{caller.line}"
+
+
+def read_keys(path: str | Path | None, key: str | None = None) -> Keys:
+    """The keys of a file (`NAME:SHA256[:tasks=A,B][:rate=N]` a line, # begins a comment) and one from the environment, which may do everything.
+
+    Raises UsageError that names the line at fault.
+    """
+    callers = {} if not key else {hashed(key): Caller("environment")}
+    if path is None:
+        return Keys(callers)
+    try:
+        lines = Path(path).read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the keys in '{path}' cannot be read ({error}); give a file that `foreword make-key` wrote.") from error
+    for number, line in enumerate(lines, 1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            digest, caller = _entry(line.strip(), f"line {number} of '{path}'")
+            if digest in callers or caller.name in {known.name for known in callers.values()}:
+                raise UsageError(f"line {number} of '{path}' repeats the key '{caller.name}'; keep one of them.")
+            callers[digest] = caller
+    if not callers:
+        raise UsageError(f"'{path}' holds no key; make one with `foreword make-key NAME >> {path}`.")
+    return Keys(callers)
+
+
+def _entry(line: str, where: str) -> tuple[str, Caller]:
+    """One line of a file of keys."""
+    name, _, rest = line.partition(":")
+    digest, *options = rest.split(":")
+    if not _NAME.fullmatch(name) or not _HASH.fullmatch(digest):
+        raise UsageError(f"{where} is no key; write NAME:SHA256[:tasks=A,B][:rate=N], as `foreword make-key` does.")
+    tasks: frozenset[str] | None = None
+    rate: int | None = None
+    for option in options:
+        word, _, value = option.partition("=")
+        if word == "tasks" and value:
+            tasks = frozenset(value.split(","))
+        elif word == "rate" and value.isdecimal() and int(value) > 0:
+            rate = int(value)
+        else:
+            raise UsageError(f"{where} has '{option}', which means nothing; write tasks=A,B or rate=N with N answers a minute.")
+    return digest, Caller(name, tasks, rate)

@@ -1,0 +1,70 @@
+"""What the server knows of the frozen model itself: its name, its size, and how its tokenizer writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.tokenizer import TextTokenizer
+from foreword.prompts.template import Template
+from foreword.server.http_errors import Refusal
+from foreword.shape import ModelShape
+
+_OPEN, _CLOSE = (
+    "\ue000",
+    "\ue001",
+)  # stand for a message while a chat format is laid out: characters of no language, so no format rewrites them
+
+
+@dataclass(frozen=True)
+class Base:
+    """The frozen model under the name that clients know."""
+
+    name: str
+    shape: ModelShape
+    tokenizer: TextTokenizer
+
+    @classmethod
+    def of(cls, model: FrozenModel, name: str | None = None) -> Base:
+        return cls(name or model.name, model.shape, model.tokenizer)
+
+    def count(self, text: str) -> int:
+        """Tokens of a text."""
+        return len(self.tokenizer.encode(text))
+
+    def piece(self, token: int) -> str:
+        """A token as text; bytes of part of a character become U+FFFD."""
+        return str(self.tokenizer.inner.decode([token]))
+
+    def check_writes(self) -> None:
+        """Raise Refusal unless the model can go on from a text."""
+        if self.shape.kind != "causal":
+            raise Refusal(
+                400, f"The model `{self.name}` is an {self.shape.kind}, which goes on from no text; ask one of its tasks.", param="model"
+            )
+
+    def conversation(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
+        """Messages (role, content) as tokens of the model's chat format, up to where the answer begins.
+
+        What people wrote is read as plain text: it can never become a marker of the format. Raises Refusal for a model without one.
+        """
+        inner = self.tokenizer.inner
+        if not inner.chat_template:
+            raise Refusal(400, f"The model `{self.name}` has no chat format; use /v1/completions, or ask one of its tasks.", param="model")
+        turns = [{"role": message["role"], "content": f"{_OPEN}{index}{_CLOSE}"} for index, message in enumerate(messages)]
+        try:
+            laid_out = str(inner.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        except Exception as error:  # a format is a program of the model's authors and may raise what it likes
+            raise Refusal(
+                400, f"The chat format of `{self.name}` refuses these messages ({error}); change their roles or order.", param="messages"
+            ) from error
+        first = str(inner.bos_token) if inner.bos_token and laid_out.startswith(str(inner.bos_token)) else ""
+        source = laid_out.removeprefix(first).replace("{", "{{").replace("}", "}}")
+        for index in range(len(turns)):
+            source = source.replace(f"{_OPEN}{index}{_CLOSE}", f"{{m{index}}}")
+        marker = "{bos}" if first and self.tokenizer.bos is not None else first
+        body = source.rstrip(" ")  # a template gives its last spaces to the answer, a chat format keeps them
+        values = {f"m{index}": message["content"] for index, message in enumerate(messages)}
+        template = Template.parse(f"{marker}{body}{{spaces}}{{answer}}", bos=marker == "{bos}")
+        return template.render({**values, "spaces": source[len(body) :]}, self.tokenizer, 0).ids

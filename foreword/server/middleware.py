@@ -1,0 +1,150 @@
+"""The outer edge: every request gets an id, a caller and a body of bounded size before anything looks into it, and a line in the log afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Mapping
+from typing import Any, final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from foreword.server.auth import ANYBODY, Caller
+from foreword.server.http_errors import Refusal
+from foreword.server.inflight import stopping
+from foreword.server.state import RequestLog, ServerState
+
+VISIT = "foreword.request_log"  # where the Visit stands in the scope of a request
+OPEN = ("/health", "/ready", "/docs", "/openapi.json")  # need no key
+_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_LINGER = 5.0  # seconds for which a body that is too large is still read, and thrown away, so that the client hears why
+
+
+@final
+class Middleware:
+    """ASGI middleware around the whole app."""
+
+    def __init__(self, app: ASGIApp, state: ServerState) -> None:
+        self._app, self._service = app, state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state, request_log = self._service, RequestLog()
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        given = headers.get("x-request-id", "")
+        name = given if _ID.fullmatch(given) else request_log.id
+        scope[VISIT] = request_log
+        watched = _Watched(send, request_log, name)
+        try:
+            request_log.caller = self._caller(scope, headers)
+            body = await self._body(headers, receive)
+            await self._app(scope, _replay(body, receive), watched)
+        except Refusal as refusal:
+            await watched.answer(refusal)
+        except Exception as error:  # whatever it is, the client gets an answer and the server goes on
+            request_log.outcome = "fault"
+            state.log("fault", id=name, path=scope["path"], error=f"{type(error).__name__}: {error}")
+            await watched.answer(Refusal(500, f"The server failed ({type(error).__name__}); its log says more under the id {name}."))
+        finally:
+            self._close(scope, request_log, name)
+
+    def _caller(self, scope: Scope, headers: Mapping[str, str]) -> Caller:
+        """Who asks; raises Refusal for nobody known, and for new work while the server stops."""
+        path = scope["path"]
+        if path in OPEN:
+            return ANYBODY
+        caller = self._service.keys.caller(headers.get("authorization"))
+        if path == "/metrics" and caller.tasks is not None:
+            raise Refusal(401, "The metrics name every task, and this key sees some of them; use a key without a list of tasks.")
+        if path.startswith("/v1/") and scope["method"] == "POST" and self._service.draining:
+            raise stopping()
+        return caller
+
+    async def _body(self, headers: Mapping[str, str], receive: Receive) -> bytes:
+        """The whole body; raises Refusal for one that is too large, or too slow."""
+        limits, clock = self._service.limits, asyncio.get_running_loop().time
+        declared = headers.get("content-length", "")
+        large = declared.isdecimal() and int(declared) > limits.body_bytes
+        body, size, more = bytearray(), 0, not (large and "expect" in headers)  # who asks first need not be listened to
+        try:
+            async with asyncio.timeout(_LINGER if large else limits.body_seconds) as timeout:
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise Refusal(400, "The body ended early; send it whole.")
+                    size, more = size + len(message.get("body", b"")), message.get("more_body", False)
+                    if not large and size > limits.body_bytes:
+                        large = True
+                        body.clear()
+                        timeout.reschedule(clock() + _LINGER)
+                    if not large:
+                        body += message.get("body", b"")
+        except TimeoutError:
+            if not large:
+                raise Refusal(
+                    408, f"The body did not arrive in {limits.body_seconds:g} s; send it faster, or in smaller requests."
+                ) from None
+        if large:
+            raise Refusal(413, f"The body has more than the {limits.body_bytes} bytes that are read at once; send less.")
+        return bytes(body)
+
+    def _close(self, scope: Scope, request_log: RequestLog, name: str) -> None:
+        """The request's line in the log, and its count."""
+        route = getattr(scope.get("route"), "path", None)
+        self._service.metrics.http.labels(route or "other", str(request_log.status)).inc()
+        if scope["path"] in OPEN or scope["path"] == "/metrics":
+            return
+        self._service.log(
+            "request",
+            id=name,
+            method=scope["method"],
+            path=route or "other",
+            status=request_log.status,
+            seconds=time.monotonic() - request_log.began,
+            key=request_log.caller.name or None,
+            model=request_log.model,
+            answers=request_log.answers,
+            outcome=request_log.outcome,
+            prompt_tokens=request_log.prompt_tokens,
+            completion_tokens=request_log.completion_tokens,
+            texts=request_log.texts,
+            said=request_log.said,
+        )
+
+
+@final
+class _Watched:
+    """`send` with the request's id in the headers, which notes the status."""
+
+    def __init__(self, send: Send, request_log: RequestLog, name: str) -> None:
+        self._send, self._visit, self._name = send, request_log, name
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._visit.status = message["status"]
+            message = {**message, "headers": [*message["headers"], (b"x-request-id", self._name.encode())]}
+        await self._send(message)
+
+    async def answer(self, refusal: Refusal) -> None:
+        """A refusal, unless an answer has begun already."""
+        if self._visit.status:
+            return
+        body = json.dumps(refusal.document).encode()
+        facts = {"Content-Type": "application/json", "Content-Length": str(len(body)), **refusal.headers}
+        headers = [(name.lower().encode(), value.encode()) for name, value in facts.items()]
+        await self({"type": "http.response.start", "status": refusal.status, "headers": headers})
+        await self({"type": "http.response.body", "body": body})
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """`receive` that gives the body once, and then what comes: that the client has gone."""
+    left: list[dict[str, Any]] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def again() -> Message:
+        return left.pop() if left else await receive()
+
+    return again

@@ -1,0 +1,126 @@
+"""OpenAI's two shapes of an answer, whole and in chunks; the same events fill both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, final, runtime_checkable
+
+from foreword.server.base_model import Base
+from foreword.server.inflight import Collected
+from foreword.serving.request import Token
+
+Json = dict[str, Any]
+
+
+@runtime_checkable
+class Shape(Protocol):
+    """How an endpoint writes answers."""
+
+    whole: str
+    chunk: str
+    prefix: str
+
+    def choice(self, index: int, found: Collected) -> Json: ...
+    def first(self, index: int) -> Json | None: ...
+    def piece(self, index: int, text: str, tokens: Sequence[Token], offset: int) -> Json: ...
+    def last(self, index: int, reason: str) -> Json: ...
+
+
+@final
+class CompletionShape:
+    """`text_completion`"""
+
+    whole = chunk = "text_completion"
+    prefix = "cmpl"
+
+    def __init__(self, base: Base, *, logprobs: bool) -> None:
+        self._base, self._logprobs = base, logprobs
+
+    def choice(self, index: int, found: Collected) -> Json:
+        assert found.done is not None
+        reason = found.done.reason
+        return {"index": index, "text": found.text, "logprobs": self._logs(found.tokens, 0), "finish_reason": reason, **extra(found)}
+
+    def first(self, index: int) -> Json | None:
+        return None
+
+    def piece(self, index: int, text: str, tokens: Sequence[Token], offset: int) -> Json:
+        return {"index": index, "text": text, "logprobs": self._logs(tokens, offset), "finish_reason": None}
+
+    def last(self, index: int, reason: str) -> Json:
+        return {"index": index, "text": "", "logprobs": None, "finish_reason": reason}
+
+    def _logs(self, tokens: Sequence[Token], offset: int) -> Json | None:
+        if not self._logprobs:
+            return None
+        found: Json = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
+        for token in tokens:
+            if token.logprob is not None:
+                piece = self._base.piece(token.token)
+                best = {self._base.piece(other): value for other, value in sorted(token.top.items(), key=lambda item: item[1])}
+                found["tokens"].append(piece)
+                found["token_logprobs"].append(token.logprob)
+                found["top_logprobs"].append({**best, piece: token.logprob})
+                found["text_offset"].append(offset)
+            offset += len(token.text)
+        return found
+
+
+@final
+class ChatShape:
+    """`chat.completion`"""
+
+    whole, chunk, prefix = "chat.completion", "chat.completion.chunk", "chatcmpl"
+
+    def __init__(self, base: Base, *, logprobs: bool) -> None:
+        self._base, self._logprobs = base, logprobs
+
+    def choice(self, index: int, found: Collected) -> Json:
+        assert found.done is not None
+        message = {"role": "assistant", "content": found.text, "refusal": None}
+        logs = self._logs(found.tokens)
+        return {"index": index, "message": message, "logprobs": logs, "finish_reason": found.done.reason, **extra(found)}
+
+    def first(self, index: int) -> Json | None:
+        return {"index": index, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
+
+    def piece(self, index: int, text: str, tokens: Sequence[Token], offset: int) -> Json:
+        return {"index": index, "delta": {"content": text}, "logprobs": self._logs(tokens), "finish_reason": None}
+
+    def last(self, index: int, reason: str) -> Json:
+        return {"index": index, "delta": {}, "logprobs": None, "finish_reason": reason}
+
+    def _logs(self, tokens: Sequence[Token]) -> Json | None:
+        if not self._logprobs:
+            return None
+        likely = [token for token in tokens if token.logprob is not None]
+        return {
+            "content": [{**self._one(token.token, token.logprob), "top_logprobs": self._top(token.top)} for token in likely],
+            "refusal": None,
+        }
+
+    def _top(self, top: Mapping[int, float]) -> list[Json]:
+        return [self._one(token, value) for token, value in sorted(top.items(), key=lambda item: -item[1])]
+
+    def _one(self, token: int, logprob: float | None) -> Json:
+        piece = self._base.piece(token)
+        return {"token": piece, "logprob": logprob, "bytes": None if "\ufffd" in piece else list(piece.encode())}
+
+
+def extra(found: Collected) -> Json:
+    """What a task with labels knows beyond its text."""
+    if found.answer is None:
+        return {}
+    value = found.answer.value
+    return {"scores": dict(found.answer.scores)} if value is None else {"value": value, "scores": dict(found.answer.scores)}
+
+
+def usage(found: Sequence[Collected]) -> Json:
+    """Tokens read and written; an input that is answered several times is counted once."""
+    read: dict[tuple[str, int], int] = {}
+    written = 0
+    for each in found:
+        if each.done is not None:
+            read[each.ask.model, each.ask.input] = each.done.prompt_tokens
+            written += each.done.completion_tokens
+    return {"prompt_tokens": sum(read.values()), "completion_tokens": written, "total_tokens": sum(read.values()) + written}

@@ -1,0 +1,73 @@
+"""What one server is made of, handed to every part of it: engine, base model, keys, limits, metrics, log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import final
+from uuid import uuid4
+
+from foreword.server.admission import Admission, Limits
+from foreword.server.auth import ANYBODY, Caller, Keys
+from foreword.server.base_model import Base
+from foreword.server.http_errors import unknown
+from foreword.server.metrics import Metrics
+from foreword.server.request_log import Log
+from foreword.serving.engine import Engine, TaskCard
+
+
+@dataclass
+class RequestLog:
+    """One HTTP request: its id, who asks, and what the log will say of it."""
+
+    id: str = field(default_factory=lambda: uuid4().hex)
+    caller: Caller = ANYBODY
+    began: float = field(default_factory=time.monotonic)
+    status: int = 0
+    model: str | None = None
+    outcome: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    answers: int | None = None
+    texts: list[str] | None = None
+    said: list[str] | None = None
+
+
+@final
+class ServerState:
+    """Passed around, never imported. `draining` stops new requests while those under way end."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        base: Base,
+        *,
+        keys: Keys | None = None,
+        limits: Limits | None = None,
+        log: Log | None = None,
+        keep_alive: float = 15.0,
+    ) -> None:
+        self.engine, self.base = engine, base
+        self.keys, self.limits, self.log = keys or Keys({}), limits or Limits(), log or Log()
+        self.admission = Admission(self.limits)
+        self.metrics = Metrics(engine, self.admission)
+        self.keep_alive = keep_alive  # seconds of silence after which a stream says that it lives
+        self.created = int(time.time())
+        self.draining = False
+
+    def find(self, name: str, caller: Caller) -> TaskCard | None:
+        """The task of this name, None for the base model; raises Refusal (404) for what does not exist or is not this caller's to see."""
+        card = self.engine.card(name) if caller.sees(name) else None
+        if card is None and not (name == self.base.name and caller.sees(name)):
+            raise unknown(name)
+        return card
+
+    def visible(self, caller: Caller) -> Sequence[TaskCard]:
+        """The tasks that a caller may know of."""
+        return [card for card in self.engine.tasks() if caller.sees(card.name)]
+
+    @property
+    def ready(self) -> bool:
+        """Whether a new request would be taken."""
+        return self.engine.healthy and not self.draining

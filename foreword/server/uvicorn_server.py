@@ -1,0 +1,133 @@
+"""From an application to a listening server, and to its quiet end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from typing import final
+
+import uvicorn
+from fastapi import FastAPI
+
+from foreword.errors import UsageError
+from foreword.server.auth import Keys
+from foreword.server.request_log import config
+from foreword.server.state import ServerState
+
+BACKLOG = 2048
+HEADER_BYTES = 32 << 10  # of all headers together
+LAST_WORDS = 2  # seconds for responses that are written already, once all answers have ended
+
+
+def check_address(host: str, keys: Keys, *, insecure: bool) -> None:
+    """Raise UsageError for an address that others can reach while everybody may ask."""
+    if keys or insecure or _is_loopback(host):
+        return
+    raise UsageError(
+        f"--host {host} lets other machines in, but no API keys are set; give --keys FILE (see `foreword make-key`), "
+        "or --insecure if anyone who reaches it may ask."
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; raises UsageError where the address cannot be had. Port 0 takes a free one."""
+    made = None
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        made = socket.socket(family, kind, protocol)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(address)
+        made.listen(BACKLOG)
+    except (OSError, OverflowError) as error:
+        if made is not None:
+            made.close()
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"address {host}:{port} cannot be listened at ({reason}); choose another --host or --port.") from error
+    made.setblocking(False)
+    return made
+
+
+def url_of(made: socket.socket) -> str:
+    """Where a client on this machine finds it."""
+    host, port = made.getsockname()[:2]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{shown}:{port}"
+
+
+@final
+class Running:
+    """A server under way. `stop` ends it gently: new requests are refused, those under way may end; a second `stop` ends it at once."""
+
+    def __init__(self, app: FastAPI, state: ServerState, made: socket.socket, *, drain_seconds: float) -> None:
+        self._service, self._socket, self._drain_seconds = state, made, drain_seconds
+        settings = uvicorn.Config(
+            app,
+            log_config=config(),
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            ws="none",
+            h11_max_incomplete_event_size=HEADER_BYTES,
+            timeout_graceful_shutdown=LAST_WORDS,
+        )
+        self._server = uvicorn.Server(settings)
+        self._stopping, self._at_once = asyncio.Event(), asyncio.Event()
+
+    def stop(self) -> None:
+        if self._stopping.is_set():
+            self._at_once.set()
+        self._stopping.set()
+
+    async def run(self, started: Callable[[], None], close: Callable[[], Awaitable[None]]) -> None:
+        """Serve until stopped. `started` is called when requests are taken, `close` ends the engine and with it what has not ended in time."""
+        serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+        while not self._server.started and not serving.done():
+            await asyncio.sleep(0.01)
+        with _signals(self.stop):
+            if not serving.done():
+                started()
+            stopped = asyncio.create_task(self._stopping.wait())
+            await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            stopped.cancel()
+            await self._drain()
+            await close()
+            self._server.should_exit = True
+            await serving
+
+    async def _drain(self) -> None:
+        """Let answers end, for so long and no longer."""
+        state = self._service
+        state.draining = True
+        state.log("draining", answers=state.admission.active, seconds=self._drain_seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._drain_seconds):
+                while state.admission.active and not self._at_once.is_set():
+                    await asyncio.sleep(0.02)
+        self._server.force_exit = self._at_once.is_set()
+        state.log("stopped", answers=state.admission.active or None)
+
+
+@contextlib.contextmanager
+def _signals(stop: Callable[[], None]) -> Iterator[None]:
+    """SIGTERM and SIGINT stop the server, where signals can be heard (in the main thread)."""
+    loop, heard = asyncio.get_running_loop(), list[signal.Signals]()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):  # another thread, or a system whose loops hear none
+            loop.add_signal_handler(each, stop)
+            heard.append(each)
+    try:
+        yield
+    finally:
+        for each in heard:
+            loop.remove_signal_handler(each)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,43 @@
+"""Adapters on their way into memory: read and made ready in threads of their own, so that no step waits for a disk."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import final
+
+from foreword.backbone.frozen import FrozenModel
+from foreword.errors import AdapterError
+from foreword.serving.adapter_cache import Key
+from foreword.serving.loaded_task import LoadedTask
+from foreword.serving.registry import Registry
+
+
+@final
+class Loader:
+    """Reads tasks, each once however many ask for it; `busy` are those under way, `count` those read so far."""
+
+    def __init__(self, model: FrozenModel, registry: Registry, *, threads: int = 2) -> None:
+        self.model, self.registry = model, registry
+        self.busy: dict[Key, Future[LoadedTask]] = {}
+        self.count = 0
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="foreword-load")
+
+    def read(self, key: Key) -> Future[LoadedTask]:
+        """The task of a version, or of the newer one that has taken its place; its errors are AdapterError and ModelError."""
+        found = self.busy.get(key)
+        if found is None:
+            found = self.busy[key] = self._threads.submit(self._read, key)
+            found.add_done_callback(lambda _: self.busy.pop(key, None))
+        return found
+
+    def _read(self, key: Key) -> LoadedTask:
+        for _ in range(3):
+            version = self.registry.newest(key.task)
+            adapter = self.registry.store.load(key.task)
+            if self.registry.newest(key.task) == version:  # else it was replaced between the two
+                self.count += 1
+                return LoadedTask.of(self.model, adapter, version.key)
+        raise AdapterError(f"adapter '{self.registry.store.path(key.task)}' was replaced three times while it was being read; try again.")
+
+    def close(self) -> None:
+        self._threads.shutdown(cancel_futures=True)

@@ -1,0 +1,99 @@
+"""A task ready to be served: its adapter read, its prompt compiled where that can be, what stands in memory for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from foreword.adapters.adapter import Adapter
+from foreword.backbone.adapter_state import AdapterState
+from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.prompt_to_kv import compile_prompt
+from foreword.families.registry import check_site, family_of
+from foreword.prompts.template import Row
+from foreword.prompts.tokens import EmbeddingPrefix, KVPrefix
+from foreword.serving.adapter_cache import Key
+from foreword.tasks.base import LengthBudget, Task, budget_for
+from foreword.tasks.generate import Generate
+from foreword.tasks.registry import task_from_dict
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedTask:
+    """One version of a task. A leading prompt is a `prefix` [K, P, D] by layer that swallows the first `swallowed` tokens of every row;
+    soft tokens inside or behind the text stay `soft`. `learned` is the whole of it, for tasks that write no text. `weight_bytes` are those of
+    LoRA or other weights of its own, which make `model` a view of the base.
+    """
+
+    key: Key
+    task: Task
+    length_budget: LengthBudget
+    model: FrozenModel
+    adapter_state: AdapterState
+    prefix: KVPrefix | None = None
+    soft: EmbeddingPrefix | None = None
+    swallowed: int = 0
+    weight_bytes: int = 0
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that this task takes: its prefix as the arena stores it, else what was learned, as it is; and weights of its own."""
+        return self.weight_bytes + self._prompt_bytes
+
+    @property
+    def _prompt_bytes(self) -> int:
+        if self.prefix is not None and self.writes:
+            width = sum(kv.width for kv in self.model.shape.kv)
+            return self.prefix.length * width * torch.finfo(self.model.dtype).bits // 8
+        tokens, head = self.adapter_state.tokens, self.adapter_state.head
+        tensors = (
+            []
+            if tokens is None
+            else [tokens.vectors]
+            if isinstance(tokens, EmbeddingPrefix)
+            else [*tokens.keys.values(), *tokens.values.values()]
+        )
+        return sum(tensor.nbytes for tensor in (*tensors, *(head.parameters() if head else ())))
+
+    @property
+    def writes(self) -> bool:
+        """Whether the task's answers are written token by token."""
+        return isinstance(self.task, Generate) and self.model.shape.kind == "causal"
+
+    def light(self) -> LoadedTask:
+        """The same without a prefix that stands in the arena."""
+        return (
+            replace(self, prefix=None, adapter_state=AdapterState(None, self.adapter_state.head))
+            if self.prefix is not None and self.writes
+            else self
+        )
+
+    @classmethod
+    def of(cls, model: FrozenModel, adapter: Adapter, key: Key) -> LoadedTask:
+        """Make an adapter ready. Raises FingerprintError or ModelError for one of another base, or for a site the family refuses."""
+        adapter.check(model)
+        check_site(adapter.recipe.prompt, model.shape)
+        task, length_budget, view, adapter_state = (
+            task_from_dict(adapter.task),
+            budget_for(adapter.recipe.prompt, model),
+            adapter.model(model),
+            adapter.adapter_state(),
+        )
+        own = sum(tensor.nbytes for name, tensor in adapter.tensors.items() if view is not model and name.startswith(("lora.", "full.")))
+        plain = cls(key, task, length_budget, view, adapter_state, weight_bytes=own)
+        tokens = adapter_state.tokens
+        if isinstance(tokens, KVPrefix):  # cast here once, not for each batch
+            tokens = tokens.cast(model.device, model.dtype)
+            return replace(plain, prefix=tokens, adapter_state=replace(adapter_state, tokens=tokens))
+        if not isinstance(tokens, EmbeddingPrefix) or not isinstance(task, Generate) or model.shape.kind != "causal":
+            return plain
+        if not task.template.leading or "kv" not in family_of(model.shape.family).sites:
+            return replace(plain, soft=tokens)
+        head = task.template.render(dict.fromkeys(task.columns, ""), view.tokenizer, length_budget.soft_tokens)
+        prefix, swallowed = compile_prompt(view, tokens, head)
+        return replace(plain, prefix=prefix, swallowed=swallowed)
+
+    def rest(self, row: Row) -> Row:
+        """What of a row is still to be read once the prefix stands."""
+        return Row(row.ids[self.swallowed :]) if self.swallowed else row

@@ -1,0 +1,254 @@
+"""The engine inside this process: one thread runs the model, others read adapters, an event loop asks and listens."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import final
+
+from foreword.adapters.store import AdapterStore
+from foreword.backbone.frozen import FrozenModel
+from foreword.errors import AdapterError, CapacityError, ForewordError, ServingError, UsageError
+from foreword.serving.adapter_cache import Key
+from foreword.serving.adapter_loader import Loader
+from foreword.serving.engine import Stats, TaskCard
+from foreword.serving.engine_core import EngineCore
+from foreword.serving.engine_thread import EngineThread, Events, Work
+from foreword.serving.loaded_task import LoadedTask
+from foreword.serving.registry import Registry, Version
+from foreword.serving.request import END, Event, Failed, Request
+
+
+@final
+class LocalEngine:
+    """Continuous batching of any tasks of a store over one frozen model. `async with LocalEngine(model, store) as engine:`.
+
+    `max_sequences` answers grow together, `max_waiting` more requests may wait; `prefix_bytes` is what tasks in memory may take,
+    `text_bytes` what texts may take that come again.
+    `watch` looks for new and changed adapters every so many seconds (0: only when `load` asks).
+    """
+
+    def __init__(
+        self,
+        model: FrozenModel,
+        store: AdapterStore | str,
+        *,
+        max_sequences: int = 32,
+        max_waiting: int = 1024,
+        prefix_bytes: int = 1 << 30,
+        text_bytes: int = 1 << 28,
+        watch: float = 0.0,
+    ) -> None:
+        self.model = model
+        self.registry = Registry(store if isinstance(store, AdapterStore) else AdapterStore(store))
+        self.core = EngineCore(model, max_sequences=max_sequences, prefix_bytes=prefix_bytes, text_bytes=text_bytes)
+        self.loader = Loader(model, self.registry)
+        self.limit, self.watch = max_sequences + max_waiting, watch
+        self._open: dict[str, asyncio.Queue[Event]] = {}
+        self.worker = EngineThread(self.core, self.loader, self.registry, self._hand_over, self._broken)
+        self._admitting = False
+        self._problem: str | None = None
+        self._watching: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> LocalEngine:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Read the store's list and begin; raises AdapterError where the store cannot be read."""
+        self._loop = asyncio.get_running_loop()
+        await asyncio.to_thread(self.registry.scan)
+        self.worker.start()
+        self._admitting = True
+        if self.watch:
+            self._watching = asyncio.create_task(self._watch())
+
+    async def close(self, drain_seconds: float = 0.0) -> None:
+        """Take no more requests, let those under way end for so long, cancel the rest, and stop."""
+        self._admitting = False
+        if self._watching is not None:
+            self._watching.cancel()
+        until = self._loop.time() + drain_seconds
+        while self._open and self.healthy and self._loop.time() < until:
+            await asyncio.sleep(0.02)
+        for name in list(self._open):
+            self.cancel(name)
+        await asyncio.to_thread(self.worker.stop)
+        self.loader.close()
+
+    @property
+    def healthy(self) -> bool:
+        return self._problem is None and self.worker.alive
+
+    def submit(self, request: Request) -> AsyncIterator[Event]:
+        """The events of a request, which begins now. Raises UsageError for an id that is in use."""
+        if request.id in self._open:
+            raise UsageError(f"a request with the id '{request.id}' is under way; give each one its own.")
+        refused = self._refusal(request)
+        events: asyncio.Queue[Event] = asyncio.Queue()
+        if refused is not None:
+            events.put_nowait(refused)
+        else:
+            self._open[request.id] = events
+            version = None if request.task is None else self.registry.known(request.task)
+            key = version.key if version else None
+            self.worker.add(request, key)
+        return self._events(request.id, events)
+
+    def _refusal(self, request: Request) -> Failed | None:
+        if self._problem is not None:
+            return Failed("engine", self._problem)
+        if not self._admitting:
+            return Failed("capacity", "the engine is shutting down and takes no more requests; ask another server, or later.")
+        if len(self._open) >= self.limit:
+            return Failed(
+                "capacity", f"{len(self._open)} requests are under way or waiting, which is all this engine takes; try again later."
+            )
+        if request.task is not None and self.registry.known(request.task) is None:
+            return Failed("task", self.registry.problem(request.task) or f"The task '{request.task}' does not exist.")
+        return None
+
+    async def _events(self, name: str, events: asyncio.Queue[Event]) -> AsyncIterator[Event]:
+        try:
+            while True:
+                event = await events.get()
+                yield event
+                if isinstance(event, END):
+                    return
+        finally:
+            if self._open.get(name) is events:  # left early
+                self.cancel(name)
+
+    def cancel(self, request_id: str) -> None:
+        """End a request; its place is free before the next step."""
+        if request_id in self._open:
+            self.worker.tell(lambda: self.core.cancel(request_id))
+
+    async def load(self, name: str, *, pinned: bool = False) -> TaskCard:
+        """Have a task's newest version in memory. Raises AdapterError for what cannot be read, CapacityError where there is no room."""
+        before = self.registry.known(name)
+        version = await asyncio.to_thread(self.registry.newest, name)
+        if version.key not in self.core.tasks:
+            task = await asyncio.wrap_future(self.loader.read(version.key))
+            await self._installed(task, pinned)
+        elif pinned:
+            await self._asked(lambda: self.core.pool.pin(version.key))
+        if before is not None and before.key != version.key:
+            await self._asked(lambda: self.core.retire(before.key))
+        return self._card(name, version, None)
+
+    async def _installed(self, task: LoadedTask, pinned: bool) -> None:
+        """Install a task, waiting while running requests hold all the room."""
+        while True:
+            try:
+                await self._asked(lambda: self.core.install(task, pinned=pinned))
+                return
+            except CapacityError:
+                if not self.core.under_way:
+                    raise
+                await asyncio.sleep(0.02)
+
+    async def unload(self, name: str) -> None:
+        """Let a task leave memory once nobody reads it; raises AdapterError for an unknown name."""
+        version = self.registry.known(name)
+        if version is None:
+            raise AdapterError(f"The task '{name}' does not exist.")
+        await self._asked(lambda: self.core.retire(version.key))
+
+    def tasks(self) -> Sequence[TaskCard]:
+        """A card for each task of the store."""
+        return [self._card(name, entry.version, entry.problem) for name, entry in self.registry]
+
+    def card(self, name: str) -> TaskCard | None:
+        """One task's card, None for a name the store does not have."""
+        version, problem = self.registry.known(name), self.registry.problem(name)
+        return None if version is None and problem is None else self._card(name, version, problem)
+
+    def _card(self, name: str, version: Version | None, problem: str | None) -> TaskCard:
+        root = self.registry.store.path(name)
+        if version is None:
+            return TaskCard(name, "", "", root, "broken", problem=problem)
+        place = "resident" if version.key in self.core.tasks else "loading" if version.key in self.loader.busy else "known"
+        return TaskCard(name, version.kind, version.base, root, place, version.columns, version.key.digest, version.num_bytes, problem)
+
+    def stats(self) -> Stats:
+        """Counts at this moment."""
+        core = self.core
+        by_task: dict[str, int] = {}
+        under_way = core.under_way
+        for request in under_way:
+            name = request.task or self.model.name
+            by_task[name] = by_task.get(name, 0) + 1
+        return Stats(
+            running=len(under_way),
+            waiting=len(core.waiting),
+            tasks=len(self.registry),
+            resident=len(core.tasks),
+            prefix_bytes=core.pool.num_bytes,
+            prefix_budget=core.pool.budget,
+            steps_total=core.steps,
+            loads_total=self.loader.count,
+            evictions_total=core.evictions,
+            by_task=by_task,
+        )
+
+    async def _watch(self) -> None:
+        """Look at the store now and then; changed tasks that are in memory are replaced there, those that have gone leave."""
+        while True:
+            await asyncio.sleep(self.watch)
+            before = {name: entry.version for name, entry in self.registry}
+            try:
+                changed = await asyncio.to_thread(self.registry.scan)
+            except AdapterError:
+                continue  # the store is away for the moment; what is in memory is served on
+            for name in changed:
+                old = before.get(name)
+                if old is not None and old.key in self.core.tasks:
+                    await self._replace(name, old.key)
+
+    async def _replace(self, name: str, old: Key) -> None:
+        if name in self.registry:
+            with contextlib.suppress(ForewordError):  # its card says what is wrong
+                await self.load(name)
+        await self._asked(lambda: self.core.retire(old))
+
+    async def _asked(self, work: Work) -> None:
+        """Have the model's thread do something between two steps."""
+        done: asyncio.Future[None] = self._loop.create_future()
+
+        def answer(error: Exception | None) -> None:
+            if not done.done():
+                done.set_result(None) if error is None else done.set_exception(error)
+
+        def task() -> None:
+            error = None
+            try:
+                work()
+            except ForewordError as problem:
+                error = problem
+            self._loop.call_soon_threadsafe(answer, error)
+
+        if not self.healthy:
+            raise ServingError(self._problem or "the engine is not running; start it first.")
+        self.worker.tell(task)
+        await done
+
+    def _deliver(self, events: Events) -> None:
+        for name, event in events:
+            listener = self._open.get(name)
+            if listener is not None:
+                listener.put_nowait(event)
+                if isinstance(event, END):
+                    del self._open[name]
+
+    def _hand_over(self, events: Events) -> None:
+        self._loop.call_soon_threadsafe(self._deliver, events)
+
+    def _broken(self, problem: str) -> None:
+        self._problem = problem
+        failed = Failed("engine", problem)
+        self._loop.call_soon_threadsafe(lambda: self._deliver([(name, failed) for name in self._open]))

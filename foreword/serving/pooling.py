@@ -1,0 +1,73 @@
+"""Requests whose answers are given whole: tasks with heads share batches, whatever their tasks; label words go task by task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from foreword.backbone.frozen import FrozenModel
+from foreword.errors import ForewordError
+from foreword.serving.loaded_task import LoadedTask
+from foreword.serving.request import Answer, Done, Event, Failed, Request
+from foreword.tasks.base import EvalFeature, Prediction
+from foreword.tasks.evaluation_loop import predictions
+from foreword.tasks.head_task import HeadTask
+from foreword.tasks.multi_task_batch import Asked, predict_together
+
+BATCH = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Whole:
+    """A request and its task, which is in memory."""
+
+    request: Request
+    task: LoadedTask
+    emit: Callable[[Event], None]
+
+
+def answer(model: FrozenModel, items: Sequence[Whole]) -> None:
+    """Answer all; a request that cannot be read, or a fault in one task, fails no other."""
+    ready = [(item, eval_feature) for item in items if (eval_feature := _eval_feature(item)) is not None]
+    mixed = [(item, eval_feature) for item, eval_feature in ready if isinstance(item.task.task, HeadTask) and item.task.model is model]
+    if len({item.task.key for item, _ in mixed}) > 1 and _mixed(model, mixed):
+        ready = [pair for pair in ready if pair not in mixed]
+    by_task: dict[LoadedTask, list[tuple[Whole, EvalFeature]]] = {}
+    for pair in ready:
+        by_task.setdefault(pair[0].task, []).append(pair)
+    for task, pairs in by_task.items():
+        try:
+            found = predictions(task.task, task.model, task.adapter_state, [eval_feature for _, eval_feature in pairs], BATCH)
+        except Exception as error:  # a fault in one task must not stop the engine
+            for item, _ in pairs:
+                item.emit(Failed("engine", f"the step failed ({type(error).__name__}: {error})."))
+            continue
+        _tell(pairs, found)
+
+
+def _eval_feature(item: Whole) -> EvalFeature | None:
+    task = item.task
+    try:
+        return task.task.eval_feature(item.request.example, task.model, task.length_budget, truncate=item.request.truncate)[0]
+    except ForewordError as error:
+        item.emit(Failed("request", str(error)))
+        return None
+
+
+def _mixed(model: FrozenModel, pairs: Sequence[tuple[Whole, EvalFeature]]) -> bool:
+    """Answer several tasks in the same batches; False where that failed, so that each is tried by itself."""
+    asked = [
+        Asked(item.task.task, item.task.adapter_state, eval_feature) for item, eval_feature in pairs if isinstance(item.task.task, HeadTask)
+    ]
+    try:
+        found = predict_together(model, asked, BATCH)
+    except Exception:  # which task it was shows when each is answered alone
+        return False
+    _tell(pairs, found)
+    return True
+
+
+def _tell(pairs: Sequence[tuple[Whole, EvalFeature]], found: Sequence[Prediction]) -> None:
+    for (item, eval_feature), each in zip(pairs, found, strict=True):
+        item.emit(Answer(each.text, each.value, each.scores))
+        item.emit(Done("stop", sum(len(row.ids) for row in eval_feature.rows), 0))

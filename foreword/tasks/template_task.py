@@ -1,0 +1,137 @@
+"""Tasks whose answers are words: a template says how an example reads, and the model's own output matrix answers."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from foreword.backbone.adapter_state import AdapterState
+from foreword.backbone.batch import Batch, collate
+from foreword.backbone.frozen import FrozenModel, Tokens
+from foreword.errors import DataError, ModelError, UsageError
+from foreword.prompts.template import Row, Template
+from foreword.specs import PromptSpec
+from foreword.tasks.base import EvalFeature, Example, LengthBudget, Losses, Task, TrainFeature
+from foreword.tasks.data.list_cells import check_texts
+
+
+class TemplateTask(Task):
+    """Abstract: `Classify` by label words and `Generate` are of this kind."""
+
+    template: Template
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.template.fields
+
+    @property
+    def room(self) -> int:
+        """Tokens an answer may need at most, where it is written freely."""
+        return 0
+
+    @abstractmethod
+    def answer(self, example: Example, model: FrozenModel) -> list[int]:
+        """Token ids of the right answer; raises DataError for one that cannot be."""
+
+    @abstractmethod
+    def with_template(self, template: Template) -> TemplateTask:
+        """The same task, read through another template."""
+
+    def for_model(self, model: FrozenModel, spec: PromptSpec | None) -> Task:
+        if model.shape.kind == "encoder":
+            raise ModelError(
+                f"task '{self.kind}' needs a model that writes words, but {model.name} is an encoder; use a task with a head, or a causal model."
+            )
+        if model.shape.kind == "encoder-decoder" and self.room + len(model.answer_opening) > model.shape.positions:
+            raise UsageError(
+                f"max_new_tokens is {self.room}, but {model.name} has {model.shape.positions} positions for an answer and what begins it; ask for fewer."
+            )
+        return for_site(self, spec)
+
+    def answer_length(self, example: Example, model: FrozenModel) -> int:
+        return len(self.answer(example, model))
+
+    def train_features(
+        self, example: Example, model: FrozenModel, length_budget: LengthBudget, dampening: float = 0.0
+    ) -> tuple[list[TrainFeature], bool]:
+        row, cut = self.train_row(example, model, length_budget, dampening)
+        return [TrainFeature((row,), weight=sum(row.weights))], cut
+
+    def eval_feature(
+        self, example: Example, model: FrozenModel, length_budget: LengthBudget, *, truncate: bool, room: int | None = None
+    ) -> tuple[EvalFeature, bool]:
+        row, cut = self.eval_row(example, model, length_budget, truncate=truncate, room=self.room if room is None else room)
+        return EvalFeature((row,)), cut
+
+    def losses(self, model: FrozenModel, adapter_state: AdapterState, train_features: Sequence[TrainFeature]) -> Losses:
+        batch = collate([row for train_feature in train_features for row in train_feature.rows], pad=model.tokenizer.pad).to(model.device)
+        select = batch.labels >= 0
+        return Losses(token_losses(model, batch, adapter_state.tokens), batch.weights[select], select.sum(1).tolist())
+
+    def eval_row(
+        self, example: Example, model: FrozenModel, length_budget: LengthBudget, *, truncate: bool, room: int = 0
+    ) -> tuple[Row, bool]:
+        """A row without its answer, leaving `room` tokens for one where both share a line; raises DataError for a text that is too long unless `truncate`."""
+        check_texts(example, self.columns)
+        room = 0 if model.shape.kind == "encoder-decoder" else room
+        if room >= length_budget.max_tokens:
+            raise DataError(
+                f"an answer of {room} tokens leaves no room for a text, because {length_budget.max_tokens} fit in {model.name}; ask for fewer."
+            )
+        row, cut = self.template.fit(example, model.tokenizer, length_budget.soft_tokens, (), length_budget.max_tokens - room)
+        if cut and not truncate:
+            full = self.template.render(example, model.tokenizer, length_budget.soft_tokens)
+            raise DataError(
+                f"a text needs {full.num_tokens + room} tokens with its template and answer, but {length_budget.max_tokens} fit in {model.name}; shorten it, or pass --truncate."
+            )
+        return row, cut
+
+    def train_row(self, example: Example, model: FrozenModel, length_budget: LengthBudget, dampening: float = 0.0) -> tuple[Row, bool]:
+        """A row with its answer as labels, cut to the budget; `dampening` λ adds the text's own tokens to the loss with that weight."""
+        check_texts(example, self.columns)
+        answer = self.answer(example, model)
+        apart = len(answer) if model.shape.kind == "encoder-decoder" else 0
+        if apart and dampening:
+            raise UsageError(
+                f"dampening is {dampening}, but {model.name} is an encoder–decoder, which never predicts its source; leave it at 0."
+            )
+        if apart and apart + len(model.answer_opening) - 1 > model.shape.positions:
+            raise DataError(f"an answer has {apart} tokens, but {model.shape.positions} positions are there in {model.name}; shorten it.")
+        row, cut = self.template.fit(example, model.tokenizer, length_budget.soft_tokens, answer, length_budget.max_tokens + apart)
+        if dampening:
+            first = 1 if not row.at or row.at[0] > 0 else 0  # nothing stands before the very first token to predict it from
+            labels = (*row.labels[:first], *row.ids[first:])
+            weights = tuple(
+                dampening if old < 0 <= new else weight for old, new, weight in zip(row.labels, labels, row.weights, strict=True)
+            )
+            row = Row(row.ids, row.at, labels, weights)
+        return row, cut
+
+
+def token_losses(model: FrozenModel, batch: Batch, tokens: Tokens) -> Float[Tensor, " M"]:
+    """Cross-entropy of every labelled token in nats, row by row, in fp32."""
+    batch = batch.to(model.device)
+    select = batch.labels >= 0
+    logits = model.predicting(batch, tokens, select)
+    return torch.nn.functional.cross_entropy(logits.float(), batch.labels[select], reduction="none")
+
+
+def parsed(template: Template | str) -> Template:
+    """A template, from text if need be."""
+    return Template.parse(template) if isinstance(template, str) else template
+
+
+def for_site(task: TemplateTask, spec: PromptSpec | None) -> Any:
+    """The task as a spec reads it: at the input site a template without {soft} gets it first; at the kv site a bare {soft} has no place and goes."""
+    source, bos = task.template.source, task.template.bos
+    if spec is None or spec.site == "kv":
+        return task.with_template(Template.parse(source.replace("{soft}", ""), bos=bos))
+    if task.template.has_soft:
+        return task
+    first = "{bos}" if source.startswith("{bos}") else ""
+    return task.with_template(Template.parse(first + "{soft}" + source.removeprefix("{bos}"), bos=bos))

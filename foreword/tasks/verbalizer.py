@@ -1,0 +1,43 @@
+"""Which of several answers the model finds likeliest after a text: the mean log-probability of each one's tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from foreword.backbone.batch import collate
+from foreword.backbone.frozen import FrozenModel
+from foreword.prompts.template import Row
+from foreword.prompts.tokens import VirtualTokens
+from foreword.tasks.template_task import token_losses
+
+
+@torch.inference_mode()
+def candidate_scores(
+    model: FrozenModel, tokens: VirtualTokens | None, rows: Sequence[Row], pieces: Sequence[Sequence[int]], *, at_once: int | None = None
+) -> Float[Tensor, "B C"]:
+    """Mean log p(tokens of answer c | row b). Answers of one token share one pass over the row; longer ones are read `at_once` rows at a time."""
+    short = [c for c, ids in enumerate(pieces) if len(ids) == 1]
+    found = torch.empty(len(rows), len(pieces))
+    if short:
+        batch = collate([answered(row, pieces[short[0]]) for row in rows], pad=model.tokenizer.pad)
+        logs = model.predicting(batch, tokens, batch.labels >= 0).float().log_softmax(1)
+        found[:, short] = logs[:, [pieces[c][0] for c in short]].cpu()
+    long = [(b, c) for b in range(len(rows)) for c, ids in enumerate(pieces) if len(ids) != 1]
+    size = at_once or max(len(long), 1)
+    for begin in range(0, len(long), size):
+        part = long[begin : begin + size]
+        batch = collate([answered(rows[b], pieces[c]) for b, c in part], pad=model.tokenizer.pad)
+        losses = token_losses(model, batch, tokens).cpu().split([len(pieces[c]) for _, c in part])
+        for (b, c), costs in zip(part, losses, strict=True):
+            found[b, c] = -costs.mean()
+    return found
+
+
+def answered(row: Row, ids: Sequence[int]) -> Row:
+    """A question row with an answer to be scored."""
+    blank = (-100,) * len(row.ids)
+    return Row((*row.ids, *ids), row.at, (*blank, *ids), (0.0,) * len(row.ids) + (1.0,) * len(ids))

@@ -1,0 +1,126 @@
+"""Texts that are read once: the books alone, and answers of requests that share them."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import cache
+
+import pytest
+import tiny
+from contract.given import prompt, spec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from foreword.adapters.adapter import Adapter
+from foreword.adapters.safetensors_file import KEY
+from foreword.errors import CapacityError
+from foreword.evaluation.evaluate import Reader
+from foreword.recipe import Recipe
+from foreword.serving.adapter_cache import Key
+from foreword.serving.engine_core import EngineCore
+from foreword.serving.loaded_task import LoadedTask
+from foreword.serving.prefix_cache import BLOCK, PrefixCache
+from foreword.serving.request import Event, Request, Token
+from foreword.tasks.generate import Generate
+
+ARTICLE = "the town council met on monday to talk about the bridge. " * 2
+OTHER = "the town council met on monday, and nobody came at all but a dog."
+KINDS = {"behind": ("prompt-tuning", "{input}\n{soft}:{answer}"), "before": ("p-tuning-v2", "{input}\n:{answer}")}
+
+
+@cache
+def adapter(family: str, kind: str, number: int) -> Adapter:
+    method, template = KINDS[kind]
+    model, made = tiny.frozen(family), spec(method, 2 + number % 2)
+    task = Generate(template, max_new_tokens=5)
+    tensors = {KEY: prompt(model, made, number).bake()}
+    return Adapter(Recipe.of(made), model.shape, tensors, task.to_dict(), model.name, model.fingerprint, model.tokenizer_fingerprint)
+
+
+@cache
+def predicted(family: str, kind: str, number: int, text: str) -> str:
+    return Reader.of(tiny.frozen(family), adapter(family, kind, number)).predict([{"input": text}])[0].text
+
+
+def serve(core: EngineCore, family: str, asked: list[tuple[str, int, str]], *, at_once: bool) -> list[str]:
+    events: list[list[Event]] = [[] for _ in asked]
+    for index, (kind, number, text) in enumerate(asked):
+        key = Key(f"{kind}{number}", "1")
+        core.add(Request(str(index), key.task, {"input": text}), key, events[index].append)
+        while not at_once and (core.busy or core.wanted):
+            settle(core, family)
+    while core.busy or core.wanted:
+        settle(core, family)
+    return ["".join(event.text for event in each if isinstance(event, Token)) for each in events]
+
+
+def settle(core: EngineCore, family: str) -> None:
+    for key in core.wanted:
+        with contextlib.suppress(CapacityError):
+            core.install(LoadedTask.of(core.model, adapter(family, key.task[:6], int(key.task[6:])), key))
+    core.step()
+    core.check()
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "gpt2"])
+@settings(max_examples=6, deadline=None, derandomize=True, database=None)
+@given(data=st.data())
+def test_answers_are_those_of_texts_that_are_not_shared(family: str, data: st.DataObject) -> None:
+    one = st.tuples(st.sampled_from(sorted(KINDS)), st.integers(0, 2), st.sampled_from([ARTICLE, ARTICLE[:70], OTHER, "x"]))
+    asked = data.draw(st.lists(one, min_size=2, max_size=8))
+    room = data.draw(st.sampled_from([1 << 20, 40_000, 0]))
+    prefixes = data.draw(st.sampled_from([1 << 20, 3_000]))
+    core = EngineCore(tiny.frozen(family), max_sequences=3, text_bytes=room, prefix_bytes=prefixes)
+    found = serve(core, family, asked, at_once=data.draw(st.booleans()))
+    assert found == [predicted(family, *each) for each in asked]
+
+
+def test_many_tasks_read_one_text_once() -> None:
+    model = tiny.frozen("llama")
+    read: list[int] = []
+    hook = model.network.get_input_embeddings().register_forward_hook(lambda _, given, __: read.append(given[0].numel()))
+    asked = [("behind", number, ARTICLE) for number in range(8)]
+    for each in asked:
+        predicted("llama", *each)
+    read.clear()
+    try:
+        core = EngineCore(model, max_sequences=8)
+        found = serve(core, "llama", asked, at_once=True)
+        together = sum(read)
+        read.clear()
+        core = EngineCore(model, max_sequences=8, text_bytes=0)
+        assert serve(core, "llama", asked, at_once=True) == found == [predicted("llama", *each) for each in asked]
+    finally:
+        hook.remove()
+    assert together < sum(read) / 3
+
+
+def test_a_text_is_kept_from_its_second_time_on_and_leaves_for_others() -> None:
+    core = EngineCore(tiny.frozen("llama"), text_bytes=sum(kv.width for kv in tiny.frozen("llama").shape.kv) * 4 * BLOCK * 7)
+    for turn, (text, hits) in enumerate([(ARTICLE, 0), (ARTICLE, 1), (ARTICLE, 2), (OTHER, 3), (OTHER, 3), (OTHER, 4)]):
+        found = serve(core, "llama", [("behind", 0, text)], at_once=True)
+        assert found == [predicted("llama", "behind", 0, text)] and core.sharing.hits <= hits, turn
+    assert 0 < core.sharing.pool.tokens <= 7 * BLOCK
+
+
+def test_texts_behind_a_prefix_leave_with_it() -> None:
+    core = EngineCore(tiny.frozen("llama"))
+    serve(core, "llama", [("before", 0, ARTICLE)] * 3, at_once=True)
+    assert core.sharing.pool.tokens > 0
+    core.retire(Key("before0", "1"))
+    core.check()
+    assert core.sharing.pool.tokens == 0 and not core.tasks
+
+
+def test_the_books_refuse_nothing_that_is_read() -> None:
+    pool = PrefixCache(3 * BLOCK)
+    ids = tuple(range(5 * BLOCK))
+    assert pool.common(None, ids) == 0 and pool.common(None, ids[: 2 * BLOCK]) == 2
+    first = pool.add(None, [], ids[: 2 * BLOCK], range(2 * BLOCK))
+    pool.acquire(first, "a")
+    assert pool.match(None, ids) == first and pool.match(Key("a", "1"), ids) == []
+    assert pool.room(2) is None and pool.room(1) == []
+    pool.release(first, "a")
+    assert pool.room(2) == [first[1].places]  # the end of a text before its beginning
+    assert pool.match(None, ids) == first[:1]
+    pool.check()
