@@ -25,7 +25,7 @@ Greedy by default, so that an answer is the one `foreword predict` gives. Every 
 def create_app(state: ServerState) -> FastAPI:
     """An ASGI application over a service; nothing is shared between two of them."""
     app = FastAPI(title="Foreword", version=version("foreword"), description=ABOUT, redoc_url=None)
-    app.state.state = state
+    app.state.server_state = state
     app.include_router(task_routes.router)
     app.include_router(openai_routes.router)
     app.include_router(health.router)

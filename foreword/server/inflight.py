@@ -28,7 +28,7 @@ class Inflight:
 
     def __init__(self, state: ServerState, prepare_requests: Sequence[PreparedRequest]) -> None:
         state.admission.admit(len(prepare_requests), sum(ask.tokens for ask in prepare_requests))
-        self._service, self._queue = state, asyncio.Queue[tuple[int, Event]]()
+        self._state, self._queue = state, asyncio.Queue[tuple[int, Event]]()
         self._open, self._asks = len(prepare_requests), list(prepare_requests)
         self._began, self._settled = set[int](), set[int]()
         self._pumps = [asyncio.create_task(self._pump(index, ask)) for index, ask in enumerate(prepare_requests)]
@@ -55,11 +55,11 @@ class Inflight:
     def _settle(self, index: int) -> None:
         if index not in self._settled:
             self._settled.add(index)
-            self._service.admission.end(self._asks[index].tokens, began=index in self._began)
+            self._state.admission.end(self._asks[index].tokens, began=index in self._began)
 
     async def _pump(self, index: int, ask: PreparedRequest) -> None:
         """One answer from the engine to the queue, with its times and its place in the books."""
-        state, engine = self._service, self._service.engine
+        state, engine = self._state, self._state.engine
         watch = Watch(state.metrics, ask.model)
         end = None
         try:

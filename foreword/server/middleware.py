@@ -27,13 +27,13 @@ class Middleware:
     """ASGI middleware around the whole app."""
 
     def __init__(self, app: ASGIApp, state: ServerState) -> None:
-        self._app, self._service = app, state
+        self._app, self._state = app, state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        state, request_log = self._service, RequestLog()
+        state, request_log = self._state, RequestLog()
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         given = headers.get("x-request-id", "")
         name = given if _ID.fullmatch(given) else request_log.id
@@ -57,16 +57,16 @@ class Middleware:
         path = scope["path"]
         if path in OPEN:
             return ANYBODY
-        caller = self._service.keys.caller(headers.get("authorization"))
+        caller = self._state.keys.caller(headers.get("authorization"))
         if path == "/metrics" and caller.tasks is not None:
             raise Refusal(401, "The metrics name every task, and this key sees some of them; use a key without a list of tasks.")
-        if path.startswith("/v1/") and scope["method"] == "POST" and self._service.draining:
+        if path.startswith("/v1/") and scope["method"] == "POST" and self._state.draining:
             raise stopping()
         return caller
 
     async def _body(self, headers: Mapping[str, str], receive: Receive) -> bytes:
         """The whole body; raises Refusal for one that is too large, or too slow."""
-        limits, clock = self._service.limits, asyncio.get_running_loop().time
+        limits, clock = self._state.limits, asyncio.get_running_loop().time
         declared = headers.get("content-length", "")
         large = declared.isdecimal() and int(declared) > limits.body_bytes
         body, size, more = bytearray(), 0, not (large and "expect" in headers)  # who asks first need not be listened to
@@ -95,10 +95,10 @@ class Middleware:
     def _close(self, scope: Scope, request_log: RequestLog, name: str) -> None:
         """The request's line in the log, and its count."""
         route = getattr(scope.get("route"), "path", None)
-        self._service.metrics.http.labels(route or "other", str(request_log.status)).inc()
+        self._state.metrics.http.labels(route or "other", str(request_log.status)).inc()
         if scope["path"] in OPEN or scope["path"] == "/metrics":
             return
-        self._service.log(
+        self._state.log(
             "request",
             id=name,
             method=scope["method"],

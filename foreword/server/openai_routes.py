@@ -34,7 +34,7 @@ router = APIRouter(responses=ERRORS)
 
 
 def service_of(request: Request) -> ServerState:
-    return request.app.state.state
+    return request.app.state.server_state
 
 
 def visit_of(request: Request) -> RequestLog:

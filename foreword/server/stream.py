@@ -31,7 +31,7 @@ class Stream:
         *,
         with_usage: bool,
     ) -> None:
-        self._service, self._visit, self._shape, self._head, self._with_usage = state, request_log, shape, head, with_usage
+        self._state, self._visit, self._shape, self._head, self._with_usage = state, request_log, shape, head, with_usage
         self._found = [Collected(ask) for ask in prepare_requests]
         self._flow = Inflight(state, prepare_requests)
         self._events = self._flow.events(state.keep_alive)

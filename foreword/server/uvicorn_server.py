@@ -63,7 +63,7 @@ class Running:
     """A server under way. `stop` ends it gently: new requests are refused, those under way may end; a second `stop` ends it at once."""
 
     def __init__(self, app: FastAPI, state: ServerState, made: socket.socket, *, drain_seconds: float) -> None:
-        self._service, self._socket, self._drain_seconds = state, made, drain_seconds
+        self._state, self._socket, self._drain_seconds = state, made, drain_seconds
         settings = uvicorn.Config(
             app,
             log_config=config(),
@@ -100,7 +100,7 @@ class Running:
 
     async def _drain(self) -> None:
         """Let answers end, for so long and no longer."""
-        state = self._service
+        state = self._state
         state.draining = True
         state.log("draining", answers=state.admission.active, seconds=self._drain_seconds)
         with contextlib.suppress(TimeoutError):

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from cli.given import Foreword
 
+from foreword.demo import run_demo
+
 
 @pytest.mark.parametrize("options", [[], ["--quick", "--json"]], ids=" ".join)
 def test_the_demo_gets_its_options_and_the_right_channel(
@@ -23,7 +25,7 @@ def test_the_demo_gets_its_options_and_the_right_channel(
         asked.update(given)
         return {"rows": [1]}
 
-    monkeypatch.setattr(run, "run", recorded)
+    monkeypatch.setattr(run_demo, "run", recorded)
     result = foreword("demo", "--out", tmp_path, *options)
     assert asked == {"out": tmp_path, "quick": "--quick" in options}
     assert result.exit_code == 0

@@ -74,7 +74,7 @@ def adapter(name: str, seed: int = 0) -> Adapter:
         fitted: Task = for_site(task, made) if isinstance(task, TemplateTask) else task
     else:
         made = spec("p-tuning-v2", 2)
-        fitted = HEADED[name].suited(frozen, made)
+        fitted = HEADED[name].for_model(frozen, made)
     tensors = {KEY: prompt(frozen, made, len(name) + seed).bake()}
     if fitted.head is not None:
         head = Head(fitted.head, frozen.shape.hidden, seed=3)
