@@ -21,13 +21,13 @@ from foreword.backbone.frozen import FrozenModel
 from foreword.backbone.weights import weight_adapters
 from foreword.backbone.weights.lora_targets import target_layers, target_names
 from foreword.errors import AdapterError, ModelError
+from foreword.families.registry import family_of
 from foreword.prompts.template import Template
 from foreword.recipe import LoraSpec, Recipe
 
 LORA = "LORA"
 _OURS, PEFT = "lora.", "base_model.model."
 _TASKS = {"causal": "CAUSAL_LM", "encoder": "FEATURE_EXTRACTION", "encoder-decoder": "SEQ_2_SEQ_LM"}
-_TRANSPOSED = ("gpt2",)  # families whose layers keep their weights the other way round
 
 # Keys that mean nothing for the numbers, and the starts that leave the base model's own weights alone; any other key must be at rest.
 _HARMLESS = {*KEPT, "auto_mapping", "inference_mode", "exclude_modules", "fan_in_fan_out", "layers_to_transform", "layers_pattern"}
@@ -67,7 +67,7 @@ def lora_files(
         "lora_dropout": spec.dropout,
         "use_rslora": spec.rslora,
         "target_modules": [named(name) if name in paths else name for name in _short_targets(spec, adapter.shape.family, paths)],
-        "fan_in_fan_out": adapter.shape.family in _TRANSPOSED,
+        "fan_in_fan_out": family_of(adapter.shape.family).transposed,
         **extra,
     }
     kept = {name.removeprefix(_OURS + PEFT): tensor for name, tensor in adapter.tensors.items() if name.startswith(_OURS)}

@@ -1,4 +1,4 @@
-"""All weights of a base model from its config: how many numbers, and the matrices that LoRA may stand on. Exact for the families in `layouts.py`."""
+"""All weights of a base model from its config: how many numbers, and the matrices that LoRA may stand on. Exact for the families that have a record."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from foreword.advisor.layouts import LAYOUTS, LLAMA, Layout
-from foreword.shape import ModelShape, read_shape
+from foreword.families.layout import Layout
+from foreword.families.registry import FAMILIES
+from foreword.families.shape_reader import read_shape
+from foreword.shape import ModelShape
 
 _INNER = ("intermediate_size", "n_inner", "ffn_dim", "d_ff", "hidden_dim", "encoder_ffn_dim")
 _HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads", "encoder_attention_heads")
@@ -35,7 +37,7 @@ class Architecture:
     """A base model as sizing sees it. `parameters` are all its numbers, `active` those that one token meets (fewer in a mixture of experts).
 
     `depth` layers are run; in each a token's queries have width `queries` (over `heads` heads), its MLP width `inner`, its norms `normed` in all.
-    `known` says whether `layouts.py` has the family; if not, its layers are taken to be Llama's.
+    `known` says whether the family has a record; if not, its layers are taken to be Llama's.
     """
 
     shape: ModelShape
@@ -59,7 +61,7 @@ class Architecture:
 def read_architecture(config: Mapping[str, Any]) -> Architecture:
     """Every weight of a transformers `config.json`; raises ModelError naming the first integer that is missing."""
     shape = read_shape(config)
-    layout = LAYOUTS.get(shape.family, LLAMA)
+    layout = FAMILIES[shape.family].layout if shape.family in FAMILIES else Layout()
     if config.get("is_gated_act") or "gated" in str(config.get("feed_forward_proj")):
         layout = replace(layout, gated=True)
     heads = int(_first(config, *_HEADS) or 1)
@@ -71,7 +73,7 @@ def read_architecture(config: Mapping[str, Any]) -> Architecture:
     else:
         matrices = tuple(_one_stack(config, shape, layout, queries, inner))
         depth = int(_first(config, *_LAYERS) or shape.num_layers)
-    matrices += _projections(shape)
+    matrices += _projections(shape, layout)
     stacks = sum(matrix.numbers for matrix in matrices)
     parameters = stacks + _tables(config, shape, layout) + _norms(config, shape, layout, heads) + layout.extra(config)
     experts = sum(matrix.numbers for matrix in matrices if matrix.role == "expert")
@@ -87,7 +89,7 @@ def read_architecture(config: Mapping[str, Any]) -> Architecture:
         inner=int(config.get("moe_intermediate_size") or inner) * chosen if experts else inner,
         normed=layout.layer_norms * shape.hidden + (queries + shape.kv[0].width // 2 if layout.query_norms else 0),
         gated=layout.gated,
-        known=shape.family in LAYOUTS,
+        known=shape.family in FAMILIES,
     )
 
 
@@ -170,17 +172,17 @@ def _tables(config: Mapping[str, Any], shape: ModelShape, layout: Layout) -> int
     return words + places + types + pooler + sum(buckets * shape.kv[i].heads for i in (0, -1) if stacks == 2)
 
 
-def _projections(shape: ModelShape) -> tuple[Matrix, ...]:
+def _projections(shape: ModelShape, layout: Layout) -> tuple[Matrix, ...]:
     """From the embedding's width to the hidden one, and back to the words where a model writes."""
     if shape.embedding == shape.hidden:
         return ()
-    into = Matrix("project", shape.hidden, shape.embedding, biased=shape.kind == "encoder" and shape.family != "deberta-v2")
+    into = Matrix("project", shape.hidden, shape.embedding, biased=shape.kind == "encoder" and layout.projection_bias)
     return (into, Matrix("project", shape.embedding, shape.hidden)) if shape.kind == "causal" else (into,)
 
 
 def _norms(config: Mapping[str, Any], shape: ModelShape, layout: Layout, heads: int) -> int:
     kv = shape.kv[0]
-    ends = layout.end_norms if config.get("do_layer_norm_before") is not False or shape.family != "opt" else 0
+    ends = 0 if layout.end_norm_switch and config.get(layout.end_norm_switch) is False else layout.end_norms
     embeddings = layout.embedding_norms * shape.embedding
     if shape.kind == "encoder-decoder":  # each attention and each MLP has its norm
         blocks = shape.num_layers + sum(kv.part != "cross" for kv in shape.kv)

@@ -17,7 +17,7 @@ from foreword.backbone import encoder_decoder, merge
 from foreword.backbone.attention import interface
 from foreword.backbone.attention.padding_free import in_line
 from foreword.backbone.batch import Batch
-from foreword.backbone.families.model_overrides import branch
+from foreword.backbone.families.model_overrides import override_modules
 from foreword.backbone.fingerprint import fingerprint_model, fingerprint_tokenizer
 from foreword.backbone.gradient_checkpointing import recomputing
 from foreword.backbone.quantization import quantization_of, settle
@@ -50,7 +50,7 @@ class FrozenModel:
         self.base = base
         self.tokenizer = TextTokenizer(tokenizer, closing=shape.kind != "causal")
         self.shape, self.name = shape, name
-        if not branch(network):
+        if not override_modules(network):
             interface.install(network)
         settle(network)
 

@@ -89,13 +89,6 @@ def test_variants_are_counted_exactly(family: str, changes: dict[str, Any]) -> N
     assert network.parameters == real(config, network.shape.kind)
 
 
-def test_every_supported_family_has_a_row() -> None:
-    from foreword.advisor.layouts import LAYOUTS
-    from foreword.families.registry import FAMILIES
-
-    assert sorted(FAMILIES) == sorted(LAYOUTS)
-
-
 def test_a_token_meets_a_part_of_a_mixture() -> None:
     assert base("Qwen3-30B-A3B").active == 3_353_032_704
     assert base("Llama-3-8B").active == base("Llama-3-8B").parameters

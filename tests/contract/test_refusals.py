@@ -14,8 +14,8 @@ from transformers import AutoConfig
 from foreword.backbone.loading.load_model import load, wrap
 from foreword.errors import ModelError
 from foreword.families.registry import FAMILIES, REFUSED, check_site, family_of
+from foreword.families.shape_reader import read_shape
 from foreword.methods import METHODS
-from foreword.shape import read_shape
 
 BECAUSE = {
     "mamba": "it has no attention, so pads leak into its state and there are no keys and values to prefix; "
@@ -50,7 +50,7 @@ def test_a_family_nobody_proved(tmp_path: Path) -> None:
         load(tmp_path)
     assert str(caught.value) == (
         "model type 'gptj' is not among the families proved so far (llama, mistral, qwen2, qwen3, qwen3_moe, gemma2, gemma3_text, gpt2, "
-        "gpt_bigcode, gpt_neox, opt, phi3, olmo2, granite, smollm3, gpt_oss, t5, mt5, bart, mbart, marian, pegasus, deepseek_v3, bert, roberta, "
+        "gpt_bigcode, gpt_neox, opt, phi3, olmo2, granite, smollm3, gpt_oss, deepseek_v3, t5, mt5, bart, mbart, marian, pegasus, bert, roberta, "
         "xlm-roberta, electra, distilbert, albert, mpnet, deberta-v2, modernbert); use one of these."
     )
 

@@ -10,8 +10,9 @@ from contract.laws import MODELS, TABLES, family, holds, law
 from transformers import AutoConfig
 
 from foreword.families.registry import FAMILIES
+from foreword.families.shape_reader import read_shape
 from foreword.methods import METHODS
-from foreword.shape import Kind, read_shape
+from foreword.shape import Kind
 
 HERE = Path(__file__).parent
 LAW = re.compile(r'^@law\("(\w+)"(?:, "([\w-]+)")?\)', re.MULTILINE)

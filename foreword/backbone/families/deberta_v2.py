@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers.models.deberta_v2.modeling_deberta_v2 import DisentangledSelfAttention
 
 from foreword.backbone.attention import attention_context
+from foreword.backbone.families.model_overrides import ModelOverrides
 
 
 class PrefixedDebertaAttention(DisentangledSelfAttention):
@@ -46,3 +47,6 @@ class PrefixedDebertaAttention(DisentangledSelfAttention):
 
 def _by_head(side: Any, rows: int) -> Tensor:
     return side.view(rows, -1, *side.shape[1:])
+
+
+OVERRIDES = ModelOverrides({DisentangledSelfAttention: PrefixedDebertaAttention}, own_attention=True)

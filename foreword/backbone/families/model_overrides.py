@@ -1,44 +1,46 @@
-"""Families that are outside transformers' attention interface or its gradient checkpointing: a branch of their own, made of the same weights."""
+"""Families that are outside transformers' attention interface or its gradient checkpointing: modules of their own over the same weights."""
 
 from __future__ import annotations
+
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.models.albert.modeling_albert import AlbertLayerGroup
-from transformers.models.deberta_v2.modeling_deberta_v2 import DisentangledSelfAttention
-from transformers.models.mpnet.modeling_mpnet import MPNetLayer, MPNetSelfAttention
 
 from foreword.backbone.attention import attention_context
-from foreword.backbone.families.albert import CheckpointedAlbertGroup
-from foreword.backbone.families.deberta_v2 import PrefixedDebertaAttention
-from foreword.backbone.families.mpnet import CheckpointedMPNetLayer, PrefixedMPNetAttention
-
-# By model type: which modules are replaced by which, and whether attention reads the visitor from the context of the call.
-_REPLACED: dict[str, dict[type[nn.Module], type[nn.Module]]] = {
-    "albert": {AlbertLayerGroup: CheckpointedAlbertGroup},
-    "deberta-v2": {DisentangledSelfAttention: PrefixedDebertaAttention},
-    "mpnet": {MPNetSelfAttention: PrefixedMPNetAttention, MPNetLayer: CheckpointedMPNetLayer},
-}
-_OWN_ATTENTION = {"deberta-v2", "mpnet"}
+from foreword.families.registry import FAMILIES
 
 
-def branch(network: PreTrainedModel) -> bool:
-    """Put the modules of a family's own branch in place, once; says whether its attention is outside the attention interface."""
-    family = network.config.model_type
+@dataclass(frozen=True)
+class ModelOverrides:
+    """Which module classes of transformers are replaced by which, and whether attention is then outside the attention interface."""
+
+    replaced: Mapping[type[nn.Module], type[nn.Module]]
+    own_attention: bool = False
+
+
+def override_modules(network: PreTrainedModel) -> bool:
+    """Put the modules that a family's record names in place, once; says whether its attention is outside the attention interface."""
+    record = FAMILIES.get(network.config.model_type)
+    if record is None or not record.overrides:
+        return False
+    overrides: ModelOverrides = pkgutil.resolve_name(record.overrides)
     replaced = False
-    for old, new in _REPLACED.get(family, {}).items():
+    for old, new in overrides.replaced.items():
         for parent in list(network.modules()):
             for name, child in list(parent.named_children()):
                 if type(child) is old:
-                    setattr(parent, name, _again(child, new, network.config))
+                    setattr(parent, name, _with_children_of(child, new, network.config))
                     replaced = True
-    if replaced and family in _OWN_ATTENTION:
+    if replaced and overrides.own_attention:
         attention_context.announce(network.base_model)
-    return family in _OWN_ATTENTION
+    return overrides.own_attention
 
 
-def _again(old: nn.Module, new: type[nn.Module], config: object) -> nn.Module:
+def _with_children_of(old: nn.Module, new: type[nn.Module], config: object) -> nn.Module:
     """A module of another class with the very children of the old one, which hold all its weights."""
     with torch.device("meta"):
         made = new(config)

@@ -11,6 +11,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.mpnet.modeling_mpnet import MPNetLayer, MPNetSelfAttention
 
 from foreword.backbone.attention import attention_context
+from foreword.backbone.families.model_overrides import ModelOverrides
 
 
 class PrefixedMPNetAttention(MPNetSelfAttention):
@@ -47,3 +48,6 @@ class CheckpointedMPNetLayer(GradientCheckpointingLayer, MPNetLayer):
 
     def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
         return super().forward(*args, **kwargs)
+
+
+OVERRIDES = ModelOverrides({MPNetSelfAttention: PrefixedMPNetAttention, MPNetLayer: CheckpointedMPNetLayer}, own_attention=True)

@@ -25,7 +25,8 @@ from foreword.backbone.loading.precision import check_dtype, computing, precisio
 from foreword.backbone.quantization import quantised_loading
 from foreword.errors import ModelError
 from foreword.families.registry import family_of
-from foreword.shape import Kind, ModelShape, read_shape
+from foreword.families.shape_reader import read_shape
+from foreword.shape import Kind, ModelShape
 
 _NETWORKS: dict[Kind, Any] = {"causal": AutoModelForCausalLM, "encoder": AutoModel, "encoder-decoder": AutoModelForSeq2SeqLM}
 

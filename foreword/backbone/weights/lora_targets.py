@@ -8,25 +8,8 @@ from transformers.pytorch_utils import Conv1D
 
 from foreword.backbone.quantization import has_experts
 from foreword.errors import UsageError
+from foreword.families.registry import FAMILIES
 from foreword.recipe import LoraSpec
-
-# Where queries and values come from, by model type; fused projections as a whole, as PEFT has them.
-_NAMES: dict[tuple[str, ...], str] = {
-    ("q_proj", "v_proj"): (
-        "llama mistral qwen2 qwen3 qwen3_moe gemma2 gemma3_text opt olmo2 granite smollm3 gpt_oss bart mbart marian pegasus"
-    ),
-    ("c_attn",): "gpt2 gpt_bigcode",
-    ("query_key_value",): "gpt_neox",
-    ("qkv_proj",): "phi3",
-    ("q_proj", "q_b_proj", "kv_b_proj"): "deepseek_v3",
-    ("query", "value"): "bert roberta xlm-roberta electra albert",
-    ("q_lin", "v_lin"): "distilbert",
-    ("attn.q", "attn.v"): "mpnet",
-    ("query_proj", "value_proj"): "deberta-v2",
-    ("Wqkv",): "modernbert",
-    ("q", "v"): "t5 mt5",
-}
-ATTENTION: dict[str, tuple[str, ...]] = {family: names for names, families in _NAMES.items() for family in families.split()}
 
 
 def target_layers(network: PreTrainedModel, spec: LoraSpec, name: str) -> dict[str, nn.Module]:
@@ -38,7 +21,7 @@ def target_layers(network: PreTrainedModel, spec: LoraSpec, name: str) -> dict[s
     if spec.targets == "all-linear":
         return linear
     found: dict[str, nn.Module] = {}
-    optional = spec.targets == "attention"  # a family's row may name the layers of two variants
+    optional = spec.targets == "attention"  # a family's record may name the layers of two variants
     for target in target_names(spec, network.config.model_type):
         hits = {path: module for path, module in linear.items() if f".{path}".endswith(f".{target}")}
         if not hits and not optional:
@@ -71,5 +54,5 @@ def _linear_layers(network: PreTrainedModel) -> dict[str, nn.Module]:
 def target_names(spec: LoraSpec, family: str) -> tuple[str, ...]:
     """A spec's targets as ends of module names."""
     if spec.targets == "attention":
-        return ATTENTION.get(family, ())
+        return FAMILIES[family].lora_targets if family in FAMILIES else ()
     return (spec.targets,) if isinstance(spec.targets, str) else spec.targets

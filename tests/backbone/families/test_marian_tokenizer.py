@@ -17,8 +17,8 @@ from foreword.backbone.loading import load_model as loading
 from foreword.backbone.loading.load_model import load
 from foreword.errors import ModelError
 from foreword.evaluation.evaluate import Reader
+from foreword.families.shape_reader import read_shape
 from foreword.methods import recipe
-from foreword.shape import read_shape
 from foreword.tasks.base import budget_for
 from foreword.tasks.seq2seq import Seq2Seq
 

@@ -17,8 +17,8 @@ from foreword.backbone.frozen import FrozenModel
 from foreword.backbone.generation.greedy_search import generate
 from foreword.backbone.weights import weight_adapters
 from foreword.backbone.weights.lora import LORA, LoraLayers, attach
-from foreword.backbone.weights.lora_targets import ATTENTION
 from foreword.errors import ModelError
+from foreword.families.registry import FAMILIES
 from foreword.prompts.template import Row
 from foreword.recipe import LoraSpec, Recipe
 
@@ -100,7 +100,7 @@ def test_the_logits_are_those_of_pefts_own_lora(name: str, kind: str) -> None:
     model, spec = tiny.frozen(name), KINDS[kind]
     view, layers = trained(model, spec)
     if spec.targets == "attention":
-        spec = replace(spec, targets=ATTENTION[tiny.TINY[name][0]])
+        spec = replace(spec, targets=FAMILIES[tiny.TINY[name][0]].lora_targets)
     ids = torch.tensor([[tiny.BOS, *words(7)]])
     theirs = in_peft(name, spec, layers)(ids).logits
     assert distance(view.forward(collate([Row(tuple(ids[0].tolist()))])), theirs) < 1e-4
@@ -113,7 +113,7 @@ def test_a_prompt_and_lora_in_one_pass_are_the_prompt_on_the_merged_model(name: 
     model = tiny.frozen(name)
     view, layers = trained(model)
     soft, batch = prompt(model, spec(method)), train_features(4 if method == "prompt-tuning" else 0)
-    targets = replace(SPEC, targets=ATTENTION[tiny.TINY[name][0]])
+    targets = replace(SPEC, targets=FAMILIES[tiny.TINY[name][0]].lora_targets)
     merged = FrozenModel(in_peft(name, targets, layers).merge_and_unload(), model.tokenizer.inner, model.shape, "merged")
     ours, theirs = view.forward(batch, soft()), merged.forward(batch, soft())
     assert same(ours, theirs, batch) < 1e-4

@@ -19,7 +19,6 @@ from foreword.backbone.batch import Batch, collate
 from foreword.backbone.frozen import FrozenModel
 from foreword.backbone.loading.load_model import load
 from foreword.backbone.weights.lora import LORA, LoraLayers, attach
-from foreword.backbone.weights.lora_targets import ATTENTION
 from foreword.families.registry import FAMILIES
 from foreword.prompts.template import Row
 from foreword.recipe import LoraSpec
@@ -59,7 +58,7 @@ def trained(model: FrozenModel, spec: LoraSpec) -> tuple[FrozenModel, LoraLayers
 def test_the_numbers_are_those_of_pefts_own_lora(home: ModuleType, name: str) -> None:
     model = home.frozen(name)
     view, layers = trained(model, LoraSpec(4))
-    targets = list(ATTENTION[model.shape.family])
+    targets = list(FAMILIES[model.shape.family].lora_targets)
     theirs = get_peft_model(home.network(name), LoraConfig(r=4, lora_alpha=16, target_modules=targets)).eval()
     report = set_peft_model_state_dict(theirs, {key.removeprefix(LORA): tensor for key, tensor in layers.state().items()})
     assert not report.unexpected_keys and not [key for key in report.missing_keys if "lora" in key]

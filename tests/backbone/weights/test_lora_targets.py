@@ -10,7 +10,7 @@ from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPP
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, PreTrainedModel
 
 from foreword.backbone.weights.lora import attach
-from foreword.backbone.weights.lora_targets import ATTENTION, target_layers
+from foreword.backbone.weights.lora_targets import target_layers
 from foreword.errors import UsageError
 from foreword.families.registry import FAMILIES
 from foreword.recipe import LoraSpec
@@ -28,10 +28,10 @@ def test_attention_reaches_every_attention(name: str) -> None:
 
 
 def test_every_family_has_its_row_and_it_is_pefts_where_peft_has_one() -> None:
-    assert set(FAMILIES) <= set(ATTENTION)
-    for family, names in ATTENTION.items():
+    for family, record in FAMILIES.items():
+        assert record.lora_targets, family
         if family in PEFT_TARGETS:
-            assert list(names) == PEFT_TARGETS[family], family
+            assert list(record.lora_targets) == PEFT_TARGETS[family], family
 
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "vocab_size": 64, "pad_token_id": 0}
@@ -56,7 +56,7 @@ def test_attention_of_encoders_and_encoder_decoders(family: str) -> None:
     config = AutoConfig.for_model(family, **settings)
     network: PreTrainedModel = (AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModel).from_config(config)
     chosen = target_layers(network, SPEC, family)
-    assert len(chosen) == attentions * len(ATTENTION[family])
+    assert len(chosen) == attentions * len(FAMILIES[family].lora_targets)
     assert len({path.rpartition(".")[0] for path in chosen}) == attentions
     every = target_layers(network, replace(SPEC, targets="all-linear"), family)
     assert chosen.items() <= every.items() and not {"lm_head", "pooler.dense"} & every.keys()

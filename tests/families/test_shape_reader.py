@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from foreword.errors import ModelError
-from foreword.shape import KVShape, ModelShape, read_shape
+from foreword.families.shape_reader import read_shape
+from foreword.shape import KVShape, ModelShape
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama",
