@@ -193,7 +193,7 @@ def _bytes(tensor: Tensor) -> bytes:
     return tensor.view(torch.int16).numpy().astype("<i2", copy=False).tobytes()
 
 
-def _tensor(data: memoryview, kind: TensorShape) -> Tensor:
+def _tensor(data: bytearray, kind: TensorShape) -> Tensor:
     if kind.dtype == "F32":
         return torch.from_numpy(np.frombuffer(data, dtype="<f4").astype(np.float32, copy=True)).view(kind.shape)
     bits = torch.from_numpy(np.frombuffer(data, dtype="<i2").astype(np.int16, copy=True))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NoReturn
 
 from foreword.adapters.folder import CONFIG, MANIFEST, TENSORS, Folder
-from foreword.adapters.safetensors_file import KEY, WIDTHS, TensorShape
+from foreword.adapters.safetensors_file import KEY, PRECISIONS, TensorShape
 from foreword.adapters.safetensors_file import read_tensors as read_numbers
 from foreword.errors import AdapterError, UsageError
 from foreword.recipe import Recipe
@@ -135,7 +135,7 @@ def check_config(folder: Folder) -> None:
         )
 
 
-def read_tensors(folder: Folder, manifest: Manifest) -> dict[str, memoryview]:
+def read_tensors(folder: Folder, manifest: Manifest) -> dict[str, bytearray]:
     """Each tensor's little-endian bytes once they have passed every check; raises AdapterError for the first that fails."""
     check_present(folder)
     check_config(folder)
@@ -202,7 +202,7 @@ def _recipe(value: Any) -> Recipe:
 def _tensors(value: Any) -> dict[str, TensorShape]:
     found = {_text(name): TensorShape(entry["dtype"], tuple(entry["shape"])) for name, entry in value.items()}
     for kind in found.values():
-        if kind.dtype not in ("F32", "BF16", "F16") or kind.dtype not in WIDTHS or not all(type(n) is int and n >= 0 for n in kind.shape):
+        if kind.dtype not in PRECISIONS or not all(type(n) is int and n >= 0 for n in kind.shape):
             raise TypeError(value)
     return found
 

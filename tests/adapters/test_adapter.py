@@ -185,7 +185,7 @@ BROKEN: list[tuple[str, Callable[[Path], Any], str]] = [
     (
         "hidden pickle",
         lambda folder: (torch.save({"prompt_embeddings": TABLE}, folder / TENSORS), resigned(folder, (folder / TENSORS).read_bytes())),
-        "adapter '{folder}' has a broken adapter_model.safetensors (its header does not fit in the file); copy it again or retrain.",
+        "adapter '{folder}' has a broken adapter_model.safetensors (header too large); copy it again or retrain.",
     ),
     (
         "nan",
@@ -216,27 +216,27 @@ BROKEN: list[tuple[str, Callable[[Path], Any], str]] = [
     (
         "empty",
         lambda folder: resigned(folder, b""),
-        "adapter '{folder}' has a broken adapter_model.safetensors (its header does not fit in the file); copy it again or retrain.",
+        "adapter '{folder}' has a broken adapter_model.safetensors (header too small); copy it again or retrain.",
     ),
     (
         "no json",
         lambda folder: resigned(folder, header("{]")),
-        "adapter '{folder}' has a broken adapter_model.safetensors (its header cannot be read); copy it again or retrain.",
+        "adapter '{folder}' has a broken adapter_model.safetensors (invalid JSON in header: key must be a string at line 1 column 2); copy it again or retrain.",
     ),
     (
         "negative",
         lambda folder: resigned(folder, header(entry().replace("[0,", "[-512,"), b"\0" * 512)),
-        "adapter '{folder}' has a broken adapter_model.safetensors (its header cannot be read); copy it again or retrain.",
+        "adapter '{folder}' has a broken adapter_model.safetensors (invalid JSON in header: invalid value: integer `-512`, expected usize at line 1 column 86); copy it again or retrain.",
     ),
     (
         "too few bytes",
         lambda folder: resigned(folder, header(entry(), b"\0" * 511)),
-        "adapter '{folder}' has a broken adapter_model.safetensors (its tensors take {end} bytes, but it has {size}); copy it again or retrain.",
+        "adapter '{folder}' has a broken adapter_model.safetensors (incomplete metadata, file not fully covered); copy it again or retrain.",
     ),
     (
         "overlap",
         lambda folder: resigned(folder, header(entry().replace("[4, 32]", "[4, 31]"), b"\0" * 512)),
-        "adapter '{folder}' has a broken adapter_model.safetensors (tensor 'prompt_embeddings' does not fill its place); copy it again or retrain.",
+        "adapter '{folder}' has a broken adapter_model.safetensors (invalid shape, data type, or offset for tensor); copy it again or retrain.",
     ),
 ]
 
@@ -250,7 +250,7 @@ def test_a_broken_adapter_is_refused(spoil: Callable[[Path], Any], message: str,
     with pytest.raises(AdapterError) as error:
         Adapter.load(folder)
     found = hashlib.sha256(data).hexdigest()[:16]
-    assert str(error.value) == message.format(folder=folder, saved=saved, found=found, size=len(data), end=len(data) + 1)
+    assert str(error.value) == message.format(folder=folder, saved=saved, found=found)
 
 
 def test_any_single_cut_of_any_file_is_refused(tmp_path: Path) -> None:

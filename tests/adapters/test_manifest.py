@@ -163,8 +163,7 @@ def test_reading_a_manifest_needs_the_standard_library_only(tmp_path: Path) -> N
 import sys
 before = set(sys.modules)
 from foreword.adapters.folder import TENSORS, read_whole
-from foreword.adapters.manifest import problems, read_manifest
-assert read_whole({str(folder)!r}, problems) == []
+from foreword.adapters.manifest import read_manifest
 print(read_whole({str(folder)!r}, read_manifest).base)
 print(sorted(name for name in set(sys.modules) - before if "." not in name and name not in sys.stdlib_module_names))
 """
