@@ -243,6 +243,6 @@ def _between(page: Path, block: str) -> str:
     """The page with the block between its marks."""
     text = page.read_text("utf-8")
     if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
-        raise LookupError(f"{page.name} needs one line '{START}' and, behind it, one line '{END}'.")
+        raise LookupError(f"{page.name} needs one line '{START}' and, after it, one line '{END}'.")
     before, rest = text.split(START)
     return f"{before}{START}\n{block}{chr(10) if block else ''}{END}{rest.split(END)[1]}"

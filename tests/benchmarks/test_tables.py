@@ -260,4 +260,4 @@ def test_a_page_without_its_marks_is_refused(docs: Path, tmp_path: Path) -> None
     (docs / "methods" / "p-tuning.md").write_text("# P-tuning\n", "utf-8")
     with pytest.raises(LookupError) as error:
         tables.pages(tmp_path / "nothing", docs)
-    assert str(error.value) == "p-tuning.md needs one line '<!-- results:start -->' and, behind it, one line '<!-- results:end -->'."
+    assert str(error.value) == "p-tuning.md needs one line '<!-- results:start -->' and, after it, one line '<!-- results:end -->'."
