@@ -64,7 +64,12 @@ def fresh_table(quality: Document, fresh: Document, methods: Sequence[str]) -> l
     if not any(run["method"] in methods for run in fresh.get("runs", [])):
         return []
     count = int(fresh["setting"]["data"]["test"].split(" ")[0])
-    return ["", f"The same training runs on {count:,} other test sentences (finished runs only):", "", *quality_table(fresh, methods, quality)]
+    return [
+        "",
+        f"The same training runs on {count:,} other test sentences (finished runs only):",
+        "",
+        *quality_table(fresh, methods, quality),
+    ]
 
 
 def nlu_part(nlu: Document, speed: Document, skills: Document) -> list[str]:

@@ -26,7 +26,9 @@ TITLES = {
 
 def nlu_table(runs: Sequence[Document]) -> list[str]:
     """One row a case, model and recipe: mean over seeds ± the standard error of seeds and test examples together."""
-    lines = ["| data | base model | recipe | trained parameters | score at the general rate | seeds | score at the best rate | best rate ÷ general rate | seeds |"]
+    lines = [
+        "| data | base model | recipe | trained parameters | score at the general rate | seeds | score at the best rate | best rate ÷ general rate | seeds |"
+    ]
     lines += ["|---|---|---|--:|--:|--:|--:|--:|--:|"]
     for case, (title, metric) in TITLES.items():
         for model in CASES[case].models:
@@ -72,7 +74,12 @@ def _score(runs: Sequence[Document], factor: float, metric: str) -> tuple[str, s
 def skills_table(found: Document) -> list[str]:
     """One row a tiny model and skill: whole strings right with the skill's word, with the sign that says nothing, and with that sign and a prefix."""
     about = f"Strings of {found['setting']['test']} that are exactly correct, ± one standard error; target: {found['asked']:g} with a prefix. `[?]` does not name a skill."
-    lines = [about, "", "| model | skill | with the skill's word | with `[?]` | with `[?]` and a prefix | bytes per prefix |", "|---|---|--:|--:|--:|--:|"]
+    lines = [
+        about,
+        "",
+        "| model | skill | with the skill's word | with `[?]` | with `[?]` and a prefix | bytes per prefix |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
     for model, skills in found["models"].items():
         for skill, row in skills.items():
             scores = [f"{row[name]:.3f} ± {row['stderr'][name]:.3f}" for name in ("word", "guess", "prefix")]

@@ -132,7 +132,7 @@ RULES: tuple[Rule, ...] = (
         (("task", "is", "probe"),),
         ("input/network",),
         ("input/direct",),
-        "P-tuning was designed for knowledge probing: an encoder produces soft tokens, which are placed between the words of a template",
+        "soft tokens between the words of a template, produced by a small network, were designed for knowledge probing",
         "arXiv:2103.10385",
     ),
     Rule(

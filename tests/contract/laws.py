@@ -39,14 +39,22 @@ class Law:
 
 LAWS: dict[str, Law] = {
     "aligned": Law("outputs are aligned with the input tokens and equal those of transformers when the same vectors are inserted manually"),
-    "alone": Law("a row gives the same outputs alone, with left padding, with right padding, and in a batch with other methods, lengths and positions"),
+    "alone": Law(
+        "a row gives the same outputs alone, with left padding, with right padding, and in a batch with other methods, lengths and positions"
+    ),
     "windows": Law(
-        "with a sliding window, a prefix leaves the window as the model's own tokens do, or stays visible when it is pinned", ("kv",), sliding=True
+        "with a sliding window, a prefix leaves the window as the model's own tokens do, or stays visible when it is pinned",
+        ("kv",),
+        sliding=True,
     ),
     "baked": Law("a prompt gives the same outputs with and without its re-parameterisation"),
-    "compiled": Law("a prompt at the start of the text gives the same outputs when it is converted to keys and values", ("input",), needs_kv=True),
+    "compiled": Law(
+        "a prompt at the start of the text gives the same outputs when it is converted to keys and values", ("input",), needs_kv=True
+    ),
     "predicting": Law("logits computed only at the labelled positions equal those of a full forward pass"),
-    "generated": Law("generation gives the same tokens in a batch, one row at a time and without a KV cache, and those of transformers when there is no prompt"),
+    "generated": Law(
+        "generation gives the same tokens in a batch, one row at a time and without a KV cache, and those of transformers when there is no prompt"
+    ),
     "checkpointed": Law("gradients are the same with and without gradient checkpointing"),
     "frozen": Law("after training, every weight of the base model is bit-identical"),
     "threads": Law("two threads that use different prompts on one model do not affect each other"),
@@ -55,7 +63,9 @@ LAWS: dict[str, Law] = {
 
 
 ENCODER_LAWS: dict[str, Law] = {
-    "aligned": Law("hidden states are aligned with the input tokens and equal those of transformers when the same vectors are inserted manually"),
+    "aligned": Law(
+        "hidden states are aligned with the input tokens and equal those of transformers when the same vectors are inserted manually"
+    ),
     "alone": LAWS["alone"],
     "positions": Law("a text may use all of the model's positions except those of the soft tokens; keys and values use none"),
     "types": Law("text tokens keep their token types; soft tokens have type 0", typed=True),
@@ -70,7 +80,8 @@ ENCODER_LAWS: dict[str, Law] = {
 SEQ2SEQ_LAWS: dict[str, Law] = {
     "aligned": Law("outputs are aligned with the target tokens and equal attention computed manually with the same vectors"),
     "parts": Law(
-        "encoder, decoder and cross-attention can have prefixes together or separately; a prefix changes only what is computed after it", ("kv",)
+        "encoder, decoder and cross-attention can have prefixes together or separately; a prefix changes only what is computed after it",
+        ("kv",),
     ),
     "alone": LAWS["alone"],
     "baked": LAWS["baked"],
