@@ -1,4 +1,4 @@
-"""Pages from result files: docs/results.md and the measured part of each method's page. What was not measured is said, never filled in."""
+"""Pages from result files: docs/results.md and the measured part of each method's page. Missing measurements are named as missing."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def results_page(
     cases = list(speed.get("cases", {}).values())
     lines += [*speed_table(cases), "", *speed_notes(cases)] if cases else [_missing("speed.py")]
     lines += ["", "## Accuracy", "", *quality_part(*quality), "", "## Tasks with a head", "", *nlu_part(*nlu)]
-    lines += ["", "## Start of the command line", "", *(startup_table(startup) if startup else [_missing("startup.py")])]
+    lines += ["", "## Start-up time of the command line", "", *(startup_table(startup) if startup else [_missing("startup.py")])]
     return "\n".join([*lines, *serving_part(*serving)]) + "\n"
 
 
@@ -56,7 +56,7 @@ def quality_part(quality: Document, fresh: Document) -> list[str]:
         return [_missing("quality.py")]
     lines = [*quality_intro(quality), "", *quality_table(quality, tuple(METHODS)), *fresh_table(quality, fresh, tuple(METHODS))]
     lines += ["", *quality_notes(fresh)] if fresh else []
-    return [*lines, "", "### PEFT's rates", "", *sweep_table(quality), "", *quality_notes(quality)]
+    return [*lines, "", "### PEFT's learning rates", "", *sweep_table(quality), "", *quality_notes(quality)]
 
 
 def fresh_table(quality: Document, fresh: Document, methods: Sequence[str]) -> list[str]:
@@ -64,7 +64,12 @@ def fresh_table(quality: Document, fresh: Document, methods: Sequence[str]) -> l
     if not any(run["method"] in methods for run in fresh.get("runs", [])):
         return []
     count = int(fresh["setting"]["data"]["test"].split(" ")[0])
-    return ["", f"The same trainings judged on {count:,} other sentences, as far as done:", "", *quality_table(fresh, methods, quality)]
+    return [
+        "",
+        f"The same training runs on {count:,} other test sentences (finished runs only):",
+        "",
+        *quality_table(fresh, methods, quality),
+    ]
 
 
 def nlu_part(nlu: Document, speed: Document, skills: Document) -> list[str]:
@@ -75,15 +80,15 @@ def nlu_part(nlu: Document, speed: Document, skills: Document) -> list[str]:
             f"{name}: {found['plan']['steps']} steps of {found['plan']['batch_size']}" for name, found in nlu["setting"].items()
         )
         about = (
-            f"Scores on test data, ± one standard error of seeds and test examples together ({plans}). Rates are chosen by validation loss "
-            "on the first seed; the one that is best over a task's data is the default there (`foreword/learning_rates.py`)."
+            f"Scores on test data, ± one standard error of seeds and test examples together ({plans}). Learning rates are chosen by validation loss "
+            "on the first seed; the best rate over the data sets of a task is its default (`foreword/learning_rates.py`)."
         )
         lines = [about, "", *nlu_table(nlu["runs"]), "", *dict.fromkeys(birthplace(session) for session in nlu["sessions"])]
     lines += ["", *([*speed_lines(speed), "", birthplace(speed["provenance"])] if speed else [_missing("nlu_speed.py")])]
     if skills:
         lines += [
             "",
-            "## Skills of an encoder–decoder, chosen by a prefix",
+            "## Skills of an encoder–decoder, selected by a prefix",
             "",
             *skills_table(skills),
             "",
@@ -97,8 +102,8 @@ def serving_part(serve: Document, operations: Document, soak: Document) -> list[
     lines = ["", "## Serving", ""]
     cases = serve.get("cases", {})
     if cases:
-        about = "Ratios of tokens (of answers, where nothing is written) a second, medians over rounds of all sides in turn, least and most in brackets."
-        waits = "Waits of streams, as shares of the longest median wait for a first token of the same requests:"
+        about = "Ratios of tokens per second (of answers per second for tasks with a head): the median over rounds in which all sides alternate, minimum and maximum in brackets."
+        waits = "Latency with streaming, relative to the longest median time to first token for the same requests:"
         lines += [about, "", *serve_table(cases), "", waits, "", *waits_table(cases), ""]
         lines += list(dict.fromkeys(birthplace(found["provenance"]) for found in cases.values()))
     else:
@@ -106,7 +111,7 @@ def serving_part(serve: Document, operations: Document, soak: Document) -> list[
     lines += ["", "### Loading and replacing tasks", ""]
     measured = operations and [*operations_table(operations["facts"]), "", birthplace(operations["provenance"])]
     lines += measured or [_missing("serve_operations.py")]
-    lines += ["", "### Soak", ""]
+    lines += ["", "### Soak test", ""]
     return [*lines, *([*soak_lines(soak), "", birthplace(soak["provenance"])] if soak else [_missing("soak.py")])]
 
 
@@ -118,14 +123,14 @@ def method_block(method: str, speed: Document, quality: Document, fresh: Documen
     if runs:
         lines += ["", *quality_intro(quality), "", *quality_table(quality, (method,)), *fresh_table(quality, fresh, (method,))]
     if cases:
-        lines += ["", "Training on the same batch, in turn in one run:", "", *speed_table(cases)]
+        lines += ["", "Training speed on the same batch, both systems alternating in one run:", "", *speed_table(cases)]
     return [*lines, "", "All results, with their machine, commit and command: [results](../results.md).", ""] if lines else []
 
 
 def speed_table(cases: Sequence[Document]) -> list[str]:
     """One row a case: medians over rounds, the spread of the ratio in brackets."""
     lines = [
-        "| | times PEFT's tokens per second | Foreword, peak memory | PEFT, peak memory | share | share above the idle model |",
+        "| | times PEFT's tokens per second | Foreword, peak memory | PEFT, peak memory | memory ratio | memory ratio without the idle model |",
         "|---|--:|--:|--:|--:|--:|",
     ]
     for found in cases:
@@ -142,19 +147,19 @@ def speed_notes(cases: Sequence[Document]) -> list[str]:
     setting = cases[0]["setting"]
     lines = [
         f"Batches of {setting['batch_size']} × {setting['text_tokens']} text tokens, {setting['labels_per_row']} labelled in each row, "
-        f"{cases[0]['case']['length']} virtual tokens. Medians over rounds of both sides in turn, least and most in brackets. Peak memory is",
-        "the resident peak of each side's own process, the model and the libraries included; the last column leaves out what was resident",
-        "when the model was loaded.",
+        f"{cases[0]['case']['length']} virtual tokens. Medians over rounds in which both systems alternate, minimum and maximum in brackets. Peak memory is",
+        "the peak resident memory of each system's own process, model and libraries included; the last column excludes the memory that was resident",
+        "after the model was loaded.",
         "",
     ]
     for found in cases:
         asked, share = found["asked"], found["share_of_peak"]["median"]
         bar = "PEFT's speed or more" if asked["times_faster"] == 1 else f"at least {asked['times_faster']:g} times PEFT's speed"
         bar += f" and at most {asked['peak_memory_share']:g} of its peak memory" if asked["peak_memory_share"] else ""
-        reached = "reached" if found["met"] else "not reached"
+        reached = "met" if found["met"] else "not met"
         peak = found["peak_flops"]["median"] / 1e12
         lines.append(
-            f"- {found['case']['name']}: asked for {bar}, {reached}; {share:.0%} of the machine's matrix-product peak ({peak:.2f} Tflop/s)."
+            f"- {found['case']['name']}: target: {bar}, {reached}; {share:.0%} of the machine's matrix-product peak ({peak:.2f} Tflop/s)."
         )
     births = list(dict.fromkeys(birthplace(found["provenance"]) for found in cases))
     return [*lines, "", *births]
@@ -178,8 +183,8 @@ def quality_intro(quality: Document) -> list[str]:
     return [
         f"Rotten Tomatoes sentences, negative or positive, Gemma-3-270M, {setting['num_virtual_tokens']} virtual tokens, {setting['steps']} steps of "
         f"{setting['batch_size']}; accuracy on {tests} held-out",
-        "sentences ± standard error, mean over seeds, least and most in brackets. Foreword with its defaults; PEFT with the best, by loss on",
-        "validation sentences, of three learning rates.",
+        "sentences ± standard error, mean over seeds, minimum and maximum in brackets. Foreword uses its defaults; PEFT uses the best of three",
+        "learning rates, chosen by validation loss.",
     ]
 
 
@@ -236,13 +241,13 @@ def birthplace(birth: Document) -> str:
 
 
 def _missing(script: str) -> str:
-    return f"Not measured yet: `python benchmarks/{script}` does it."
+    return f"Not measured yet; run `python benchmarks/{script}`."
 
 
 def _between(page: Path, block: str) -> str:
     """The page with the block between its marks."""
     text = page.read_text("utf-8")
     if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
-        raise LookupError(f"{page.name} needs one line '{START}' and, behind it, one line '{END}'.")
+        raise LookupError(f"{page.name} needs one line '{START}' and, after it, one line '{END}'.")
     before, rest = text.split(START)
     return f"{before}{START}\n{block}{chr(10) if block else ''}{END}{rest.split(END)[1]}"

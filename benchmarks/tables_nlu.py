@@ -12,9 +12,9 @@ from nlu import CASES, GENERAL, chosen, next_factor
 Document = dict[str, Any]
 MODELS = {"minilm": "MiniLM", "gemma": "Gemma-3-270M"}
 LENGTHS = {
-    "buckets": "padded batches of like lengths",
-    "no pads": "batches as they come without pads",
-    "both": "batches of like lengths without pads",
+    "buckets": "padded batches of similar lengths",
+    "no pads": "random batches without padding",
+    "both": "batches of similar lengths without padding",
 }
 TITLES = {
     "pos": ("Parts of speech, Turkish Web Treebank", "token_accuracy"),
@@ -26,7 +26,9 @@ TITLES = {
 
 def nlu_table(runs: Sequence[Document]) -> list[str]:
     """One row a case, model and recipe: mean over seeds ± the standard error of seeds and test examples together."""
-    lines = ["| data | base model | recipe | numbers trained | general rate | seeds | best rate | × general | seeds |"]
+    lines = [
+        "| data | base model | recipe | trained parameters | score at the general rate | seeds | score at the best rate | best rate ÷ general rate | seeds |"
+    ]
     lines += ["|---|---|---|--:|--:|--:|--:|--:|--:|"]
     for case, (title, metric) in TITLES.items():
         for model in CASES[case].models:
@@ -71,8 +73,13 @@ def _score(runs: Sequence[Document], factor: float, metric: str) -> tuple[str, s
 
 def skills_table(found: Document) -> list[str]:
     """One row a tiny model and skill: whole strings right with the skill's word, with the sign that says nothing, and with that sign and a prefix."""
-    about = f"Strings of {found['setting']['test']} that come out right, ± one standard error; asked: {found['asked']:g} with a prefix. `[?]` names no skill."
-    lines = [about, "", "| model | skill | its word | `[?]` | `[?]` behind its prefix | bytes a prefix |", "|---|---|--:|--:|--:|--:|"]
+    about = f"Strings of {found['setting']['test']} that are exactly correct, ± one standard error; target: {found['asked']:g} with a prefix. `[?]` does not name a skill."
+    lines = [
+        about,
+        "",
+        "| model | skill | with the skill's word | with `[?]` | with `[?]` and a prefix | bytes per prefix |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
     for model, skills in found["models"].items():
         for skill, row in skills.items():
             scores = [f"{row[name]:.3f} ± {row['stderr'][name]:.3f}" for name in ("word", "guess", "prefix")]
@@ -82,10 +89,10 @@ def skills_table(found: Document) -> list[str]:
 
 def speed_lines(found: Document) -> list[str]:
     """Steps against PEFT's, what lengths cost, and memory with gradient checkpointing."""
-    lines = ["| training step, MiniLM | times as fast | asked | reached |", "|---|--:|--:|:-:|"]
+    lines = ["| training step, MiniLM | times as fast | target | met |", "|---|--:|--:|:-:|"]
     rows = {f"{name}, against PEFT": case for name, case in found["against_peft"].items()}
     for name, case in found["lengths"].items():
-        rows[f"P-tuning v2, {LENGTHS[name]}, against padded batches as they come"] = case
+        rows[f"P-tuning v2, {LENGTHS[name]}, against random padded batches"] = case
     for name, case in rows.items():
         times = case["times_faster"]
         cells = [name, f"{times['median']:.2f} ({times['least']:.2f}–{times['most']:.2f})", f"{case['asked']:g}"]

@@ -10,7 +10,7 @@ Document = dict[str, Any]
 
 def serve_table(cases: Document) -> list[str]:
     """One row a comparison: the ratio of tokens (or answers) a second, median over rounds, least and most in brackets."""
-    lines = ["| requests | compared | ratio | asked | reached |", "|---|---|--:|--:|:-:|"]
+    lines = ["| requests | comparison | ratio | target | met |", "|---|---|--:|--:|:-:|"]
     for found in cases.values():
         about = found["about"].rstrip(".")
         for pair, ratio in found["ratios"].items():
@@ -37,7 +37,7 @@ def waits_table(cases: Document) -> list[str]:
 
 def operations_table(operations: Document) -> list[str]:
     """One row a fact of loading and replacing."""
-    lines = ["| what | found | asked | reached |", "|---|--:|--:|:-:|"]
+    lines = ["| measurement | value | target | met |", "|---|--:|--:|:-:|"]
     for name, fact in operations.items():
         lines.append(f"| {name} | {fact['found']:g} | {fact['asked']} | {_reached(fact['met'])} |")
     return lines
@@ -48,9 +48,9 @@ def soak_lines(soak: Document) -> list[str]:
     counts = ", ".join(f"{many:,} × {what}" for what, many in soak["counts"].items())
     memory, wrong = soak["memory"], soak["wrong"]
     return [
-        f"{soak['minutes']:g} minutes of {counts}. Memory of the last quarter over that of the second: {memory['ratio']:.3f} "
-        f"(asked: at most {memory['asked']:g}).",
-        f"Things that went wrong: {len(wrong) or 'none'}." + _first(wrong),
+        f"{soak['minutes']:g} minutes: {counts}. Memory in the last quarter divided by that in the second quarter: {memory['ratio']:.3f} "
+        f"(target: at most {memory['asked']:g}).",
+        f"Failures: {len(wrong) or 'none'}." + _first(wrong),
     ]
 
 

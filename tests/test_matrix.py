@@ -45,11 +45,11 @@ def test_a_stale_matrix_is_seen_and_renewed(docs: ModuleType, monkeypatch: pytes
     readme.write_text(f"before\n{docs.START}\n| old |\n{docs.END}\nafter\n", "utf-8")
     with pytest.raises(SystemExit) as caught:
         run(docs, monkeypatch, "--check")
-    assert str(caught.value) == "docs: stale: README.md, docs/results.md; run scripts/docs."
+    assert str(caught.value) == "docs: out of date: README.md, docs/results.md; run scripts/docs."
     assert "| old |" in readme.read_text("utf-8"), "checking writes nothing"
     run(docs, monkeypatch)
     text = readme.read_text("utf-8")
-    assert text.startswith(f"before\n{docs.START}\nA ✓ under a site ") and text.endswith(f"{docs.END}\nafter\n") and "old" not in text
+    assert text.startswith(f"before\n{docs.START}\n✓ means that the tests ") and text.endswith(f"{docs.END}\nafter\n") and "old" not in text
     assert "| DeepSeek-V3 | `deepseek_v3` | ✓ | – | – | – |" in text and "| Gemma 3 | `gemma3_text` | ✓ | ✓ | ✓ | ✓ |" in text
     assert "| BERT | `bert` | ✓ | ✓ | ✓ | – |" in text and "| ModernBERT | `modernbert` | ✓ | ✓ | – | ✓ |" in text
     assert "Not measured yet" in (tmp_path / "docs" / "results.md").read_text("utf-8"), "there are no result files here"
@@ -61,7 +61,7 @@ def test_a_method_page_without_a_place_for_results(docs: ModuleType, monkeypatch
     (tmp_path / "docs" / "methods" / "p-tuning.md").write_text("# P-tuning\n", "utf-8")
     with pytest.raises(SystemExit) as caught:
         run(docs, monkeypatch)
-    assert str(caught.value) == "docs: p-tuning.md needs one line '<!-- results:start -->' and, behind it, one line '<!-- results:end -->'."
+    assert str(caught.value) == "docs: p-tuning.md needs one line '<!-- results:start -->' and, after it, one line '<!-- results:end -->'."
 
 
 @pytest.mark.parametrize("text", ["no markers", "<!-- matrix:end -->\n<!-- matrix:start -->", "<!-- matrix:start -->\n"])
@@ -70,6 +70,6 @@ def test_a_readme_without_a_place_for_it(docs: ModuleType, monkeypatch: pytest.M
     with pytest.raises(SystemExit) as caught:
         run(docs, monkeypatch)
     assert str(caught.value) == (
-        "docs: README.md needs one line '<!-- matrix:start -->' and, behind it, one line '<!-- matrix:end -->'; "
+        "docs: README.md needs one line '<!-- matrix:start -->' and, after it, one line '<!-- matrix:end -->'; "
         "put them where the support matrix belongs."
     )

@@ -40,25 +40,26 @@ def _option(default: Any, help: str) -> Any:
 class Inputs:
     """Task, data, number of tasks, serving, and what a training step is made of."""
 
-    task: str = _option("classify", f"One of {', '.join(TASKS)}.")
-    examples: int = _option(1000, "Training examples of a task.")
-    tasks: int = _option(1, "Tasks that one base model will answer.")
-    labels: int = _option(2, "Labels of a task.")
+    task: str = _option("classify", f"Kind of task: one of {', '.join(TASKS)}.")
+    examples: int = _option(1000, "Number of training examples per task.")
+    tasks: int = _option(1, "Number of tasks that share one base model.")
+    labels: int = _option(2, "Number of labels per task.")
     knowledge: str = _option("near", "near: the base model knows what the task needs; far: it does not.")
-    serving: str = _option("any", "any; shared: many tasks in one batch; bare: no token and no time more than the base model.")
-    memory: float | None = _option(None, "GB there are for training, by default any number.")
-    length: int | None = _option(None, "Number of virtual tokens; by default one that fits the task.")
-    lora_r: int = _option(8, "LoRA's rank.")
+    serving: str = _option("any", "any; shared: many tasks in one batch; bare: no extra tokens or time compared with the base model.")
+    memory: float | None = _option(None, "Memory for training in GB; by default unlimited.")
+    length: int | None = _option(None, "Number of virtual tokens; by default it depends on the task.")
+    lora_r: int = _option(8, "Rank of LoRA.")
     lora_targets: str | None = _option(
-        None, "attention (queries and values), all-linear, or some of q,k,v,o,gate,up,down; by default the method's."
+        None,
+        "Modules that get LoRA: attention (queries and values), all-linear, or some of q,k,v,o,gate,up,down; by default those of the method.",
     )
-    also: str | None = _option(None, "Further methods to reckon, comma-separated, sums such as METHOD+lora among them.")
-    text_tokens: int = _option(128, "Tokens of a text.")
-    answer_tokens: int | None = _option(None, "Tokens of an answer; by default 64 for a written one, else 1.")
-    batch_size: int = _option(BATCH_SIZE, "Examples a step.")
-    dtype: str | None = _option(None, f"Precision of the frozen model: {', '.join(BYTES)}; by default the checkpoint's.")
-    gradient_checkpointing: bool = _option(False, "Reckon with gradient checkpointing.")
-    cpu: bool = _option(False, "Reckon with training on a CPU, where attention is not fused.")
+    also: str | None = _option(None, "Further methods to compute, comma-separated; also combinations such as METHOD+lora.")
+    text_tokens: int = _option(128, "Tokens per text.")
+    answer_tokens: int | None = _option(None, "Tokens per answer; by default 64 for generated texts, else 1.")
+    batch_size: int = _option(BATCH_SIZE, "Examples per step.")
+    dtype: str | None = _option(None, f"Precision of the frozen model: {', '.join(BYTES)}; by default that of the checkpoint.")
+    gradient_checkpointing: bool = _option(False, "Estimate memory with gradient checkpointing.")
+    cpu: bool = _option(False, "Estimate memory for training on a CPU, where attention is not fused.")
 
     def __post_init__(self) -> None:
         for name, allowed in (("task", TASKS), ("knowledge", KNOWLEDGE), ("serving", SERVING), ("dtype", BYTES)):

@@ -15,13 +15,13 @@ Fact = str | int | bool
 Condition = tuple[str, str, Fact | tuple[str, ...]]
 
 FACTS = {
-    "task": "what the model is to do",
+    "task": "kind of task",
     "examples": "training examples",
-    "tasks": "tasks that one base model will answer",
-    "parameters": "numbers of the base model",
+    "tasks": "number of tasks that share one base model",
+    "parameters": "parameters of the base model",
     "kind": "causal, encoder or encoder-decoder",
-    "knowledge": "near: the base model knows what is needed; far: it does not",
-    "serving": "any; shared: many tasks mixed in one batch; bare: no token and no time more than the base model",
+    "knowledge": "near: the base model knows what the task needs; far: it does not",
+    "serving": "any; shared: many tasks in one batch; bare: no extra tokens or time compared with the base model",
 }
 
 _COMPARE: Mapping[str, Callable[..., bool]] = {
@@ -73,7 +73,7 @@ RULES: tuple[Rule, ...] = (
         (("serving", "is", "bare"),),
         ("lora", "qlora", "full"),
         (),
-        "LoRA can be merged into the weights, so a request costs what it costs on the base model; every soft prompt takes attention or context",
+        "LoRA can be merged into the weights, so a request costs the same as on the base model; every soft prompt needs extra attention or context",
         "arXiv:2106.09685",
     ),
     Rule(
@@ -81,7 +81,7 @@ RULES: tuple[Rule, ...] = (
         (("knowledge", "is", "far"), ("examples", ">=", 10_000), ("tasks", "<", 3)),
         ("full",),
         ("lora", "qlora"),
-        "what the base model does not know must go into its weights, and there are enough examples for all of them",
+        "the model must learn new knowledge, which needs a change of its weights, and there are enough examples to train all of them",
         "arXiv:2310.19698",
     ),
     Rule(
@@ -89,8 +89,8 @@ RULES: tuple[Rule, ...] = (
         (("knowledge", "is", "far"),),
         ("lora", "qlora", "full"),
         (),
-        "a soft prompt selects among skills that the base model has and cannot make its attention look elsewhere: sorting downwards, on a model that learned "
-        "to sort upwards, stayed at 0 % with a prefix and reached 85 % with full fine-tuning",
+        "a soft prompt selects among skills that the base model has; it cannot create new attention patterns. A model trained to sort in ascending order "
+        "learned to sort in descending order with full fine-tuning (85 %), but not with a prefix (0 %)",
         "arXiv:2310.19698",
     ),
     Rule(
@@ -98,7 +98,7 @@ RULES: tuple[Rule, ...] = (
         (("examples", "<", 500),),
         ("lora", "qlora"),
         DEEP,
-        "with under 500 examples soft prompts are at their weakest: prompt tuning comes near full fine-tuning where data suffice and falls far behind with few",
+        "with fewer than 500 examples soft prompts are weakest: prompt tuning is close to full fine-tuning with enough data and far behind it with little",
         "arXiv:2109.04332",
     ),
     Rule(
@@ -106,7 +106,7 @@ RULES: tuple[Rule, ...] = (
         (("examples", "<", 500),),
         DEEP,
         (),
-        "prefixes that start from keys and values of real words did better than fine-tuning in their paper's low-data tests: worth a comparison",
+        "prefixes initialised with keys and values of real words were better than fine-tuning in their paper's low-data tests, so compare them",
         "arXiv:2101.00190",
     ),
     Rule(
@@ -114,8 +114,8 @@ RULES: tuple[Rule, ...] = (
         (("tasks", "<", 3),),
         ("lora", "qlora"),
         ("full", *DEEP),
-        "for one or two tasks it hardly counts that a soft prompt is a file of kilobytes over one shared model, and LoRA reaches more: 47.8 % against "
-        "41.6 % with a prefix and 34.3 % with prompt tuning",
+        "for one or two tasks the small size of soft prompts matters little, and LoRA has better scores: 47.8 %, against 41.6 % with a prefix and "
+        "34.3 % with prompt tuning",
         PEFT_TABLE,
     ),
     Rule(
@@ -123,8 +123,8 @@ RULES: tuple[Rule, ...] = (
         (("task", "in", ("tag", "qa")),),
         ("kv/direct", "kv/network"),
         ("lora", "qlora"),
-        "tagging and extractive answers need keys and values in every layer: prompts at the input alone fail there on small frozen encoders "
-        "(SQuAD 1.1, BERT-large: F1 8.5, against 86.0 in every layer and 91.1 with full fine-tuning)",
+        "tagging and extractive question answering need keys and values in every layer: prompts at the input only fail on small frozen encoders "
+        "(SQuAD 1.1, BERT-large: F1 8.5 at the input, 86.0 in every layer, 91.1 with full fine-tuning)",
         "arXiv:2110.07602",
     ),
     Rule(
@@ -132,7 +132,7 @@ RULES: tuple[Rule, ...] = (
         (("task", "is", "probe"),),
         ("input/network",),
         ("input/direct",),
-        "soft tokens among the words of a template, made by a small network, were built for asking a frozen model what it knows",
+        "soft tokens between the words of a template, produced by a small network, were designed for knowledge probing",
         "arXiv:2103.10385",
     ),
     Rule(
@@ -140,7 +140,7 @@ RULES: tuple[Rule, ...] = (
         (("task", "in", ("generate", "seq2seq")),),
         DEEP,
         ("lora", "qlora"),
-        "for writing, keys and values in every layer beat embeddings alone by far: BLEU 69.7 against 62.2 at best (E2E, GPT-2 medium)",
+        "for generation, keys and values in every layer are much better than embeddings only: BLEU 69.7, against at most 62.2 (E2E, GPT-2 medium)",
         "arXiv:2101.00190",
     ),
     Rule(
@@ -148,7 +148,7 @@ RULES: tuple[Rule, ...] = (
         (("parameters", ">=", 10_000_000_000),),
         ("input/direct",),
         DEEP,
-        "from about ten billion numbers on, prompt tuning matches training all weights, and it is the smallest file there is",
+        "from about ten billion parameters on, prompt tuning matches full fine-tuning, and its adapters are the smallest",
         "arXiv:2104.08691",
     ),
     Rule(
@@ -156,7 +156,7 @@ RULES: tuple[Rule, ...] = (
         (("kind", "is", "encoder"),),
         ("kv/direct", "kv/network"),
         ("lora",),
-        "on encoders, prompts in every layer with a head come close to fine-tuning where input prompts do not",
+        "on encoders with a head, prompts in every layer are close to full fine-tuning; prompts at the input only are not",
         "arXiv:2110.07602",
     ),
     Rule(
@@ -164,8 +164,8 @@ RULES: tuple[Rule, ...] = (
         (),
         ("kv/network",),
         ("kv/direct", "input/direct", "lora", "qlora", "input/network", "full"),
-        "first of the methods on sentiment with Gemma-3-270M: 0.868 ± 0.017, against 0.860 ± 0.017 trained directly and 0.848 ± 0.018 at the input; "
-        "one seed, and within each other's errors",
+        "prefix tuning had the highest accuracy on sentiment with Gemma-3-270M: 0.868 ± 0.017, against 0.860 ± 0.017 without an MLP and 0.848 ± 0.018 "
+        "at the input; one seed, and the differences are within the standard errors",
         OWN_RUNS,
     ),
     Rule(
@@ -173,7 +173,7 @@ RULES: tuple[Rule, ...] = (
         (("tasks", ">=", 3),),
         SOFT,
         (),
-        "one frozen copy of the model answers every task, and a task is only its file",
+        "one frozen copy of the model serves all tasks, and each task adds only a small file",
         "arXiv:2104.08691",
     ),
     Rule(
@@ -181,7 +181,7 @@ RULES: tuple[Rule, ...] = (
         (("serving", "is", "shared"),),
         SOFT,
         (),
-        "rows of different soft prompts share one batch without anything being switched; LoRA needs an engine that computes several at once",
+        "rows with different soft prompts run in one batch without switching adapters; LoRA needs an engine that computes several adapters in one batch",
         "arXiv:2104.08691",
     ),
 )
@@ -194,7 +194,7 @@ LENGTHS: tuple[Choice, ...] = (
         "length",
         (("task", "is", "tag"),),
         5,
-        "5 and 20 virtual tokens tag alike (0.778 ± 0.006 and 0.777 ± 0.005 on MiniLM, 0.870 ± 0.007 and 0.873 ± 0.007 on Gemma-3-270M); 1 and 2 fall behind on "
+        "5 and 20 virtual tokens reach the same accuracy (0.778 ± 0.006 and 0.777 ± 0.005 on MiniLM, 0.870 ± 0.007 and 0.873 ± 0.007 on Gemma-3-270M); 1 and 2 are worse on "
         "both (0.737 ± 0.007 and 0.763 ± 0.006; 0.835 ± 0.009 and 0.864 ± 0.007)",
         OWN_RESULTS,
     ),
@@ -202,10 +202,10 @@ LENGTHS: tuple[Choice, ...] = (
         "length",
         (("task", "in", ("generate", "seq2seq")),),
         20,
-        "the paper needs 5 to 10 for table to text and 100 to 200 for summaries, so compare a longer one if answers are long",
+        "the paper uses 5 to 10 for table to text and 100 to 200 for summaries, so compare a greater length if outputs are long",
         "arXiv:2101.00190",
     ),
-    Choice("length", (), 20, "beyond 20 virtual tokens little is gained", "arXiv:2104.08691"),
+    Choice("length", (), 20, "more than 20 virtual tokens improve little", "arXiv:2104.08691"),
 )
 
 # As `TrainPlan` has them.
@@ -215,14 +215,14 @@ SCHEDULE = Choice(
     "warmup",
     (),
     WARMUP,
-    "the rate rises for the first 6 % of the steps, then falls to zero in a cosine; training ends early when validation no longer improves",
+    "the learning rate rises during the first 6 % of the steps, then follows a cosine to zero; training stops early when validation no longer improves",
     "Foreword's default",
 )
 CHECKPOINTING = Choice(
     "gradient_checkpointing",
     (),
     True,
-    "less memory for about a third more time: layers are computed again for the backward pass",
+    "uses less memory and about a third more time: layers are computed again in the backward pass",
     "arXiv:1604.06174",
 )
 STEPS_REASON = f"{PASSES} passes over the examples, at least {STEPS} steps and at most {MOST_STEPS:,}"
@@ -242,7 +242,7 @@ def first(table: tuple[Choice, ...], facts: Mapping[str, Fact]) -> Choice:
 def as_markdown() -> str:
     """The rules as the table of docs/advise.md."""
     rows = [f"| {_in_words(rule.when)} | {', '.join(rule.prefer)} | {rule.reason} | {rule.source} |" for rule in RULES]
-    return "\n".join(["| when | first | because | source |", "|---|---|---|---|", *rows])
+    return "\n".join(["| when | method | reason | source |", "|---|---|---|---|", *rows])
 
 
 def _in_words(conditions: tuple[Condition, ...]) -> str:

@@ -92,11 +92,11 @@ def _version(asked: bool) -> bool:
 def main(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")] = False,
 ) -> None:
-    """Teach one frozen language model many tasks, each by a few learned vectors before the text."""
+    """Train, compare and serve soft prompts for frozen language models."""
     _quiet_hub()
 
 
-WORK, SERVE, KEEP, MOVE = "Train and use", "Serve", "Look after adapters", "To and from PEFT"
+WORK, SERVE, KEEP, MOVE = "Train and predict", "Serve", "Inspect adapters", "PEFT"
 
 app.command("advise", rich_help_panel=WORK)(advise.advise_)
 app.command("compare", rich_help_panel=WORK)(compare.compare)
@@ -106,7 +106,7 @@ app.command("predict", rich_help_panel=WORK)(predict.predict)
 app.command("demo", rich_help_panel=WORK)(demo.demo)
 app.command("serve", rich_help_panel=SERVE)(serve.serve)
 app.command("ask", rich_help_panel=SERVE)(ask.ask)
-bench = typer.Typer(no_args_is_help=True, help="Measure what stands on this machine.")
+bench = typer.Typer(no_args_is_help=True, help="Measure the speed of a server.")
 bench.command("serve")(bench_serve.bench_serve)
 app.add_typer(bench, name="bench", rich_help_panel=SERVE)
 app.command("make-key", rich_help_panel=SERVE)(make_key.make_key)

@@ -18,24 +18,25 @@ def _option(default: Any, help: str) -> Any:
 class TrainPlan:
     """One run; every field is an option of `foreword train`, with this help. A learning rate means the same for any model and method."""
 
-    steps: int = _option(300, "Steps at most.")
-    batch_size: int = _option(16, "Examples a step.")
+    steps: int = _option(300, "Maximum number of training steps.")
+    batch_size: int = _option(16, "Examples per step.")
     learning_rate: float | None = _option(
-        None, "How far one step moves a virtual token, as a share of its target's RMS; by default one that fits the method."
+        None,
+        "Relative learning rate: the size of one step as a share of the RMS of the model's own values. By default it depends on the method.",
     )
-    warmup: float = _option(0.06, "Share of the steps in which the rate rises; then it falls to zero, a cosine.")
-    clip: float = _option(1.0, "Gradient norm that is clipped.")
-    weight_decay: float = _option(0.0, "Pull towards the initial values.")
-    dampening: float = _option(0.0, "Weight of the loss of the text's own tokens, 0.1 to 0.3 is typical.")
-    seed: int = _option(0, "Seed of the initial values and the order of examples.")
-    max_length: int | None = _option(None, "Tokens of text and answer at most; by default what the model can hold.")
+    warmup: float = _option(0.06, "Share of the steps for linear warm-up; then a cosine schedule to zero.")
+    clip: float = _option(1.0, "Maximum gradient norm.")
+    weight_decay: float = _option(0.0, "Weight decay towards the initial values.")
+    dampening: float = _option(0.0, "Weight of an additional loss on the tokens of the text; typically 0.1 to 0.3.")
+    seed: int = _option(0, "Seed for the initial values and the order of examples.")
+    max_length: int | None = _option(None, "Maximum number of tokens of text and answer; by default the model's limit.")
     eval_every: int = _option(50, "Steps between evaluations.")
-    eval_examples: int = _option(200, "Validation examples used while training, at most.")
-    patience: int = _option(6, "Evaluations without a better score before stopping early.")
+    eval_examples: int = _option(200, "Maximum number of validation examples used during training.")
+    patience: int = _option(6, "Early stopping: evaluations without improvement before training stops.")
     checkpoint_every: int = _option(50, "Steps between checkpoints.")
-    gradient_checkpointing: bool = _option(False, "Less memory for about a third more time.")
-    calibrate_prior: bool = _option(False, "Subtract what the model answers to empty texts (classification).")
-    tracker: str = _option("auto", "auto (TensorBoard if installed), none, tensorboard, wandb, mlflow or trackio.")
+    gradient_checkpointing: bool = _option(False, "Use less memory and about a third more time.")
+    calibrate_prior: bool = _option(False, "Subtract the label scores of an empty text (classification).")
+    tracker: str = _option("auto", "Experiment tracker: auto (TensorBoard if installed), none, tensorboard, wandb, mlflow or trackio.")
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "eval_every", "eval_examples", "patience", "checkpoint_every"):

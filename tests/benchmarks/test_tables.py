@@ -146,7 +146,7 @@ def docs(tmp_path: Path) -> Path:
 def test_speed_rows() -> None:
     assert tables.speed_table([speed_case("p-tuning")])[-1] == "| a case | 3.10 (2.60–3.60) | 2.00 GiB | 4.00 GiB | 0.50 | 0.25 |"
     assert tables.speed_notes([speed_case("p-tuning")])[-3:] == [
-        "- a case: asked for at least 3 times PEFT's speed and at most 0.6 of its peak memory, reached; "
+        "- a case: target: at least 3 times PEFT's speed and at most 0.6 of its peak memory, met; "
         "61% of the machine's matrix-product peak (1.50 Tflop/s).",
         "",
         BORN,
@@ -163,14 +163,14 @@ def test_headed_rows_say_the_default_and_the_best_of_three_rates() -> None:
 def test_rows_of_skills() -> None:
     assert tables_nlu.skills_table(SKILLS)[-1:] == ["| t5 | copy | 1.000 ± 0.000 | 0.200 ± 0.028 | 0.970 ± 0.012 | 15,480 |"]
     page = "\n".join(tables.nlu_part({}, {}, SKILLS))
-    assert "Strings of 200 that come out right, ± one standard error; asked: 0.95 with a prefix." in page and page.endswith(BORN)
+    assert "Strings of 200 that are exactly correct, ± one standard error; target: 0.95 with a prefix." in page and page.endswith(BORN)
     assert "Skills" not in "\n".join(tables.nlu_part({}, {}, {}))
 
 
 def test_nlu_speed_rows() -> None:
     assert tables_nlu.speed_lines(NLU_SPEED)[2:] == [
         "| lora, against PEFT | 1.20 (0.70–1.70) | 1 | yes |",
-        "| P-tuning v2, batches of like lengths without pads, against padded batches as they come | 1.20 (0.70–1.70) | 1.3 | no |",
+        "| P-tuning v2, batches of similar lengths without padding, against random padded batches | 1.20 (0.70–1.70) | 1.3 | no |",
         "",
         "P-tuning v2 on Gemma-3-270M, 8 rows of 256 tokens: peak memory above the idle model 200 MiB, with gradient checkpointing 50 MiB (0.25 of it).",
     ]
@@ -184,8 +184,8 @@ def test_serving_rows() -> None:
     ]
     assert tables_serving.operations_table(FACTS)[2:] == ["| a load | 12.5 | at most 20 | yes |", "| beside | 1.2 | – | – |"]
     assert tables_serving.soak_lines(SOAK) == [
-        "10 minutes of 1,200 × answered, 3 × left. Memory of the last quarter over that of the second: 1.010 (asked: at most 1.05).",
-        "Things that went wrong: 1. The first: one",
+        "10 minutes: 1,200 × answered, 3 × left. Memory in the last quarter divided by that in the second quarter: 1.010 (target: at most 1.05).",
+        "Failures: 1. The first: one",
     ]
 
 
@@ -220,11 +220,11 @@ def test_peft_has_no_row_before_its_sweep_is_complete() -> None:
 def test_fresh_sentences_have_a_table_of_their_own() -> None:
     judged = quality([result("foreword", "default", None, 0, 0.7), result("peft", "mlp", 1e-3, 0, 0.6)])
     lines = tables.quality_part(quality(RUNS), judged)
-    assert lines[lines.index("The same trainings judged on 1,000 other sentences, as far as done:") + 4 :][:2] == [
+    assert lines[lines.index("The same training runs on 1,000 other test sentences (finished runs only):") + 4 :][:2] == [
         "| p-tuning | Foreword | defaults | – | 0.700 ± 0.010 (0.700–0.700) | 1 |",
         "| p-tuning | PEFT | mlp | 0.001 | 0.600 ± 0.010 (0.600–0.600) | 1 |",
     ]
-    assert "other sentences" not in " ".join(tables.quality_part(quality(RUNS), {}))
+    assert "other test sentences" not in " ".join(tables.quality_part(quality(RUNS), {}))
 
 
 def test_pages(docs: Path, tmp_path: Path) -> None:
@@ -250,14 +250,14 @@ def test_pages(docs: Path, tmp_path: Path) -> None:
 
 def test_what_was_not_measured_is_said(docs: Path, tmp_path: Path) -> None:
     page = tables.pages(tmp_path / "nothing", docs)[docs / "results.md"]
-    assert "Not measured yet: `python benchmarks/speed.py` does it." in page
-    assert "Not measured yet: `python benchmarks/quality.py` does it." in page
+    assert "Not measured yet; run `python benchmarks/speed.py`." in page
+    assert "Not measured yet; run `python benchmarks/quality.py`." in page
     for name in ("startup", "nlu", "nlu_speed", "serve", "serve_operations", "soak"):
-        assert f"Not measured yet: `python benchmarks/{name}.py` does it." in page
+        assert f"Not measured yet; run `python benchmarks/{name}.py`." in page
 
 
 def test_a_page_without_its_marks_is_refused(docs: Path, tmp_path: Path) -> None:
     (docs / "methods" / "p-tuning.md").write_text("# P-tuning\n", "utf-8")
     with pytest.raises(LookupError) as error:
         tables.pages(tmp_path / "nothing", docs)
-    assert str(error.value) == "p-tuning.md needs one line '<!-- results:start -->' and, behind it, one line '<!-- results:end -->'."
+    assert str(error.value) == "p-tuning.md needs one line '<!-- results:start -->' and, after it, one line '<!-- results:end -->'."

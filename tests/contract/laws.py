@@ -38,45 +38,56 @@ class Law:
 
 
 LAWS: dict[str, Law] = {
-    "aligned": Law("outputs stand at the caller's own tokens, and equal what transformers gives for the same numbers put in by hand"),
-    "alone": Law("a row alone = padded left = padded right = mixed with other methods, lengths and placements in one batch"),
-    "windows": Law(
-        "beyond a sliding window a prefix fades as the model's own tokens do, or stays when it is pinned", ("kv",), sliding=True
+    "aligned": Law("outputs are aligned with the input tokens and equal those of transformers when the same vectors are inserted manually"),
+    "alone": Law(
+        "a row gives the same outputs alone, with left padding, with right padding, and in a batch with other methods, lengths and positions"
     ),
-    "baked": Law("a prompt without its re-parameterisation = with it"),
-    "compiled": Law("a leading prompt compiled to keys and values = the prompt itself", ("input",), needs_kv=True),
-    "predicting": Law("logits for label positions only = the same positions of all logits"),
-    "generated": Law("generation in a batch = one by one = without a cache, and transformers' own where there is no prompt"),
-    "checkpointed": Law("gradients with gradient checkpointing = without"),
-    "frozen": Law("training leaves every weight of the base model bit-identical"),
-    "threads": Law("two threads with different prompts on one model do not meet"),
-    "peft": Law("the same numbers in PEFT give the same logits"),
+    "windows": Law(
+        "with a sliding window, a prefix leaves the window as the model's own tokens do, or stays visible when it is pinned",
+        ("kv",),
+        sliding=True,
+    ),
+    "baked": Law("a prompt gives the same outputs with and without its re-parameterisation"),
+    "compiled": Law(
+        "a prompt at the start of the text gives the same outputs when it is converted to keys and values", ("input",), needs_kv=True
+    ),
+    "predicting": Law("logits computed only at the labelled positions equal those of a full forward pass"),
+    "generated": Law(
+        "generation gives the same tokens in a batch, one row at a time and without a KV cache, and those of transformers when there is no prompt"
+    ),
+    "checkpointed": Law("gradients are the same with and without gradient checkpointing"),
+    "frozen": Law("after training, every weight of the base model is bit-identical"),
+    "threads": Law("two threads that use different prompts on one model do not affect each other"),
+    "peft": Law("the same parameters give the same logits in PEFT"),
 }
 
 
 ENCODER_LAWS: dict[str, Law] = {
-    "aligned": Law("states stand at the caller's own tokens, and equal what transformers gives for the same numbers put in by hand"),
+    "aligned": Law(
+        "hidden states are aligned with the input tokens and equal those of transformers when the same vectors are inserted manually"
+    ),
     "alone": LAWS["alone"],
-    "positions": Law("a text may fill all the model's positions, less the soft tokens; keys and values take none"),
-    "types": Law("token types are those of the caller's tokens; soft tokens have type 0", typed=True),
-    "windows": Law("a prefix is seen by every token, however short a layer's window", ("kv",), sliding=True),
+    "positions": Law("a text may use all of the model's positions except those of the soft tokens; keys and values use none"),
+    "types": Law("text tokens keep their token types; soft tokens have type 0", typed=True),
+    "windows": Law("every token attends to a prefix, whatever the size of a layer's window", ("kv",), sliding=True),
     "baked": LAWS["baked"],
     "checkpointed": LAWS["checkpointed"],
     "frozen": LAWS["frozen"],
     "threads": LAWS["threads"],
-    "peft": Law("the same numbers in PEFT give the same states", ("input",)),
+    "peft": Law("the same parameters give the same hidden states in PEFT", ("input",)),
 }
 
 SEQ2SEQ_LAWS: dict[str, Law] = {
-    "aligned": Law("outputs stand at the answer's own tokens, and equal attention worked out by hand over the same numbers"),
+    "aligned": Law("outputs are aligned with the target tokens and equal attention computed manually with the same vectors"),
     "parts": Law(
-        "encoder, decoder and cross-attention are prefixed together or alone; a prefix changes what comes after it, nothing else", ("kv",)
+        "encoder, decoder and cross-attention can have prefixes together or separately; a prefix changes only what is computed after it",
+        ("kv",),
     ),
     "alone": LAWS["alone"],
     "baked": LAWS["baked"],
     "predicting": LAWS["predicting"],
     "generated": Law(
-        "greedy answers, alone and in a batch, are the likeliest without a cache; beams are transformers' own over the same keys"
+        "greedy search, alone and in a batch, picks the most likely tokens of a forward pass without a KV cache; beam search equals that of transformers over the same keys"
     ),
     "checkpointed": LAWS["checkpointed"],
     "frozen": LAWS["frozen"],

@@ -28,15 +28,19 @@ _WITH_LORA = tuple(name for name, make in BASELINES.items() if make().lora)
 _LEGEND = "Cache: keys and values in a sequence, if copied. Compute: added to reading a text."
 
 
-@expand(situation="Situation", shape="Shape, in place of a model")
+@expand(situation="Task, data and resources", shape="Model dimensions, instead of --model")
 def advise_(
     situation: Inputs,
     shape: ShapeOptions,
-    model: Annotated[str | None, typer.Option("--model", help="Folder with config.json, or a hub id in this machine's cache.")] = None,
-    model_parameters: Annotated[int | None, typer.Option("--model-parameters", min=1, help="Numbers of the whole model, if known.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Folder with config.json, or a hub id in the local cache.")] = None,
+    model_parameters: Annotated[
+        int | None, typer.Option("--model-parameters", min=1, help="Number of parameters of the model, if known.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
-    """Reckon what each method costs on a model, and say which to try first and why.
+    """Compute what each method costs on a model, and recommend one with reasons.
+
+    Needs only the model's config: no weights and no data.
 
     [bold]Example:[/bold] foreword advise --model google/gemma-3-270m --task classify --examples 1000 --tasks 1000
     """

@@ -32,27 +32,29 @@ class Told:
     value: Any = None
 
 
-@expand(drawing="Drawing")
+@expand(drawing="Sampling")
 def ask(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="A task's name, or the base model's.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="Name of a task or of the base model.")],
     drawing: Drawing,
     texts: Annotated[
-        list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts; without any, lines of --file or standard input.")
+        list[str] | None, typer.Argument(metavar="[TEXT]...", help="Input texts; by default read from --file or standard input.")
     ] = None,
     url: Url = URL,
     key: Key = None,
     file: Annotated[
-        str | None, typer.Option("--file", help="JSONL, CSV, Parquet or CoNLL with the task's columns, or .txt with a text a line.")
+        str | None,
+        typer.Option("--file", help="JSONL, CSV, Parquet or CoNLL file with the task's columns, or .txt with one text per line."),
     ] = None,
     truncate: Truncate = False,
     stream: Annotated[
-        bool | None, typer.Option("--stream/--no-stream", help="Print a text while it is written; by default on a terminal.")
+        bool | None, typer.Option("--stream/--no-stream", help="Print tokens as they are generated; by default on terminals only.")
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Ask a server that `foreword serve` started.
+    """Send texts to a running `foreword serve` and print the answers.
 
-    Texts come as arguments, from --file, or from standard input: a line each, or a JSON object where the task reads several columns.
+    Texts are read from the arguments, from --file, or from standard input, one per line. If the task has several
+    columns, each text is a JSON object.
 
     [bold]Example:[/bold] foreword ask sentiment "a joy to watch"
     """

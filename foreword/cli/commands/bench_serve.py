@@ -32,28 +32,30 @@ TEXTS = (
 class Load(Checked):
     """How much is asked, and when."""
 
-    requests: int = option(200, "Requests in all.", 1)
-    concurrency: int = option(32, "Requests under way at once, at most.", 1)
-    rate: float | None = option(None, "Requests a second at random moments (Poisson); by default each follows the last at once.", 0.001)
-    zipf: bool = option(False, "Ask the n-th task 1/n as often as the first; by default all are asked alike.")
-    max_tokens: int = option(16, "Longest answer of a task that writes, in tokens.", 1)
-    seed: int = option(0, "Draws tasks and moments.")
+    requests: int = option(200, "Number of requests.", 1)
+    concurrency: int = option(32, "Maximum number of concurrent requests.", 1)
+    rate: float | None = option(None, "Requests per second, at random times (Poisson); by default as fast as possible.", 0.001)
+    zipf: bool = option(False, "Send the n-th task 1/n as many requests as the first; by default all tasks get the same number.")
+    max_tokens: int = option(16, "Maximum length of generated answers in tokens.", 1)
+    seed: int = option(0, "Seed for the choice of tasks and request times.")
 
 
 @expand(load="Load")
 def bench_serve(
     load: Load,
-    tasks: Annotated[list[str] | None, typer.Argument(metavar="[TASK]...", help="Tasks to ask; by default all of the server.")] = None,
+    tasks: Annotated[
+        list[str] | None, typer.Argument(metavar="[TASK]...", help="Tasks to send requests to; by default all tasks of the server.")
+    ] = None,
     url: Url = URL,
     key: Key = None,
     file: Annotated[
-        str | None, typer.Option("--file", help="Text file whose lines are asked in turn; by default sentences of 30 tokens.")
+        str | None, typer.Option("--file", help="Text file whose lines are the inputs; by default sentences of 30 tokens.")
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Ask a running server many times at once, and say how fast the answers came.
+    """Send many requests to a running server and report throughput and latency.
 
-    Tasks that write are streamed. Where the server asks to come again later, the wait counts.
+    Tasks that generate text are streamed. When the server is busy (429, 503), the request is retried; the latency includes the wait.
 
     [bold]Example:[/bold] foreword bench serve --requests 500 --concurrency 64
     """

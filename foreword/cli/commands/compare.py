@@ -65,13 +65,13 @@ class Budget:
 class RunOptions:
     """Which runs there are."""
 
-    methods: str | None = _option(None, f"Some of {', '.join([*METHODS, *BASELINES])}, or sums of them, comma-separated.")
-    seeds: int = _option(3, "How often each method is trained.")
-    tune: int = _option(1, "Learning rates tried for each method; the best on validation data is used.")
-    length: int | None = _option(None, "Number of virtual tokens of all soft prompts.")
-    shots: int | None = _option(None, "Examples in the prompt of few-shot.")
-    written: str | None = _option(None, "Template of the written prompts; by default the task's own.")
-    budget_minutes: float | None = _option(None, "Begin no run that may end later than this.")
+    methods: str | None = _option(None, f"Some of {', '.join([*METHODS, *BASELINES])}, or combinations of them with +, comma-separated.")
+    seeds: int = _option(3, "Number of seeds; each method is trained once per seed.")
+    tune: int = _option(1, "Number of learning rates tried per method; the one with the best validation score is used.")
+    length: int | None = _option(None, "Number of virtual tokens of every soft prompt.")
+    shots: int | None = _option(None, "Number of examples in the prompt of few-shot.")
+    written: str | None = _option(None, "Template of the written prompts; by default that of the task.")
+    budget_minutes: float | None = _option(None, "Do not start a run that may end after this many minutes.")
 
     def __post_init__(self) -> None:
         if self.budget_minutes is not None and not self.budget_minutes >= 0:
@@ -113,22 +113,22 @@ class RunOptions:
 def compare(
     data: Annotated[str, typer.Argument(metavar="DATA", help="JSONL, CSV, Parquet or CoNLL file, or a datasets id such as imdb:train.")],
     model: Annotated[str, typer.Option("--model", help="Base model: a hub id or a folder.", rich_help_panel="Model")],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the results and the adapters; what is there is not done again.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for results and adapters; finished runs in it are not repeated.")],
     runs: RunOptions,
     task: TaskOptions,
     budget: Budget,
     valid: Annotated[str | None, typer.Option("--valid", help="Validation data; by default a tenth of DATA.", rich_help_panel=DATA)] = None,
     test: Annotated[str | None, typer.Option("--test", help="Test data; by default a fifth of DATA.", rich_help_panel=DATA)] = None,
     columns: Columns = None,
-    metric: Annotated[str | None, typer.Option(help="The score to sort by; by default the task's own.")] = None,
+    metric: Annotated[str | None, typer.Option(help="The score to sort by; by default the main score of the task.")] = None,
     dtype: Dtype = "auto",
     device: Device = None,
     json: AsJson = False,
 ) -> None:
     """Compare methods on your data, each trained with several seeds.
 
-    All see the same examples, steps and batches; test data is never used to train or to choose. Every run is kept at once, and the same command
-    goes on after a stop.
+    All methods get the same examples, steps and batches. Test data is used neither for training nor for selection. Each run is saved when it
+    ends; after an interruption, the same command continues.
 
     [bold]Example:[/bold] foreword compare reviews.jsonl --model google/gemma-3-270m --out compare
     """

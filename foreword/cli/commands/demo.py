@@ -12,13 +12,13 @@ from foreword.cli.support.options import AsJson
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Folder for the demo's adapters.")] = Path("foreword-demo"),
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer steps and texts: shows that it runs, not how good it gets.")] = False,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the adapters.")] = Path("foreword-demo"),
+    quick: Annotated[bool, typer.Option("--quick", help="Use fewer steps and texts: a quick check, with lower scores.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Train and compare soft prompts on real texts with a real model, on this machine.
+    """Train three soft prompts for Gemma-3-270M on real texts, and compare them with written prompts.
 
-    Needs the packages of [bold]pip install "foreword\\[demo]"[/bold] and no network.
+    Needs [bold]pip install "foreword\\[demo]"[/bold], but no network.
 
     [bold]Example:[/bold] foreword demo --quick
     """

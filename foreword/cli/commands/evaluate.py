@@ -33,9 +33,9 @@ def evaluate(
     batch_size: BatchSize = 16,
     json: AsJson = False,
 ) -> None:
-    """Score an adapter on examples with right answers.
+    """Evaluate an adapter on labelled examples.
 
-    Every score comes with its standard error and the number of examples.
+    Prints every score with its standard error and the number of examples.
 
     [bold]Example:[/bold] foreword evaluate prompts/sentiment test.jsonl
     """

@@ -14,22 +14,21 @@ from foreword.cli.support.options import AdapterPath, AsJson, Device, Dtype, For
 
 def export(
     adapter: AdapterPath,
-    out: Annotated[Path, typer.Option("--out", help="Folder for PEFT.")],
-    model: Annotated[
-        str | None, typer.Option("--model", help="Base model, where the export needs to run it.", rich_help_panel="Model")
-    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Output folder.")],
+    model: Annotated[str | None, typer.Option("--model", help="Base model, if the export needs it.", rich_help_panel="Model")] = None,
     as_: Annotated[
-        Literal["cartridge"] | None, typer.Option("--as", help="cartridge: keys and values under this name of PEFT's, not as a prefix.")
+        Literal["cartridge"] | None,
+        typer.Option("--as", help="cartridge: write keys and values as PEFT's CARTRIDGE, not as a prefix."),
     ] = None,
     dtype: Dtype = "auto",
     device: Device = None,
     force: Force = False,
     json: AsJson = False,
 ) -> None:
-    """Write an adapter as a folder that PEFT reads.
+    """Convert an adapter to PEFT's format.
 
-    A prompt that stands behind the beginning-of-sequence token becomes keys and values, for which --model is run once.
-    A prompt with LoRA becomes two folders, prompt and lora, inside --out.
+    A prompt that is placed after the beginning-of-sequence token is converted to keys and values, which needs --model.
+    A prompt with LoRA is written as two folders, prompt and lora, inside --out.
 
     [bold]Example:[/bold] foreword export prompts/sentiment --out peft-folder --model google/gemma-3-270m
     """

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 @expand(task="Task")
 def import_(
-    folder: Annotated[str, typer.Argument(metavar="PEFT_DIR", help="Folder that PEFT saved.")],
-    model: Annotated[str, typer.Option("--model", help="The base model it was trained on.", rich_help_panel="Model")],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the new adapter.")],
+    folder: Annotated[str, typer.Argument(metavar="PEFT_DIR", help="Folder saved by PEFT.")],
+    model: Annotated[str, typer.Option("--model", help="The base model of the PEFT adapter.", rich_help_panel="Model")],
+    out: Annotated[Path, typer.Option("--out", help="Output folder.")],
     task: TaskOptions,
     labels: Annotated[str | None, typer.Option("--labels", help="Comma-separated labels (classify).", rich_help_panel="Task")] = None,
     dtype: Dtype = "auto",
@@ -32,9 +32,10 @@ def import_(
     force: Force = False,
     json: AsJson = False,
 ) -> None:
-    """Bring in a soft prompt or a LoRA that PEFT saved.
+    """Convert a soft prompt or a LoRA saved by PEFT to an adapter.
 
-    PEFT keeps no template and no labels: say what the prompt is for, else it writes on behind the bare column input.
+    PEFT does not save a template or labels, so describe the task with the options below. By default the adapter
+    generates text after the column input, without a template.
 
     [bold]Example:[/bold] foreword import peft-folder --model google/gemma-3-270m --out prompts/sentiment --labels negative,positive
     """

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 def list_adapters(
     folder: Annotated[
-        str, typer.Argument(metavar="[FOLDER]", help="Folder of adapters, or a store's URL such as s3://bucket/prompts.")
+        str, typer.Argument(metavar="[FOLDER]", help="Folder of adapters, or URL of a store such as s3://bucket/prompts.")
     ] = "prompts",
     json: AsJson = False,
 ) -> None:
-    """List the adapters of a folder with their task, method, size and score.
+    """List the adapters of a folder with task, method, size and score.
 
     [bold]Example:[/bold] foreword list prompts
     """

@@ -10,13 +10,15 @@ from foreword.cli.support import output
 
 
 def make_key(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Who gets the key; logs say this name.")],
-    tasks: Annotated[str | None, typer.Option("--tasks", metavar="A,B,…", help="Tasks the key sees; by default all.")] = None,
-    rate: Annotated[int | None, typer.Option("--rate", min=1, metavar="N", help="Answers a minute; by default without limit.")] = None,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the key's owner; it appears in the logs.")],
+    tasks: Annotated[str | None, typer.Option("--tasks", metavar="A,B,…", help="Tasks that the key may use; by default all.")] = None,
+    rate: Annotated[
+        int | None, typer.Option("--rate", min=1, metavar="N", help="Maximum number of answers per minute; by default unlimited.")
+    ] = None,
 ) -> None:
-    """Make an API key for a server.
+    """Create an API key for a server.
 
-    The key itself goes to standard error, this once; its line for the server's file of keys, with a hash of it, to standard output.
+    Prints the key once, on standard error. Prints its line for the server's key file, with a hash of the key, on standard output.
 
     [bold]Example:[/bold] foreword make-key alice --rate 600 >> keys.txt
     """

@@ -26,10 +26,11 @@ CHUNK = 16  # batches answered before anything is printed: enough to sort by len
 def predict(
     adapter: AdapterPath,
     texts: Annotated[
-        list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts; without any, lines of --file or standard input.")
+        list[str] | None, typer.Argument(metavar="[TEXT]...", help="Input texts; by default read from --file or standard input.")
     ] = None,
     file: Annotated[
-        str | None, typer.Option("--file", help="JSONL, CSV, Parquet or CoNLL with the task's columns, or .txt with a text a line.")
+        str | None,
+        typer.Option("--file", help="JSONL, CSV, Parquet or CoNLL file with the task's columns, or .txt with one text per line."),
     ] = None,
     model: BaseModel = None,
     dtype: Dtype = "auto",
@@ -37,13 +38,14 @@ def predict(
     truncate: Truncate = False,
     batch_size: BatchSize = 16,
     stream: Annotated[
-        bool | None, typer.Option("--stream/--no-stream", help="Print a text while it is written; by default on a terminal.")
+        bool | None, typer.Option("--stream/--no-stream", help="Print tokens as they are generated; by default on terminals only.")
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Answer texts with an adapter.
+    """Predict the answers to texts with an adapter.
 
-    Texts come as arguments, from --file, or from standard input: a line each, or a JSON object where the task reads several columns.
+    Texts are read from the arguments, from --file, or from standard input, one per line. If the task has several
+    columns, each text is a JSON object.
 
     [bold]Example:[/bold] foreword predict prompts/sentiment "a joy to watch"
     """

@@ -29,23 +29,23 @@ if TYPE_CHECKING:
 SHOWN = 8  # tasks named in the banner
 
 
-@expand(access="Who may ask", amounts="How much", memory="Tasks in memory")
+@expand(access="Access", amounts="Limits", memory="Task memory")
 def serve(
-    folder: Annotated[str, typer.Argument(metavar="STORE", help="Folder of adapters, or a store's URL such as s3://bucket/prompts.")],
+    folder: Annotated[str, typer.Argument(metavar="STORE", help="Folder of adapters, or URL of a store such as s3://bucket/prompts.")],
     access: Access,
     amounts: Amounts,
     memory: InMemory,
-    model: Annotated[str | None, typer.Option("--model", help="Base model; by default the one all adapters record.")] = None,
-    model_name: Annotated[str | None, typer.Option("--model-name", help="What clients call the base model.")] = None,
-    host: Annotated[str, typer.Option("--host", help="Address to listen at; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")] = PORT,
+    model: Annotated[str | None, typer.Option("--model", help="Base model; by default the one recorded in the adapters.")] = None,
+    model_name: Annotated[str | None, typer.Option("--model-name", help="Name of the base model in requests.")] = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 accepts other machines.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 chooses a free one.")] = PORT,
     dtype: Dtype = "auto",
     device: Device = None,
 ) -> None:
-    """Serve every task of a store from one frozen model, over HTTP.
+    """Serve all adapters of a store over HTTP, on one frozen model.
 
-    The `model` of a request is a task's name, or the base model's. OpenAI's clients work unchanged. Logs are JSON lines on standard error;
-    SIGTERM lets answers under way end. An API key may also stand in FOREWORD_API_KEY.
+    The `model` of a request is the name of a task or of the base model. OpenAI's clients work unchanged. Logs are JSON lines on standard error.
+    After SIGTERM, running requests finish. FOREWORD_API_KEY can set one API key.
 
     [bold]Example:[/bold] foreword serve prompts --model google/gemma-3-270m
     """

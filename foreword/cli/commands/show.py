@@ -18,7 +18,7 @@ _DEFAULTS = TrainPlan().to_dict()
 
 
 def show(adapter: AdapterPath, json: AsJson = False) -> None:
-    """Show what an adapter is: task, method, base model, scores, origin.
+    """Show an adapter's task, method, base model, scores and training run.
 
     [bold]Example:[/bold] foreword show prompts/sentiment
     """

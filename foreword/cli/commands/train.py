@@ -60,15 +60,15 @@ def train(
     stream: Stream = None,
     dtype: Dtype = "auto",
     device: Device = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.", rich_help_panel=ADAPTER)] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.", rich_help_panel=ADAPTER)] = False,
     force: Force = False,
     json: AsJson = False,
 ) -> None:
-    """Train a soft prompt, or what it is compared with, from a file of examples.
+    """Train a soft prompt or a baseline (LoRA, full fine-tuning, …) on a file of examples.
 
-    The columns text,label make a classifier, input,output a writer of texts, tokens,tags (or a CoNLL file) a tagger, question,context,answers
-    and question,choices,label one that answers questions; --task names what columns alone do not tell. Other names are mapped with --columns.
-    Ctrl-C keeps a checkpoint and says how to go on.
+    The columns select the task: text,label classification; input,output generation; tokens,tags (or a CoNLL file) tagging;
+    question,context,answers question answering; question,choices,label multiple choice. --task selects another one, and --columns maps other
+    column names. After Ctrl-C, the same command with --resume continues from the last checkpoint.
 
     [bold]Example:[/bold] foreword train reviews.jsonl --model google/gemma-3-270m --out prompts/sentiment
     """

@@ -16,12 +16,12 @@ from foreword.errors import AdapterError
 
 
 def verify(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Adapters, or folders of adapters.", autocompletion=adapter_names)],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Folders of adapters, or adapters.", autocompletion=adapter_names)],
     json: AsJson = False,
 ) -> None:
-    """Check adapters: manifest, digest, header, and that every number is finite.
+    """Check the manifest, digest, header and values of adapters.
 
-    Nothing is printed but problems, one sentence each, and the exit code is 2 if there are any.
+    Prints one sentence per problem. The exit code is 2 if there are any problems.
 
     [bold]Example:[/bold] foreword verify prompts
     """

@@ -27,30 +27,32 @@ MODEL = "Model"
 TRAINABLE = (*METHODS, *(name for name in BASELINES if not name.endswith("-shot")))
 
 AdapterPath = Annotated[str, typer.Argument(metavar="ADAPTER", help="Folder of the adapter.", autocompletion=adapter_names)]
-BaseModel = Annotated[str | None, typer.Option("--model", help="Base model, if not the one recorded.", rich_help_panel=MODEL)]
+BaseModel = Annotated[
+    str | None, typer.Option("--model", help="Base model; by default the one recorded in the adapter.", rich_help_panel=MODEL)
+]
 Dtype = Annotated[
     str,
-    typer.Option("--dtype", help=f"Precision: {', '.join(DTYPES)}.", rich_help_panel=MODEL, autocompletion=choices(DTYPES)),
+    typer.Option(
+        "--dtype", help=f"Precision of the base model: {', '.join(DTYPES)}.", rich_help_panel=MODEL, autocompletion=choices(DTYPES)
+    ),
 ]
 Device = Annotated[
-    str | None, typer.Option("--device", help="For example cpu or cuda:1; by default a GPU if there is one.", rich_help_panel=MODEL)
+    str | None, typer.Option("--device", help="Device, for example cpu or cuda:1; by default a GPU if available.", rich_help_panel=MODEL)
 ]
 Columns = Annotated[
     str | None,
     typer.Option(
-        "--columns", metavar="A=B,…", help="Read column B of the data as A, for example text=sentence,label=y.", rich_help_panel="Data"
+        "--columns", metavar="A=B,…", help="Use column B of the data as A, for example text=sentence,label=y.", rich_help_panel="Data"
     ),
 ]
 Stream = Annotated[
     int | None,
-    typer.Option(
-        "--stream", metavar="N", help="Read DATA as a stream, no further than for N examples in random order.", rich_help_panel="Data"
-    ),
+    typer.Option("--stream", metavar="N", help="Read DATA as a stream and stop after N examples, in random order.", rich_help_panel="Data"),
 ]
-Truncate = Annotated[bool, typer.Option("--truncate", help="Cut texts that are too long, instead of refusing them.")]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Texts computed together.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, all else on standard error.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace an adapter that is there already.")]
+Truncate = Annotated[bool, typer.Option("--truncate", help="Truncate texts that are too long; by default they are refused.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Texts per batch.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output and messages on standard error.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing adapter.")]
 
 
 def _option(default: Any, help: str, complete: tuple[str, ...] = ()) -> Any:
@@ -61,20 +63,20 @@ def _option(default: Any, help: str, complete: tuple[str, ...] = ()) -> Any:
 class MethodOptions:
     """What to train, and what its parts can be told."""
 
-    method: str = _option(DEFAULT_METHOD, f"One of {', '.join(TRAINABLE)}, or a sum such as {DEFAULT_METHOD}+lora.", TRAINABLE)
+    method: str = _option(DEFAULT_METHOD, f"One of {', '.join(TRAINABLE)}, or a combination such as {DEFAULT_METHOD}+lora.", TRAINABLE)
     length: int | None = _option(None, f"Number of virtual tokens; by default {METHODS[DEFAULT_METHOD]().length}.")
-    init: str = _option("default", f"KIND or KIND:PATH, where the first values come from: {', '.join(INIT_KINDS)}.", INIT_KINDS)
-    init_text: str | None = _option(None, "Words to start from; by default the task's own.")
+    init: str = _option("default", f"Initial values, KIND or KIND:PATH: {', '.join(INIT_KINDS)}.", INIT_KINDS)
+    init_text: str | None = _option(None, "Text for the initial values; by default the words of the task.")
     layers: str = _option("all", "Layers that get keys and values: all, last:N, or indices such as 0,2,5.")
     parts: str = _option("all", "Parts of an encoder–decoder that get keys and values: all, or some of encoder,decoder,cross.")
-    dropout: float = _option(0.0, "Share of the prompt's numbers dropped while training.")
+    dropout: float = _option(0.0, "Dropout probability on the prompt's values during training.")
     lora_r: int | None = _option(None, "Rank of LoRA.")
-    lora_alpha: float | None = _option(None, "Scale of LoRA: its product is multiplied by alpha / r.")
-    lora_targets: str | None = _option(None, "Layers that get LoRA: attention, all-linear, or names such as q_proj,v_proj.")
-    lora_rslora: bool = _option(False, "Divide LoRA's alpha by the root of r.")
-    lora_path: str | None = _option(None, "Saved LoRA to start from: a folder of PEFT's or of Foreword's.")
-    lora_frozen: bool = _option(False, "Keep that LoRA as it is, and train a prompt on top of it.")
-    quantize: str | None = _option(None, "Load the base in nf4 (4 bits) or int8.", ("nf4", "int8"))
+    lora_alpha: float | None = _option(None, "Alpha of LoRA: its update is scaled by alpha / r.")
+    lora_targets: str | None = _option(None, "Modules that get LoRA: attention, all-linear, or names such as q_proj,v_proj.")
+    lora_rslora: bool = _option(False, "Rank-stabilised LoRA: scale by alpha / sqrt(r).")
+    lora_path: str | None = _option(None, "Saved LoRA to start from: a folder of PEFT or Foreword.")
+    lora_frozen: bool = _option(False, "Freeze the LoRA of --lora-path; only the prompt is trained.")
+    quantize: str | None = _option(None, "Quantise the base model: nf4 (4 bits) or int8.", ("nf4", "int8"))
 
     def recipe(self) -> Recipe:
         """What is trained; raises UsageError for anything that cannot be, options of a part that the method lacks among it."""
@@ -135,13 +137,13 @@ class MethodOptions:
 class TaskOptions:
     """What the model is asked to do; whatever is left out is guessed from the data."""
 
-    task: str | None = _option(None, f"One of {', '.join(KINDS)}; by default guessed from the columns.", KINDS)
-    template: str | None = _option(None, r"Where fields and soft tokens stand, for example '{soft}{text}\nLabel: {answer}'.")
-    description: str | None = _option(None, "The task in words; the prompt starts from them.")
-    words: str | None = _option(None, "Words for the labels, comma-separated in the order of the sorted labels (classify).")
-    max_new_tokens: int | None = _option(None, "Longest answer in tokens (generate).")
-    pooling: str | None = _option(None, f"What a head on a whole text reads: {', '.join(POOLINGS)}.", POOLINGS)
-    chat: bool = _option(False, "Read the template as a user's message of the model's chat format.")
+    task: str | None = _option(None, f"One of {', '.join(KINDS)}; by default inferred from the columns.", KINDS)
+    template: str | None = _option(None, r"Template with fields and soft tokens, for example '{soft}{text}\nLabel: {answer}'.")
+    description: str | None = _option(None, "Description of the task; it initialises the prompt.")
+    words: str | None = _option(None, "Label words, comma-separated, in the order of the sorted labels (classify).")
+    max_new_tokens: int | None = _option(None, "Maximum length of an output in tokens (generate, seq2seq).")
+    pooling: str | None = _option(None, f"Pooling of a head on the whole text: {', '.join(POOLINGS)}.", POOLINGS)
+    chat: bool = _option(False, "Put the template into a user message of the model's chat format.")
 
     def build(self, kind: str, labels: tuple[str, ...] | None) -> Task:
         """The task, with `labels` if it is to classify; raises UsageError for options of the other kind, and for a kind made from examples."""

@@ -15,8 +15,8 @@ URL, PORT = "http://127.0.0.1:8000", 8000
 KEY_VARIABLE, URL_VARIABLE = "FOREWORD_API_KEY", "FOREWORD_URL"
 
 # How every client says which server it asks.
-Url = Annotated[str, typer.Option("--url", envvar=URL_VARIABLE, help="Where the server is.")]
-Key = Annotated[str | None, typer.Option("--key", envvar=KEY_VARIABLE, help="API key, if the server wants one.")]
+Url = Annotated[str, typer.Option("--url", envvar=URL_VARIABLE, help="URL of the server.")]
+Key = Annotated[str | None, typer.Option("--key", envvar=KEY_VARIABLE, help="API key, if the server requires one.")]
 
 
 @contextmanager
@@ -52,40 +52,40 @@ class Checked:
 class Access(Checked):
     """Who may ask."""
 
-    keys: str | None = option(None, "File of API keys, a line each as `foreword make-key` prints them.")
-    insecure: bool = option(False, "Let other machines in without keys.")
-    log_texts: bool = option(False, "Let texts and answers into the log.")
+    keys: str | None = option(None, "File of API keys, one line per key, as printed by `foreword make-key`.")
+    insecure: bool = option(False, "Allow requests from other machines without API keys.")
+    log_texts: bool = option(False, "Log input texts and answers.")
 
 
 @dataclass(frozen=True)
 class Amounts(Checked):
     """How much is taken at once."""
 
-    max_sequences: int = option(32, "Answers that grow together.", 1)
-    max_queued: int = option(4096, "Answers that may wait; further requests get 503.", 1)
-    max_queued_tokens: int = option(1_000_000, "Tokens of texts that may wait.", 1)
-    max_answers: int = option(1024, "Answers of one request.", 1)
-    max_body: int = option(4, "Largest request in MB.", 1)
-    max_text: int = option(200_000, "Characters of a text.", 1)
-    drain_seconds: float = option(30.0, "How long answers may go on after SIGTERM.", 0)
+    max_sequences: int = option(32, "Maximum number of answers in one batch.", 1)
+    max_queued: int = option(4096, "Maximum number of waiting answers; further requests get 503.", 1)
+    max_queued_tokens: int = option(1_000_000, "Maximum number of waiting text tokens; further requests get 503.", 1)
+    max_answers: int = option(1024, "Maximum number of answers per request.", 1)
+    max_body: int = option(4, "Maximum size of a request body in MB.", 1)
+    max_text: int = option(200_000, "Maximum number of characters per text.", 1)
+    drain_seconds: float = option(30.0, "Time for running requests to finish after SIGTERM.", 0)
 
 
 @dataclass(frozen=True)
 class InMemory(Checked):
     """Which tasks stand ready."""
 
-    prefix_memory: int = option(1024, "Memory for the prompts of tasks in MB; the least recently used leave first.", 1)
-    load: str | None = option(None, "Tasks to have ready at once: names with commas between, or all; others load when asked.")
-    watch: float = option(2.0, "Seconds between looks for new adapters; 0 for never.", 0)
+    prefix_memory: int = option(1024, "Memory for prompts in MB; the least recently used are evicted first.", 1)
+    load: str | None = option(None, "Tasks to load at the start: comma-separated names, or all. Others are loaded at their first request.")
+    watch: float = option(2.0, "Seconds between checks for new adapters; 0 disables them.", 0)
 
 
 @dataclass(frozen=True)
 class Drawing(Checked):
     """How an answer is written; what is None is left to the server."""
 
-    max_tokens: int | None = option(None, "Longest answer in tokens; by default the task's own.")
-    temperature: float | None = option(None, "0 is greedy, the default; more is more varied.")
-    seed: int | None = option(None, "Makes drawn answers repeatable.")
+    max_tokens: int | None = option(None, "Maximum length of an answer in tokens; by default that of the task.")
+    temperature: float | None = option(None, "Sampling temperature; by default 0 (greedy).")
+    seed: int | None = option(None, "Seed for sampling.")
 
     def fields(self) -> dict[str, int | float]:
         """Those that were given."""
