@@ -23,6 +23,7 @@ from foreword.learning_rates import prompt_part
 from foreword.methods import BASELINES, METHODS, head_only, named
 from foreword.recipe import Recipe
 from foreword.shape import Kind
+from foreword.task_kinds import TASK_KINDS
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def kind_of(recipe: Recipe) -> str:
 
 
 def _check_task(network: Architecture, situation: Inputs) -> None:
-    if network.shape.kind == "encoder" and situation.task in ("generate", "seq2seq"):
+    if network.shape.kind == "encoder" and TASK_KINDS[situation.task].answers == "text":
         raise UsageError(
             f"task '{situation.task}' needs a model that writes, but '{network.shape.family}' is an encoder; take a causal model."
         )

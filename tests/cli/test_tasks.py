@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cli.given import ROWS, Foreword, write
 
-from foreword.cli.support.options import KINDS, POOLINGS
+from foreword.cli.support.options import POOLINGS
 
 QUICK = ("--method", "p-tuning-v2", "--length", "2", "--tracker", "none", "--steps", "2", "--eval-every", "2", "--batch-size", "4")
 CONLLU = "".join(f"1\tgood\t_\tADJ\t_\t_\t0\troot\t_\t_\n2\tfilm{i}\t_\tNOUN\t_\t_\t1\tdep\t_\t_\n\n" for i in range(8))
@@ -39,11 +39,10 @@ def answer(foreword: Foreword, adapter: Path, row: dict[str, Any]) -> dict[str, 
     return json.loads(result.stdout)
 
 
-def test_the_command_knows_every_kind() -> None:
+def test_the_command_knows_every_pooling() -> None:
     from foreword.tasks.head_task import POOLINGS as ALL
-    from foreword.tasks.registry import KINDS as REGISTERED
 
-    assert tuple(REGISTERED) == KINDS and tuple(ALL) == POOLINGS
+    assert ALL == POOLINGS
 
 
 def test_a_tagger_from_conllu(foreword: Foreword, model: Path, tmp_path: Path) -> None:

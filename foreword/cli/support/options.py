@@ -9,21 +9,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foreword.cli.support.shell_completion import adapter_names, choices
-from foreword.errors import DataError, UsageError
+from foreword.errors import UsageError
 from foreword.methods import BASELINES, DEFAULT_METHOD, METHODS, named
 from foreword.prompts.template import Template
 from foreword.recipe import LoraSpec, Recipe
 from foreword.specs import INIT_KINDS, Init, Layers, PromptSpec
+from foreword.task_kinds import TASK_KINDS, TaskKind
 
 if TYPE_CHECKING:
     from foreword.backbone.frozen import FrozenModel
     from foreword.tasks.base import Task
     from foreword.tasks.data.reader import Rows
 
-KINDS = ("classify", "classify-head", "multi-label", "regress", "tag", "qa", "choice", "probe", "generate", "seq2seq")
 POOLINGS = ("auto", "first", "last", "mean")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 MODEL = "Model"
+# What is said where an option comes for a kind that does not have it.
+_NOT_FOR = {
+    "template": "reads texts in the tokenizer's own format",
+    "chat": "reads texts in the tokenizer's own format",
+    "words": "has no label words",
+    "max_new_tokens": "writes no text",
+    "pooling": "has no head on one state of a text",
+}
 TRAINABLE = (*METHODS, *(name for name in BASELINES if not name.endswith("-shot")))
 
 AdapterPath = Annotated[str, typer.Argument(metavar="ADAPTER", help="Folder of the adapter.", autocompletion=adapter_names)]
@@ -135,7 +143,7 @@ class MethodOptions:
 class TaskOptions:
     """What the model is asked to do; whatever is left out is guessed from the data."""
 
-    task: str | None = _option(None, f"One of {', '.join(KINDS)}; by default guessed from the columns.", KINDS)
+    task: str | None = _option(None, f"One of {', '.join(TASK_KINDS)}; by default guessed from the columns.", tuple(TASK_KINDS))
     template: str | None = _option(None, r"Where fields and soft tokens stand, for example '{soft}{text}\nLabel: {answer}'.")
     description: str | None = _option(None, "The task in words; the prompt starts from them.")
     words: str | None = _option(None, "Words for the labels, comma-separated in the order of the sorted labels (classify).")
@@ -143,44 +151,30 @@ class TaskOptions:
     pooling: str | None = _option(None, f"What a head on a whole text reads: {', '.join(POOLINGS)}.", POOLINGS)
     chat: bool = _option(False, "Read the template as a user's message of the model's chat format.")
 
-    def build(self, kind: str, labels: tuple[str, ...] | None) -> Task:
-        """The task, with `labels` if it is to classify; raises UsageError for options of the other kind, and for a kind made from examples."""
-        from foreword.tasks.registry import task_from_dict
-
-        if kind not in ("classify", "generate", "seq2seq"):
-            raise UsageError(f"task '{kind}' is made from examples, and here are none; choose classify, generate or seq2seq.")
-        given: dict[str, Any] = {"kind": kind, "template": self.source(kind)}
-        if self.description is not None:
-            given["description"] = self.description
-        if kind == "classify":
-            self._refuse("--max-new-tokens", self.max_new_tokens, kind, "writes no text")
-            given |= {"labels": list(labels or ()), "words": self.words.split(",") if self.words else []}
-        else:
-            self._refuse("--words", self.words, kind, "has no label words")
-            given |= {} if self.max_new_tokens is None else {"max_new_tokens": self.max_new_tokens}
-        return task_from_dict(given)
-
     def kind(self, columns: tuple[str, ...]) -> str:
         """The task's kind: as asked, else by the answer's column where a template names the others, else by all columns."""
-        from foreword.tasks.registry import KINDS, kind_of
+        from foreword.tasks.registry import kind_of
 
-        if self.task is not None and self.task not in KINDS:
-            raise UsageError(f"task '{self.task}' is not known; choose one of {', '.join(KINDS)}.")
+        if self.task is not None and self.task not in TASK_KINDS:
+            raise UsageError(f"task '{self.task}' is not known; choose one of {', '.join(TASK_KINDS)}.")
         if self.task is None and self.template is not None:
-            for kind, task in KINDS.items():
-                if task.target in columns:
-                    return kind
+            for kind in TASK_KINDS.values():
+                if kind.target in columns:
+                    return kind.name
         return self.task or kind_of(columns)
 
-    def source(self, kind: str) -> str:
-        """The template asked for, or the kind's own."""
-        from foreword.tasks.registry import KINDS
-
-        return KINDS[kind].template.source if self.template is None else self.template.replace("\\n", "\n").replace("\\t", "\t")
-
-    def _refuse(self, flag: str, value: object, kind: str, why: str) -> None:
-        if value is not None:
-            raise UsageError(f"{flag} came for a {kind} task, which {why}; leave it out.")
+    def settings(self, kind: TaskKind) -> dict[str, Any]:
+        """The options that were given, as arguments of the task's class; raises UsageError for those of other kinds."""
+        for name, why in _NOT_FOR.items():
+            if getattr(self, name) not in (None, False) and name not in kind.options:
+                raise UsageError(f"--{name.replace('_', '-')} came for a {kind.name} task, which {why}; leave it out.")
+        names = [name for name in ("description", *kind.options) if name != "chat"]
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if "template" in given:
+            given["template"] = given["template"].replace("\\n", "\n").replace("\\t", "\t")
+        if "words" in given:
+            given["words"] = given["words"].split(",") if given["words"] else []
+        return given
 
 
 def in_chat(task: Task, model: FrozenModel) -> Task:
@@ -196,16 +190,6 @@ def check_columns(rows: Rows, task: Task, source: str) -> None:
     from foreword.tasks.data.reader import need
 
     need(rows, [*task.columns, task.target], source)
-
-
-def labels_of(rows: Rows, source: str) -> tuple[str, ...]:
-    """The sorted labels of the data; raises DataError for a missing or an empty one."""
-    from foreword.tasks.data.reader import need
-
-    for number, row in enumerate(need(rows, ["label"], source), 1):
-        if not row["label"].strip():
-            raise DataError(f"row {number} of '{source}' has an empty label; fill it or remove the row.")
-    return tuple(sorted({row["label"] for row in rows}))
 
 
 def parse_columns(text: str | None) -> Mapping[str, str]:
