@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -99,7 +99,7 @@ class Task(ABC):
     target: ClassVar[str]
 
     @classmethod
-    def of(cls, examples: Sequence[Example], **settings: Any) -> Self:
+    def of(cls, examples: Sequence[Example], **settings: Any) -> Task:
         """The task that these examples are for; a class that takes labels or units from them says so here.
 
         Raises DataError for examples that it cannot be made from.

@@ -118,7 +118,7 @@ def test_an_encoder_classifies_by_a_head(foreword: Foreword, tmp_path: Path) -> 
         (
             PAIRS,
             ("--template", "{text} {answer}"),
-            "'{data}' has two texts, text and text_b, but the template reads only one; put {text_b} into --template, or use --task classify-head.",
+            "the examples have two texts, text and text_b, but the template reads only one; put {text_b} into --template, or use --task classify-head.",
         ),
         (CHOICE, ("--words", "a,b"), "--words came for a choice task, which has no label words; leave it out."),
         (CHOICE, ("--chat",), "--chat came for a choice task, which reads texts in the tokenizer's own format; leave it out."),
