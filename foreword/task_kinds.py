@@ -205,3 +205,18 @@ def kind_on(name: str, model: Kind) -> TaskKind:
     kind = TASK_KINDS[name]
     other = {"causal": None, "encoder": kind.with_head, "encoder-decoder": kind.on_encoder_decoder}[model]
     return kind if other is None else TASK_KINDS[other]
+
+
+def as_markdown() -> str:
+    """The kinds as the table of docs/tasks/kinds.md."""
+    rows = [
+        f"| `{kind.name}` | {', '.join(kind.columns)} | {'yes' if kind.guessed else 'no'} | {kind.answers} | {_option_names(kind)} | `{kind.endpoint}` "
+        f"| {kind.peft.task_type if kind.peft else '–'} |"
+        for kind in TASK_KINDS.values()
+    ]
+    head = "| `--task` | columns | known by them | answers by | options | endpoint | PEFT's task type of a head |"
+    return "\n".join([head, "|---|---|---|---|---|---|---|", *rows])
+
+
+def _option_names(kind: TaskKind) -> str:
+    return ", ".join(f"`--{name.replace('_', '-')}`" for name in kind.options) or "–"

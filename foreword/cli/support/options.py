@@ -71,11 +71,17 @@ class MethodOptions:
 
     method: str = _option(DEFAULT_METHOD, f"One of {', '.join(TRAINABLE)}, or a sum such as {DEFAULT_METHOD}+lora.", TRAINABLE)
     length: int | None = _option(None, f"Number of virtual tokens; by default {METHODS[DEFAULT_METHOD]().length}.")
-    init: str = _option("default", f"KIND or KIND:PATH, where the first values come from: {', '.join(INIT_KINDS)}.", INIT_KINDS)
+    init: str | None = _option(
+        None, f"KIND or KIND:PATH, where the first values come from: {', '.join(INIT_KINDS)}; by default the method's own.", INIT_KINDS
+    )
     init_text: str | None = _option(None, "Words to start from; by default the task's own.")
-    layers: str = _option("all", "Layers that get keys and values: all, last:N, or indices such as 0,2,5.")
-    parts: str = _option("all", "Parts of an encoder–decoder that get keys and values: all, or some of encoder,decoder,cross.")
-    dropout: float = _option(0.0, "Share of the prompt's numbers dropped while training.")
+    layers: str | None = _option(
+        None, "Layers that get keys and values: all, last:N, or indices such as 0,2,5; by default the method's own."
+    )
+    parts: str | None = _option(
+        None, "Parts of an encoder–decoder that get keys and values: all, or some of encoder,decoder,cross; by default the method's own."
+    )
+    dropout: float | None = _option(None, "Share of the prompt's numbers dropped while training; by default the method's own.")
     lora_r: int | None = _option(None, "Rank of LoRA.")
     lora_alpha: float | None = _option(None, "Scale of LoRA: its product is multiplied by alpha / r.")
     lora_targets: str | None = _option(None, "Layers that get LoRA: attention, all-linear, or names such as q_proj,v_proj.")
@@ -107,36 +113,43 @@ class MethodOptions:
                 )
 
     def _prompt(self, spec: PromptSpec) -> PromptSpec:
-        length = spec.length if self.length is None else self.length
-        parts = self.parts if self.parts == "all" else tuple(self.parts.split(","))
-        return replace(spec, length=length, init=self._init(), layers=self._layers(), dropout=self.dropout, parts=parts)
+        given: dict[str, Any] = {name: getattr(self, name) for name in ("length", "dropout") if getattr(self, name) is not None}
+        if self.init is not None or self.init_text is not None:
+            given["init"] = self._init(self.init or "default")
+        if self.layers is not None:
+            given["layers"] = self._layers(self.layers)
+        if self.parts is not None:
+            given["parts"] = self.parts if self.parts == "all" else tuple(self.parts.split(","))
+        return replace(spec, **given)
 
     def _lora(self, spec: LoraSpec) -> LoraSpec:
         targets = spec.targets if self.lora_targets is None else self.lora_targets
         if isinstance(targets, str) and targets not in ("attention", "all-linear"):
             targets = tuple(targets.split(","))
-        return LoraSpec(
+        return replace(
+            spec,
             r=self.lora_r or spec.r,
             alpha=spec.alpha if self.lora_alpha is None else self.lora_alpha,
             targets=targets,
-            rslora=self.lora_rslora,
-            path=self.lora_path,
-            frozen=self.lora_frozen,
+            rslora=self.lora_rslora or spec.rslora,
+            path=self.lora_path or spec.path,
+            frozen=self.lora_frozen or spec.frozen,
         )
 
-    def _init(self) -> Init:
-        kind, _, path = self.init.partition(":")
+    def _init(self, init: str) -> Init:
+        kind, _, path = init.partition(":")
         if self.init_text is not None and kind not in ("default", "text", "kv_of_text"):
             raise UsageError(f"--init-text came with --init {kind}, which takes no words; leave one of them out, or use --init text.")
         return Init(kind, text=self.init_text, path=path or None)
 
-    def _layers(self) -> Layers:
-        if self.layers == "all" or self.layers.startswith("last:"):
-            return self.layers
+    @staticmethod
+    def _layers(layers: str) -> Layers:
+        if layers == "all" or layers.startswith("last:"):
+            return layers
         try:
-            return tuple(int(index) for index in self.layers.split(","))
+            return tuple(int(index) for index in layers.split(","))
         except ValueError:
-            raise UsageError(f"--layers '{self.layers}' cannot be read; give all, last:N or indices such as 0,2,5.") from None
+            raise UsageError(f"--layers '{layers}' cannot be read; give all, last:N or indices such as 0,2,5.") from None
 
 
 @dataclass(frozen=True)
@@ -171,7 +184,7 @@ class TaskOptions:
         names = [name for name in ("description", *kind.options) if name != "chat"]
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if "template" in given:
-            given["template"] = given["template"].replace("\\n", "\n").replace("\\t", "\t")
+            given["template"] = Template.parse(given["template"].replace("\\n", "\n").replace("\\t", "\t"))
         if "words" in given:
             given["words"] = given["words"].split(",") if given["words"] else []
         return given
