@@ -16,6 +16,7 @@ from foreword.errors import UsageError
 from foreword.prompts.head import HeadSpec
 from foreword.prompts.init import Material
 from foreword.prompts.template import Row
+from foreword.prompts.tokens import VirtualTokens
 from foreword.specs import PromptSpec
 from foreword.tasks.metrics.base import Score
 
@@ -118,6 +119,15 @@ class Task(ABC):
 
     def for_model(self, model: FrozenModel, spec: PromptSpec | None) -> Task:
         """The task as this model and prompt read it; raises ModelError for a model that cannot do it."""
+        return self
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The right answers that there are, where they are few and known: examples for a written prompt are drawn evenly from them."""
+        return ()
+
+    def calibrated(self, model: FrozenModel, tokens: VirtualTokens | None, soft: int) -> Task:
+        """The task with a prior of its answers measured on texts without content behind `soft` virtual tokens; itself where it has no prior."""
         return self
 
     @abstractmethod

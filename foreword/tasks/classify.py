@@ -39,6 +39,7 @@ class Classify(TemplateTask):
     kind: ClassVar[str] = "classify"
     metric: ClassVar[str] = "accuracy"
     target: ClassVar[str] = "label"
+    takes_shots: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -65,6 +66,14 @@ class Classify(TemplateTask):
                 "the examples have two texts, text and text_b, but the template reads only one; put {text_b} into --template, or use --task classify-head."
             )
         return task
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.labels
+
+    def shot_answer(self, example: Example) -> str:
+        label = example[self.target]
+        return self.words[self.labels.index(label)] if self.words else label
 
     def pieces(self, model: FrozenModel) -> list[list[int]]:
         """Token ids of each label's words, read behind the template's last words; raises UsageError when two labels read the same."""

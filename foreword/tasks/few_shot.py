@@ -14,7 +14,6 @@ from foreword.tasks.base import EvalFeature, Example, LengthBudget, Task
 from foreword.tasks.classify import Classify
 from foreword.tasks.data.row_origin import map_rows
 from foreword.tasks.evaluation_loop import EvalSet
-from foreword.tasks.generate import Generate
 from foreword.tasks.template_task import TemplateTask
 
 Chat = Callable[[str], str]
@@ -49,8 +48,8 @@ class FewShot:
         Raises UsageError for tasks that answer otherwise than with one text.
         """
         plain, opening = _plain(task, words)
-        if not isinstance(plain, Classify | Generate):
-            raise UsageError(f"examples in the prompt are for tasks 'classify' and 'generate', not for '{task.kind}'; leave few-shot out.")
+        if not plain.takes_shots:
+            raise UsageError(f"a '{task.kind}' task takes no examples in its prompt; leave few-shot out.")
         mark = "shot"
         while any(field.startswith(mark) for field in plain.columns):
             mark += "_"
@@ -58,7 +57,7 @@ class FewShot:
         parts = list(opening)
         tasks = [_read(plain, parts, chat)]
         for number, shot in enumerate(shots, 1):
-            named = {**{name: shot[name] for name in plain.columns}, ANSWER: _answer(plain, shot)}
+            named = {**{name: shot[name] for name in plain.columns}, ANSWER: plain.shot_answer(shot)}
             values |= {f"{mark}{number}_{name}": value for name, value in named.items()}
             parts += _shot(plain.template, f"{mark}{number}_")
             tasks.append(_read(plain, parts, chat))
@@ -129,12 +128,12 @@ def choose(task: Task, examples: Sequence[Example], count: int, seed: int) -> li
     chance = random.Random(seed)
     pool = list(examples)
     chance.shuffle(pool)
-    if not isinstance(task, Classify):
+    if not task.classes:
         return pool[:count]
-    piles = {label: [example for example in pool if example[task.target] == label] for label in task.labels}
+    piles = {label: [example for example in pool if example[task.target] == label] for label in task.classes}
     found: list[Example] = []
     while len(found) < count:
-        turn = [label for label in task.labels if piles[label]]
+        turn = [label for label in task.classes if piles[label]]
         chance.shuffle(turn)
         found += [piles[label].pop() for label in turn]
     return found[:count]
@@ -181,9 +180,3 @@ def _source(template: Template, first: Sequence[Part] = ()) -> str:
         elif part == Bos():
             text += "{bos}"
     return text + template.space + "{answer}"
-
-
-def _answer(task: Classify | Generate, example: Example) -> str:
-    """An example's answer as the model would write it."""
-    answer = example[task.target]
-    return task.words[task.labels.index(answer)] if isinstance(task, Classify) and task.words else answer

@@ -112,6 +112,30 @@ def test_an_encoder_classifies_by_a_head(foreword: Foreword, tmp_path: Path) -> 
     assert answer(foreword, adapter, {"text": "a joy"})["label"] in ("good", "bad")
 
 
+@pytest.mark.parametrize("kind", ["causal", "encoder", "encoder-decoder"])
+def test_the_task_is_inferred_once_and_the_model_loaded_once(
+    foreword: Foreword, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    import tiny_encoders
+    import tiny_seq2seq
+
+    from foreword.backbone.loading import load_model
+    from foreword.cli.commands import train
+
+    calls: list[str] = []
+    infer, load = train.task_of, load_model.load
+    monkeypatch.setattr(train, "task_of", lambda *given, **more: (calls.append("task"), infer(*given, **more))[1])
+    monkeypatch.setattr(load_model, "load", lambda *given, **more: (calls.append("load"), load(*given, **more))[1])
+    if kind != "causal":
+        made, name = (tiny_encoders, "bert") if kind == "encoder" else (tiny_seq2seq, "t5")
+        model = tmp_path / name
+        made.network(name).save_pretrained(model)
+        made.tokenizer(name).save_pretrained(model)
+    adapter = trained(foreword, model, tmp_path, [{**row} for row in ROWS[:8]])
+    found = json.loads((adapter / "foreword.json").read_text("utf-8"))["task"]["kind"]
+    assert found == ("classify-head" if kind == "encoder" else "classify") and calls == ["task", "load"]
+
+
 @pytest.mark.parametrize(
     ("rows", "options", "sentence"),
     [

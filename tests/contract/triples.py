@@ -116,7 +116,7 @@ def why_not(method: str, kind: str, name: str) -> str | None:
     if kind in HEADED and method in WRITTEN:
         return f"a '{kind}' task has a head, which must be trained; a written prompt can classify by label words, or generate."
     if recipe.shots and kind in ("probe", "seq2seq"):
-        return f"examples in the prompt are for tasks 'classify' and 'generate', not for '{kind}'; leave few-shot out."
+        return f"a '{kind}' task takes no examples in its prompt; leave few-shot out."
     if kind in HEADED and stacks == "encoder-decoder":
         return (
             f"task '{kind}' reads one stack's states, but tiny-{name} is an encoder–decoder; "
