@@ -24,7 +24,7 @@ AT_ONCE = 64  # inputs of one request
 
 
 @dataclass(frozen=True)
-class Told:
+class ServerAnswer:
     """A server's answer in the shape of a prediction."""
 
     text: str
@@ -86,7 +86,7 @@ def _whole(client: Client, asked: dict[str, Any], source: Iterable[Example], pri
         for example, item in zip(part, client.post("/v1/batch", body)["data"], strict=True):
             if "error" in item:
                 raise ServingError(item["error"]["message"])
-            printer(example, Told(item["text"], item.get("scores") or {}, item.get("value")))
+            printer(example, ServerAnswer(item["text"], item.get("scores") or {}, item.get("value")))
 
 
 def _stream(client: Client, asked: dict[str, Any], source: Iterable[Example], many: bool, kind: TaskKind, columns: Sequence[str]) -> None:

@@ -55,8 +55,7 @@ def predict(
     from foreword.tasks.registry import task_from_dict
 
     found = open_adapter(adapter)
-    task = task_from_dict(found.task)
-    kind = TASK_KINDS[task.kind]
+    task, kind = task_from_dict(found.task), TASK_KINDS[found.task["kind"]]
     source = predict_inputs.examples(texts or [], file, task.columns)
     first = next(source, None)  # a mistake in it is said before the model is loaded
     if first is None:
