@@ -63,7 +63,7 @@ class EvalFeature:
 
 @dataclass(frozen=True)
 class Losses:
-    """Losses in nats of M labelled things with their weights; `sizes` says how many each lesson has, in order."""
+    """Losses in nats of M labels with their weights; `sizes` says how many labels each train feature has, in order."""
 
     losses: Float[Tensor, " M"]
     weights: Float[Tensor, " M"]
@@ -151,7 +151,7 @@ class Task(ABC):
 
     @abstractmethod
     def losses(self, model: FrozenModel, adapter_state: AdapterState, train_features: Sequence[TrainFeature]) -> Losses:
-        """The loss of lessons in fp32."""
+        """The losses of train features in fp32."""
 
     @abstractmethod
     def predict(

@@ -66,7 +66,7 @@ class FewShot:
     def eval_feature(
         self, example: Example, model: FrozenModel, length_budget: LengthBudget, *, room: int | None = None
     ) -> tuple[EvalFeature, bool, int]:
-        """The question, whether its text was cut (with no shots left), and how many shots stand before it."""
+        """The eval feature, whether its text was cut (with no shots left), and how many shots stand before it."""
         task, count = self._fitting(example, model, length_budget, self.tasks[0].room if room is None else room)
         eval_feature, cut = task.eval_feature(
             self._filled(example), model, self._budget(model, length_budget, count), truncate=True, room=room
@@ -74,7 +74,7 @@ class FewShot:
         return eval_feature, cut, count
 
     def eval_set(self, model: FrozenModel, length_budget: LengthBudget, examples: Sequence[Example]) -> tuple[EvalSet, int]:
-        """What is asked and answered, and how many questions had no room for every shot."""
+        """The examples as they are evaluated, and how many of them had no space for every shot."""
         plain = self.tasks[0]
         room = max(map_rows(examples, lambda example: plain.answer_length(example, model)), default=0)
         asked = map_rows(examples, lambda example: self.eval_feature(example, model, length_budget, room=room))
@@ -100,8 +100,8 @@ class FewShot:
         return replace(self, tasks=tuple(replace(task, prior=prior) for task in self.tasks if isinstance(task, Classify)))
 
     def _fitting(self, example: Example, model: FrozenModel, length_budget: LengthBudget, room: int) -> tuple[TemplateTask, int]:
-        """The task with the most shots that leaves the text whole. `how` limits the text, the model's positions limit both together."""
-        room = 0 if model.shape.kind == "encoder-decoder" else room  # there the answer has a line of its own
+        """The task with the most shots that leaves the text whole. `length_budget` limits the text, the model's positions limit both together."""
+        room = 0 if model.shape.kind == "encoder-decoder" else room  # there the decoder has the answer
         filled = self._filled(example)
         sizes = [task.template.render(filled, model.tokenizer, 0).num_tokens + room for task in self.tasks]
         fitting = [count for count, size in enumerate(sizes) if size <= model.shape.positions]

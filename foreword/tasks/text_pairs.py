@@ -32,7 +32,7 @@ def encode(example: Example, columns: Sequence[str], model: FrozenModel, length_
 def eval_feature(
     example: Example, columns: Sequence[str], model: FrozenModel, length_budget: LengthBudget, *, truncate: bool
 ) -> tuple[EvalFeature, bool]:
-    """The question a text is; raises DataError for one that is too long unless `truncate`, and says whether it was cut."""
+    """The eval feature of a text; raises DataError for one that is too long unless `truncate`, and says whether it was cut."""
     encoded = encode(example, columns, model, length_budget)
     if encoded.cut and not truncate:
         check_fits(

@@ -58,6 +58,6 @@ def candidate_scores(
 
 
 def answered(row: Row, ids: Sequence[int]) -> Row:
-    """A question row with an answer to be scored."""
+    """A row with an answer to be scored."""
     blank = (-100,) * len(row.ids)
     return Row((*row.ids, *ids), row.at, (*blank, *ids), (0.0,) * len(row.ids) + (1.0,) * len(ids))
