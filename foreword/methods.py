@@ -124,9 +124,12 @@ def named(text: str) -> Recipe:
     return reduce(add, parts)
 
 
-def recipe(name: str, *, length: int | None = None, init: Init | None = None, layers: Layers = "all", dropout: float = 0.0) -> PromptSpec:
-    """The spec of a method by name, with the options every method shares; raises UsageError for an unknown name or an option it cannot take."""
+def recipe(
+    name: str, *, length: int | None = None, init: Init | None = None, layers: Layers | None = None, dropout: float | None = None
+) -> PromptSpec:
+    """The spec of a method by name, with the options every method shares, by default its own; raises UsageError for an unknown name or an option it cannot take."""
     if name not in METHODS:
         raise UsageError(f"method '{name}' is not known; choose one of {', '.join(METHODS)}.")
     spec = METHODS[name]()
-    return replace(spec, length=spec.length if length is None else length, init=init or spec.init, layers=layers, dropout=dropout)
+    given = {"length": length, "init": init, "layers": layers, "dropout": dropout}
+    return replace(spec, **{key: value for key, value in given.items() if value is not None})

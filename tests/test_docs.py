@@ -17,7 +17,10 @@ from typer.testing import CliRunner
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "LOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
-ELSEWHERE = ROOT / "docs/serve.md"  # its examples need a server and run in tests/server
+ELSEWHERE = [
+    ROOT / "docs/serve.md",
+    ROOT / "docs/adding.md",
+]  # whose examples need a server (tests/server), or add to the package (test_adding*.py)
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"^```\w+ (\S+\.\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)")
@@ -33,7 +36,7 @@ def blocks(language: str) -> list[object]:
     return [
         pytest.param(match.group(2), id=f"{page.relative_to(ROOT)}-{number}")
         for page in PAGES
-        if page != ELSEWHERE
+        if page not in ELSEWHERE
         for number, match in enumerate(BLOCK.finditer(page.read_text("utf-8")), 1)
         if match.group(1) == language
     ]

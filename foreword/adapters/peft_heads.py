@@ -14,42 +14,32 @@ from foreword.backbone.fingerprint import quantization_in
 from foreword.backbone.hf_heads import HeadPlace, head_place
 from foreword.errors import AdapterError
 from foreword.families.registry import family_of
-
-# PEFT's task type for a task, and how its model is fed and read. `regress` and `choice` have none: no number is added, no texts are compared there.
-_TASKS = {
-    "tag": ("TOKEN_CLS", "Give it the words joined by single spaces; the tag of a word stands at its {piece} token"),
-    "qa": (
-        "QUESTION_ANS",
-        "Give the question and the context as a pair to its `base_model`, because the forward of PeftModelForQuestionAnswering drops "
-        "token_type_ids",
-    ),
-    "classify-head": ("SEQ_CLS", "Give it the text, without any token behind it"),
-    "multi-label": ("SEQ_CLS", "Give it the text, without any token behind it; a label holds where its logit is above 0"),
-}
+from foreword.task_kinds import PeftHead, TaskKind, find_kind
 
 
 def export_headed(adapter: Adapter, target: str | Path, *, overwrite: bool = False) -> Exported:
     """Write an adapter's LoRA and head as a folder that PEFT reads; raises AdapterError where transformers' own model would read other states."""
-    kind, outputs = adapter.task["kind"], len(adapter.tensors[HEAD + "weight"])
-    why = _why_not(adapter.task, adapter.shape.kind == "causal")
-    place = None if why else head_place(adapter.shape.family, _TASKS[kind][0], outputs, HEAD + "bias" in adapter.tensors)
-    if place is None:
+    kind, outputs = find_kind(adapter.task["kind"]), len(adapter.tensors[HEAD + "weight"])
+    why = _why_not(kind, adapter.task, adapter.shape.kind == "causal")
+    place = None
+    if kind.peft is not None and why is None:
+        place = head_place(adapter.shape.family, kind.peft.task_type, outputs, HEAD + "bias" in adapter.tensors)
+    if kind.peft is None or place is None:
         title = family_of(adapter.shape.family).title
-        why = why or f"transformers has no model of {title} for task '{kind}' whose head is one linear layer on the last states"
+        why = why or f"transformers has no model of {title} for task '{kind.name}' whose head is one linear layer on the last states"
         raise AdapterError(f"the adapter cannot be exported to PEFT, because {why}; use it with Foreword.")
     head = {f"{PEFT}{place.module}.{name.removeprefix(HEAD)}": tensor for name, tensor in adapter.tensors.items() if name.startswith(HEAD)}
-    extra = {"task_type": _TASKS[kind][0], "modules_to_save": [place.module]}
+    extra = {"task_type": kind.peft.task_type, "modules_to_save": [place.module]}
     files = lora_files(adapter, extra, head, base=place.base)
-    return Exported(write_folder(target, files, overwrite=overwrite), LORA, _note(adapter, place, outputs))
+    return Exported(write_folder(target, files, overwrite=overwrite), LORA, _note(adapter, kind.peft, place, outputs))
 
 
-def _why_not(task: Mapping[str, Any], causal: bool) -> str | None:
-    kind = task["kind"]
-    if kind not in _TASKS:
-        return f"PEFT has no counterpart of task '{kind}'"
-    if kind == "qa" and causal:
-        return "a causal model reads words behind the context here, and transformers' reads none"
-    if _TASKS[kind][0] != "SEQ_CLS":
+def _why_not(kind: TaskKind, task: Mapping[str, Any], causal: bool) -> str | None:
+    if kind.peft is None:
+        return f"PEFT has no counterpart of task '{kind.name}'"
+    if kind.peft.not_causal and causal:
+        return kind.peft.not_causal
+    if kind.peft.task_type != "SEQ_CLS":
         return None
     if not causal:
         return (
@@ -60,9 +50,9 @@ def _why_not(task: Mapping[str, Any], causal: bool) -> str | None:
     return "transformers' reads one text, and here are two" if task["pair"] else None
 
 
-def _note(adapter: Adapter, place: HeadPlace, outputs: int) -> str:
+def _note(adapter: Adapter, kind: PeftHead, place: HeadPlace, outputs: int) -> str:
     """How PEFT's base model is loaded, fed and read."""
     task, quantization = adapter.task, quantization_in(adapter.base_fingerprint)
     how = f"num_labels={outputs}" + (f" in {quantization}" if quantization else "")
     classes = f" The classes are {', '.join(task['labels'])}." if "labels" in task else ""
-    return f"Load the base as {place.loader} with {how}. {_TASKS[task['kind']][1].format(**task)}.{classes}"
+    return f"Load the base as {place.loader} with {how}. {kind.usage.format(**task)}.{classes}"

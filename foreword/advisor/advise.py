@@ -23,6 +23,7 @@ from foreword.learning_rates import prompt_part
 from foreword.methods import BASELINES, METHODS, head_only, named
 from foreword.recipe import Recipe
 from foreword.shape import Kind
+from foreword.task_kinds import TASK_KINDS
 
 
 @dataclass(frozen=True)
@@ -108,12 +109,19 @@ def advise(network: Architecture, situation: Inputs, *, refused: Mapping[str, st
 
 
 def candidates(situation: Inputs, facts: Mapping[str, rules.Fact]) -> dict[str, Recipe]:
-    """Every recipe that is weighed, by its kind: the named methods and the baselines that train; then those that are only sized."""
+    """Every recipe that is weighed, by its kind: the named methods and the baselines that train; then those that are only sized.
+
+    Rules name kinds, so of several methods of one kind the first is weighed; the others are sized, by their own names.
+    """
     length = situation.length or int(rules.first(rules.LENGTHS, facts).value)
     head = situation.head(cast(Kind, facts["kind"])) is not None
     recipes = [Recipe.of(make()) for make in (METHODS | BASELINES).values()]
     recipes += [named(name.strip()) for name in situation.also.split(",")] if situation.also else []
-    return {kind_of(recipe): _asked(recipe, length, situation) for recipe in recipes if recipe.trains or (head and recipe == head_only())}
+    found: dict[str, Recipe] = {}
+    for recipe in (_asked(each, length, situation) for each in recipes if each.trains or (head and each == head_only())):
+        if recipe not in found.values():
+            found[recipe.method if kind_of(recipe) in found else kind_of(recipe)] = recipe
+    return found
 
 
 def _asked(recipe: Recipe, length: int, situation: Inputs) -> Recipe:
@@ -131,7 +139,7 @@ def kind_of(recipe: Recipe) -> str:
 
 
 def _check_task(network: Architecture, situation: Inputs) -> None:
-    if network.shape.kind == "encoder" and situation.task in ("generate", "seq2seq"):
+    if network.shape.kind == "encoder" and TASK_KINDS[situation.task].answers == "text":
         raise UsageError(
             f"task '{situation.task}' needs a model that writes, but '{network.shape.family}' is an encoder; take a causal model."
         )

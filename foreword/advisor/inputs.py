@@ -7,29 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from foreword.advisor.workload import BATCH_SIZE, BYTES, Load
 from foreword.errors import UsageError
+from foreword.task_kinds import TASK_KINDS, kind_on
 
 if TYPE_CHECKING:
     from foreword.advisor.parameters import Head
     from foreword.shape import Kind
 
-# Outputs of the head that a task needs: a number, "labels", or "encoder" (as many as labels, on encoders, which score no label words).
-TASKS: dict[str, int | str] = {
-    "classify": "encoder",
-    "classify-head": "labels",
-    "multi-label": "labels",
-    "regress": 1,
-    "tag": "labels",
-    "qa": 2,
-    "choice": 1,
-    "generate": 0,
-    "seq2seq": 0,
-    "probe": 0,
-}
 KNOWLEDGE = ("near", "far")
 SERVING = ("any", "shared", "bare")
-_WRITING = ("generate", "seq2seq")
-_ALWAYS_BIASED = ("tag", "qa", "choice")  # heads of other tasks have a bias but on causal models
-_ANSWER = {True: 64, False: 1}
+_WRITTEN, _CHOSEN = 64, 1  # tokens of an answer
 
 
 def _option(default: Any, help: str) -> Any:
@@ -40,7 +26,7 @@ def _option(default: Any, help: str) -> Any:
 class Inputs:
     """Task, data, number of tasks, serving, and what a training step is made of."""
 
-    task: str = _option("classify", f"Kind of task: one of {', '.join(TASKS)}.")
+    task: str = _option("classify", f"Kind of task: one of {', '.join(TASK_KINDS)}.")
     examples: int = _option(1000, "Number of training examples per task.")
     tasks: int = _option(1, "Number of tasks that share one base model.")
     labels: int = _option(2, "Number of labels per task.")
@@ -62,7 +48,7 @@ class Inputs:
     cpu: bool = _option(False, "Estimate memory for training on a CPU, where attention is not fused.")
 
     def __post_init__(self) -> None:
-        for name, allowed in (("task", TASKS), ("knowledge", KNOWLEDGE), ("serving", SERVING), ("dtype", BYTES)):
+        for name, allowed in (("task", TASK_KINDS), ("knowledge", KNOWLEDGE), ("serving", SERVING), ("dtype", BYTES)):
             value = getattr(self, name)
             if value not in allowed and (name, value) != ("dtype", None):
                 raise UsageError(f"{name} '{value}' is not known; choose one of {', '.join(allowed)}.")
@@ -80,18 +66,17 @@ class Inputs:
 
     def load(self) -> Load:
         """A training step as memory sees it."""
-        answer = _ANSWER[self.task in _WRITING] if self.answer_tokens is None else self.answer_tokens
+        usual = _WRITTEN if TASK_KINDS[self.task].answers == "text" else _CHOSEN
+        answer = usual if self.answer_tokens is None else self.answer_tokens
         return Load(self.batch_size, self.text_tokens, answer, self.dtype or "bfloat16", self.gradient_checkpointing, fused=not self.cpu)
 
     def head(self, kind: Kind) -> Head | None:
         """The head that the task needs on a model of this kind."""
         from foreword.advisor.parameters import Head  # not read by every start
 
-        named = TASKS[self.task]
-        outputs = (
-            self.labels if named == "labels" or (named == "encoder" and kind == "encoder") else 0 if named == "encoder" else int(named)
-        )
-        return Head(outputs, bias=kind != "causal" or self.task in _ALWAYS_BIASED) if outputs else None
+        task = kind_on(self.task, kind)
+        outputs = self.labels if task.head_outputs == "labels" else task.head_outputs
+        return Head(outputs, bias=kind != "causal" or task.biased_on_causal) if outputs else None
 
     def targets(self) -> str | tuple[str, ...] | None:
         """LoRA's targets as a `LoraSpec` has them, None for the method's own."""

@@ -9,6 +9,7 @@ from typing import cast
 from foreword import learning_rates
 from foreword.advisor.rules import OWN_RESULTS, OWN_RUNS, Choice, Fact
 from foreword.shape import Kind
+from foreword.task_kinds import kind_on
 
 # By kind of recipe; for soft prompts a share of the RMS of what the model itself puts there.
 RATES: Mapping[str, Choice] = {
@@ -64,10 +65,8 @@ FITTED_REASON = "of the rates tried the one with the best validation loss for th
 
 def rate(kind: str, facts: Mapping[str, Fact]) -> Choice:
     """The learning rate that a run of this kind of recipe takes for this task."""
-    general, task = RATES[kind], facts["task"]
-    if task == "classify" and facts["kind"] == "encoder":
-        task = "classify-head"  # as encoders classify
-    value = learning_rates.rate_of("lora" if kind == "qlora" else kind, str(task), cast("Kind", facts["kind"]))
+    general, model = RATES[kind], cast("Kind", facts["kind"])
+    value = learning_rates.rate_of("lora" if kind == "qlora" else kind, kind_on(str(facts["task"]), model).name, model)
     if value == general.value:
         return general
     return replace(general, value=value, reason=f"{FITTED_REASON}; elsewhere {general.value:g}", source=OWN_RESULTS)

@@ -13,9 +13,9 @@ from foreword.server.state import RequestLog, ServerState
 from foreword.serving.engine import TaskCard
 from foreword.serving.request import Request
 from foreword.serving.sampling import Sampling
+from foreword.task_kinds import find_kind
 
 Given = str | Mapping[str, str | list[str]] | list[int]
-WRITES = "generate"  # the kind of task whose answers are drawn token by token
 NEUTRAL: dict[str, tuple[object, ...]] = {"temperature": (0, 0.0), "top_p": (1, 1.0), "n": (1,), "stop": ([],), "logit_bias": ({},)}
 SCHEMA_CHARS = 50_000
 ONLY_WHERE_WRITTEN = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "stop", "n", "logit_bias", "logprobs", "top_logprobs")
@@ -57,7 +57,7 @@ def batched(state: ServerState, request_log: RequestLog, body: Batch, inputs: Se
     except ForewordError as error:
         raise refusal_of(error) from error
     for name, card in cards:
-        if card and card.kind != WRITES:
+        if card and not find_kind(card.kind).streams:
             _refuse_drawing(name, card, body)
     return prepare_requests(state, request_log, cards, inputs, drawn, truncate=body.truncate)
 
@@ -168,7 +168,7 @@ def _check_writing(body: Completion | Chat, card: TaskCard | None, state: Server
         raise Refusal(400, "`max_tokens` and `max_completion_tokens` came together; give one of them.", param="max_tokens")
     if isinstance(body, Chat) and body.top_logprobs is not None and not body.logprobs:
         raise Refusal(400, "`top_logprobs` came without `logprobs`; leave it out, or set logprobs.", param="top_logprobs")
-    if card is not None and card.kind != WRITES:
+    if card is not None and not find_kind(card.kind).streams:
         _refuse_drawing(body.model, card, body)
     elif (body.n or 1) > 1 and not body.temperature:
         raise Refusal(400, f"`n` is {body.n}, but greedy answers are all alike; give a temperature above 0, or leave n out.", param="n")
@@ -195,7 +195,7 @@ def _check_format(body: Completion | Chat) -> None:
 
 def _refuse_drawing(name: str, card: TaskCard, body: Writing | Batch) -> None:
     """Where no token is drawn, fields that say how have no meaning; the task's own settings decide how long its texts are."""
-    names = (*ONLY_WHERE_WRITTEN, *(("max_tokens", "max_completion_tokens") if card.kind == "seq2seq" else ()))
+    names = (*ONLY_WHERE_WRITTEN, *(("max_tokens", "max_completion_tokens") if find_kind(card.kind).answers == "text" else ()))
     wanted = body.response_format if isinstance(body, Writing) else None
     if wanted is not None and wanted.type != "text":
         names = (*names, "response_format")

@@ -21,15 +21,7 @@ from foreword.server.state import RequestLog, ServerState
 from foreword.server.stream import note
 from foreword.serving.engine import TaskCard
 from foreword.serving.sampling import Sampling
-
-LABELS = ("classify", "classify-head", "multi-label", "regress", "choice", "probe")
-HOMES = {
-    **dict.fromkeys(LABELS, "/v1/classify"),
-    "tag": "/v1/tag",
-    "qa": "/v1/qa",
-    "generate": "/v1/completions",
-    "seq2seq": "/v1/completions",
-}
+from foreword.task_kinds import BASE_MODEL, find_kind
 
 router = APIRouter(responses=ERRORS)
 
@@ -38,7 +30,7 @@ router = APIRouter(responses=ERRORS)
 async def classify(body: Classification, request: Request, state: TheService, request_log: TheVisit) -> Response:
     """Labels of texts, or their numbers where the task is a regression."""
     inputs = body.input if isinstance(body.input, list) else [body.input]
-    return await _listed(request, state, request_log, body, inputs, LABELS, _labelled)
+    return await _listed(request, state, request_log, body, inputs, _labelled)
 
 
 @router.post("/v1/tag", response_model=openapi.Tags, tags=["answers"])
@@ -46,14 +38,14 @@ async def tag(body: Tagging, request: Request, state: TheService, request_log: T
     """A tag for each word of sentences."""
     inputs = body.input if isinstance(body.input, list) else [body.input]
     sentences: list[Given] = [sentence if isinstance(sentence, str) else {"tokens": sentence} for sentence in inputs]
-    return await _listed(request, state, request_log, body, sentences, ("tag",), lambda found: {"tags": _value(found)})
+    return await _listed(request, state, request_log, body, sentences, lambda found: {"tags": _value(found)})
 
 
 @router.post("/v1/qa", response_model=openapi.Answers, tags=["answers"])
 async def answer(body: Questions, request: Request, state: TheService, request_log: TheVisit) -> Response:
     """Answers to questions, taken from their contexts."""
     pairs = [body.input] if isinstance(body.input, Question) else body.input
-    return await _listed(request, state, request_log, body, [pair.model_dump() for pair in pairs], ("qa",), _value)
+    return await _listed(request, state, request_log, body, [pair.model_dump() for pair in pairs], _value)
 
 
 @router.post("/v1/batch", response_model=openapi.Items, tags=["answers"])
@@ -113,14 +105,15 @@ async def _listed(
     request_log: RequestLog,
     body: Asking,
     inputs: Sequence[Given],
-    kinds: Sequence[str],
     facts: Callable[[Collected], Json],
 ) -> Response:
-    """One answer for each input, all by one task of these kinds."""
+    """One answer for each input, all by one task whose kind this endpoint answers."""
     card = state.find(body.model, request_log.caller)
-    if card is None or (card.kind and card.kind not in kinds):
-        kind, home = ("text", "/v1/completions") if card is None else (card.kind, HOMES.get(card.kind, "/v1/batch"))
-        raise Refusal(400, f"`{body.model}` is for {kind}, not for what {request.url.path} answers; use {home}.", param="model")
+    kind = BASE_MODEL if card is None else find_kind(card.kind)
+    if kind.name and kind.endpoint != request.url.path:
+        raise Refusal(
+            400, f"`{body.model}` is for {kind.name}, not for what {request.url.path} answers; use {kind.endpoint}.", param="model"
+        )
     made = prepare_requests(state, request_log, [(body.model, card)], inputs, [Sampling()], truncate=body.truncate)
     found = await _collected(request, state, request_log, made, apart=False)
     if found is None:

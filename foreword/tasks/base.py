@@ -16,6 +16,7 @@ from foreword.errors import UsageError
 from foreword.prompts.head import HeadSpec
 from foreword.prompts.init import Material
 from foreword.prompts.template import Row
+from foreword.prompts.tokens import VirtualTokens
 from foreword.specs import PromptSpec
 from foreword.tasks.metrics.base import Score
 
@@ -62,7 +63,7 @@ class EvalFeature:
 
 @dataclass(frozen=True)
 class Losses:
-    """Losses in nats of M labelled things with their weights; `sizes` says how many each lesson has, in order."""
+    """Losses in nats of M labels with their weights; `sizes` says how many labels each train feature has, in order."""
 
     losses: Float[Tensor, " M"]
     weights: Float[Tensor, " M"]
@@ -98,6 +99,14 @@ class Task(ABC):
     metric: ClassVar[str]
     target: ClassVar[str]
 
+    @classmethod
+    def of(cls, examples: Sequence[Example], **settings: Any) -> Task:
+        """The task that these examples are for; a class that takes labels or units from them says so here.
+
+        Raises DataError for examples that it cannot be made from.
+        """
+        return cls(**settings)
+
     @property
     @abstractmethod
     def columns(self) -> tuple[str, ...]:
@@ -110,6 +119,15 @@ class Task(ABC):
 
     def for_model(self, model: FrozenModel, spec: PromptSpec | None) -> Task:
         """The task as this model and prompt read it; raises ModelError for a model that cannot do it."""
+        return self
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The right answers that there are, where they are few and known: examples for a written prompt are drawn evenly from them."""
+        return ()
+
+    def calibrated(self, model: FrozenModel, tokens: VirtualTokens | None, soft: int) -> Task:
+        """The task with a prior of its answers measured on texts without content behind `soft` virtual tokens; itself where it has no prior."""
         return self
 
     @abstractmethod
@@ -133,7 +151,7 @@ class Task(ABC):
 
     @abstractmethod
     def losses(self, model: FrozenModel, adapter_state: AdapterState, train_features: Sequence[TrainFeature]) -> Losses:
-        """The loss of lessons in fp32."""
+        """The losses of train features in fp32."""
 
     @abstractmethod
     def predict(

@@ -91,10 +91,10 @@ class Choice(HeadTask):
         return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=-float("inf"))
 
     def read(self, head: Head, eval_features: Sequence[EvalFeature], seen: Seen) -> list[Prediction]:
-        shares = self._logits(head, seen, [len(question.rows) for question in eval_features]).softmax(1).tolist()
+        shares = self._logits(head, seen, [len(eval_feature.rows) for eval_feature in eval_features]).softmax(1).tolist()
         predictions = []
-        for question, row in zip(eval_features, shares, strict=True):
-            choices = question.notes
+        for eval_feature, row in zip(eval_features, shares, strict=True):
+            choices = eval_feature.notes
             best = max(range(len(choices)), key=row.__getitem__)
             found = {"label": choices[best], "index": best}
             predictions.append(Prediction(choices[best], dict(zip(choices, row, strict=False)), value=found))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, final
 
 import torch
@@ -12,15 +12,17 @@ from torch import Tensor
 
 from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.frozen import FrozenModel
-from foreword.errors import DataError, UsageError
+from foreword.errors import UsageError
 from foreword.prompts.init import Material
 from foreword.prompts.template import Row, Template
 from foreword.prompts.tokens import VirtualTokens
 from foreword.tasks.base import EvalFeature, Example, Prediction
+from foreword.tasks.labels import check_labels, index_of, labels_in
 from foreword.tasks.metrics import base as metrics
 from foreword.tasks.metrics.base import Score
 from foreword.tasks.template_task import TemplateTask, parsed
-from foreword.tasks.verbalizer import candidate_scores
+from foreword.tasks.text_pairs import has_second_text
+from foreword.tasks.verbalizer import AnswerTokens, candidate_scores
 
 
 @final
@@ -33,9 +35,11 @@ class Classify(TemplateTask):
     words: tuple[str, ...] = ()
     prior: tuple[float, ...] = ()
     description: str = ""
+    tokens: AnswerTokens = field(init=False, repr=False, compare=False)
     kind: ClassVar[str] = "classify"
     metric: ClassVar[str] = "accuracy"
     target: ClassVar[str] = "label"
+    takes_shots: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -48,15 +52,34 @@ class Classify(TemplateTask):
         given = {"labels": tuple(labels), "template": parsed(template), "words": tuple(words), "prior": tuple(prior)}
         for name, value in {**given, "description": description}.items():
             object.__setattr__(self, name, value)
-        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
-            raise DataError(
-                f"labels {', '.join(self.labels) or 'none'} came, but a classifier needs at least two different ones; check the label column."
-            )
+        object.__setattr__(self, "tokens", AnswerTokens())
+        check_labels(self.labels)
         if self.words and len(self.words) != len(self.labels):
             raise UsageError(f"{len(self.words)} label words came for {len(self.labels)} labels; give one word for each.")
 
+    @classmethod
+    def of(cls, examples: Sequence[Example], **settings: Any) -> Classify:
+        """The task with every label of the examples, sorted; raises UsageError where they have a second text that the template does not read."""
+        task = cls(labels_in(examples, cls.target), **settings)
+        if has_second_text(examples) and "text_b" not in task.columns:
+            raise UsageError(
+                "the examples have two texts, text and text_b, but the template reads only one; put {text_b} into --template, or use --task classify-head."
+            )
+        return task
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.labels
+
+    def shot_answer(self, example: Example) -> str:
+        label = example[self.target]
+        return self.words[self.labels.index(label)] if self.words else label
+
     def pieces(self, model: FrozenModel) -> list[list[int]]:
         """Token ids of each label's words, read behind the template's last words; raises UsageError when two labels read the same."""
+        return self.tokens.of(model.tokenizer, lambda: self._tokenized(model))
+
+    def _tokenized(self, model: FrozenModel) -> list[list[int]]:
         encode = model.tokenizer.answer
         found = [encode(self.template.space + word) for word in (self.words or self.labels)]
         if len({tuple(ids) for ids in found}) != len(found) or not all(found):
@@ -66,10 +89,8 @@ class Classify(TemplateTask):
         return found
 
     def answer(self, example: Example, model: FrozenModel) -> list[int]:
-        label = example.get(self.target)
-        if label not in self.labels:
-            raise DataError(f"label '{label}' is not one of {', '.join(self.labels)}; correct the data, or train with this label.")
-        return self.pieces(model)[self.labels.index(label)]
+        label = index_of(example.get(self.target), self.labels)
+        return self.pieces(model)[label]
 
     def predict(
         self, model: FrozenModel, adapter_state: AdapterState, eval_features: Sequence[EvalFeature], batch_size: int

@@ -14,7 +14,6 @@ from foreword.tasks.base import EvalFeature, Example, LengthBudget, Task
 from foreword.tasks.classify import Classify
 from foreword.tasks.data.row_origin import map_rows
 from foreword.tasks.evaluation_loop import EvalSet
-from foreword.tasks.generate import Generate
 from foreword.tasks.template_task import TemplateTask
 
 Chat = Callable[[str], str]
@@ -49,8 +48,8 @@ class FewShot:
         Raises UsageError for tasks that answer otherwise than with one text.
         """
         plain, opening = _plain(task, words)
-        if not isinstance(plain, Classify | Generate):
-            raise UsageError(f"examples in the prompt are for tasks 'classify' and 'generate', not for '{task.kind}'; leave few-shot out.")
+        if not plain.takes_shots:
+            raise UsageError(f"a '{task.kind}' task takes no examples in its prompt; leave few-shot out.")
         mark = "shot"
         while any(field.startswith(mark) for field in plain.columns):
             mark += "_"
@@ -58,7 +57,7 @@ class FewShot:
         parts = list(opening)
         tasks = [_read(plain, parts, chat)]
         for number, shot in enumerate(shots, 1):
-            named = {**{name: shot[name] for name in plain.columns}, ANSWER: _answer(plain, shot)}
+            named = {**{name: shot[name] for name in plain.columns}, ANSWER: plain.shot_answer(shot)}
             values |= {f"{mark}{number}_{name}": value for name, value in named.items()}
             parts += _shot(plain.template, f"{mark}{number}_")
             tasks.append(_read(plain, parts, chat))
@@ -67,7 +66,7 @@ class FewShot:
     def eval_feature(
         self, example: Example, model: FrozenModel, length_budget: LengthBudget, *, room: int | None = None
     ) -> tuple[EvalFeature, bool, int]:
-        """The question, whether its text was cut (with no shots left), and how many shots stand before it."""
+        """The eval feature, whether its text was cut (with no shots left), and how many shots stand before it."""
         task, count = self._fitting(example, model, length_budget, self.tasks[0].room if room is None else room)
         eval_feature, cut = task.eval_feature(
             self._filled(example), model, self._budget(model, length_budget, count), truncate=True, room=room
@@ -75,7 +74,7 @@ class FewShot:
         return eval_feature, cut, count
 
     def eval_set(self, model: FrozenModel, length_budget: LengthBudget, examples: Sequence[Example]) -> tuple[EvalSet, int]:
-        """What is asked and answered, and how many questions had no room for every shot."""
+        """The examples as they are evaluated, and how many of them had no space for every shot."""
         plain = self.tasks[0]
         room = max(map_rows(examples, lambda example: plain.answer_length(example, model)), default=0)
         asked = map_rows(examples, lambda example: self.eval_feature(example, model, length_budget, room=room))
@@ -101,8 +100,8 @@ class FewShot:
         return replace(self, tasks=tuple(replace(task, prior=prior) for task in self.tasks if isinstance(task, Classify)))
 
     def _fitting(self, example: Example, model: FrozenModel, length_budget: LengthBudget, room: int) -> tuple[TemplateTask, int]:
-        """The task with the most shots that leaves the text whole. `how` limits the text, the model's positions limit both together."""
-        room = 0 if model.shape.kind == "encoder-decoder" else room  # there the answer has a line of its own
+        """The task with the most shots that leaves the text whole. `length_budget` limits the text, the model's positions limit both together."""
+        room = 0 if model.shape.kind == "encoder-decoder" else room  # there the decoder has the answer
         filled = self._filled(example)
         sizes = [task.template.render(filled, model.tokenizer, 0).num_tokens + room for task in self.tasks]
         fitting = [count for count, size in enumerate(sizes) if size <= model.shape.positions]
@@ -129,12 +128,12 @@ def choose(task: Task, examples: Sequence[Example], count: int, seed: int) -> li
     chance = random.Random(seed)
     pool = list(examples)
     chance.shuffle(pool)
-    if not isinstance(task, Classify):
+    if not task.classes:
         return pool[:count]
-    piles = {label: [example for example in pool if example[task.target] == label] for label in task.labels}
+    piles = {label: [example for example in pool if example[task.target] == label] for label in task.classes}
     found: list[Example] = []
     while len(found) < count:
-        turn = [label for label in task.labels if piles[label]]
+        turn = [label for label in task.classes if piles[label]]
         chance.shuffle(turn)
         found += [piles[label].pop() for label in turn]
     return found[:count]
@@ -181,9 +180,3 @@ def _source(template: Template, first: Sequence[Part] = ()) -> str:
         elif part == Bos():
             text += "{bos}"
     return text + template.space + "{answer}"
-
-
-def _answer(task: Classify | Generate, example: Example) -> str:
-    """An example's answer as the model would write it."""
-    answer = example[task.target]
-    return task.words[task.labels.index(answer)] if isinstance(task, Classify) and task.words else answer

@@ -31,6 +31,7 @@ class Generate(TemplateTask):
     kind: ClassVar[str] = "generate"
     metric: ClassVar[str] = "loss"
     target: ClassVar[str] = "output"
+    takes_shots: ClassVar[bool] = True
 
     def __init__(self, template: Template | str = template, max_new_tokens: int = 64, description: str = "") -> None:
         for name, value in {"template": parsed(template), "max_new_tokens": max_new_tokens, "description": description}.items():

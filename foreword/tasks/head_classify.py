@@ -9,15 +9,15 @@ from typing import Any, ClassVar, final
 import torch
 
 from foreword.backbone.frozen import FrozenModel
-from foreword.errors import DataError
 from foreword.prompts.head import Head, HeadSpec
 from foreword.prompts.init import Material
 from foreword.specs import PromptSpec
 from foreword.tasks.base import EvalFeature, Example, LengthBudget, Losses, Prediction, Task, TrainFeature
 from foreword.tasks.head_task import HeadTask, Seen, check_pooling, pool, resolved, row_of
+from foreword.tasks.labels import check_labels, index_of, labels_in
 from foreword.tasks.metrics import base as metrics
 from foreword.tasks.metrics.base import Score
-from foreword.tasks.text_pairs import encode, eval_feature, text_columns
+from foreword.tasks.text_pairs import encode, eval_feature, has_second_text, text_columns
 
 
 @final
@@ -40,10 +40,12 @@ class HeadClassify(HeadTask):
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", tuple(self.labels))
         check_pooling(self.pooling)
-        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
-            raise DataError(
-                f"labels {', '.join(self.labels) or 'none'} came, but a classifier needs at least two different ones; check the label column."
-            )
+        check_labels(self.labels)
+
+    @classmethod
+    def of(cls, examples: Sequence[Example], **settings: Any) -> HeadClassify:
+        """The task with every label of the examples, sorted, and a second text where they have one."""
+        return cls(labels_in(examples, cls.target), **{"pair": has_second_text(examples), **settings})
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -60,11 +62,9 @@ class HeadClassify(HeadTask):
     def train_features(
         self, example: Example, model: FrozenModel, length_budget: LengthBudget, dampening: float = 0.0
     ) -> tuple[list[TrainFeature], bool]:
-        label = example.get(self.target)
-        if label not in self.labels:
-            raise DataError(f"label '{label}' is not one of {', '.join(self.labels)}; correct the data, or train with this label.")
+        label = index_of(example.get(self.target), self.labels)
         encoded = encode(example, self.columns, model, length_budget)
-        return [TrainFeature((row_of(encoded, model, length_budget),), (float(self.labels.index(label)),))], encoded.cut
+        return [TrainFeature((row_of(encoded, model, length_budget),), (float(label),))], encoded.cut
 
     def eval_feature(
         self, example: Example, model: FrozenModel, length_budget: LengthBudget, *, truncate: bool, room: int | None = None

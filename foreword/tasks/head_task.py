@@ -38,11 +38,11 @@ class HeadTask(Task):
 
     @abstractmethod
     def read(self, head: Head, eval_features: Sequence[EvalFeature], seen: Seen) -> list[Prediction]:
-        """Answers from the states of the questions' rows, in order."""
+        """Predictions from the states of the eval features' rows, in order."""
 
     @abstractmethod
     def head_losses(self, head: Head, train_features: Sequence[TrainFeature], seen: Seen) -> Losses:
-        """The loss of lessons in fp32 from the states of their rows, in order."""
+        """The losses of train features in fp32 from the states of their rows, in order."""
 
     def losses(self, model: FrozenModel, adapter_state: AdapterState, train_features: Sequence[TrainFeature]) -> Losses:
         return self.head_losses(adapter_state.needed_head(), train_features, look(model, adapter_state.tokens, _rows(train_features)))
@@ -58,7 +58,7 @@ class HeadTask(Task):
     def predict_with_losses(
         self, model: FrozenModel, adapter_state: AdapterState, asked: Sequence[tuple[EvalFeature, Sequence[TrainFeature]]], batch_size: int
     ) -> Iterator[tuple[Prediction, list[float]]]:
-        """For each question its answer and the mean losses of its lessons, which stand on the same rows: one pass gives both."""
+        """For each eval feature its prediction and the mean losses of its train features, which have the same rows: one pass gives both."""
         head, taught = adapter_state.needed_head(), iter([train_features for _, train_features in asked])
         for part in _runs([eval_feature for eval_feature, _ in asked], batch_size):
             mine = [next(taught) for _ in part]
@@ -115,7 +115,7 @@ def _rows(things: Sequence[EvalFeature] | Sequence[TrainFeature]) -> list[Row]:
 
 
 def _runs(eval_features: Sequence[EvalFeature], batch_size: int) -> Iterator[list[EvalFeature]]:
-    """Questions in runs of at most `batch_size` rows, where none has more by itself."""
+    """Eval features in runs of at most `batch_size` rows, where none has more by itself."""
     part: list[EvalFeature] = []
     rows = 0
     for eval_feature in eval_features:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, final
 
 from foreword.backbone.adapter_state import AdapterState
@@ -15,7 +15,7 @@ from foreword.tasks.base import EvalFeature, Example, Prediction
 from foreword.tasks.data.list_cells import short
 from foreword.tasks.metrics.base import Score, mean
 from foreword.tasks.template_task import TemplateTask, parsed
-from foreword.tasks.verbalizer import candidate_scores
+from foreword.tasks.verbalizer import AnswerTokens, candidate_scores
 
 
 @final
@@ -29,6 +29,7 @@ class Probe(TemplateTask):
     candidates: tuple[str, ...]
     template: Template = Template.parse("{subject}{soft} {answer}")
     description: str = ""
+    tokens: AnswerTokens = field(init=False, repr=False, compare=False)
     kind: ClassVar[str] = "probe"
     metric: ClassVar[str] = "p_at_1"
     target: ClassVar[str] = "answer"
@@ -36,6 +37,7 @@ class Probe(TemplateTask):
     def __init__(self, candidates: Sequence[str], template: Template | str = template, description: str = "") -> None:
         for name, value in {"candidates": tuple(candidates), "template": parsed(template), "description": description}.items():
             object.__setattr__(self, name, value)
+        object.__setattr__(self, "tokens", AnswerTokens())
         if len(self.candidates) < 2 or len(set(self.candidates)) != len(self.candidates):
             raise DataError(
                 f"candidates {', '.join(self.candidates) or 'none'} came, but probing needs at least two different ones; check the answer column."
@@ -48,6 +50,9 @@ class Probe(TemplateTask):
 
     def pieces(self, model: FrozenModel) -> list[list[int]]:
         """Token ids of each candidate behind the template's last words; raises UsageError when two read the same."""
+        return self.tokens.of(model.tokenizer, lambda: self._tokenized(model))
+
+    def _tokenized(self, model: FrozenModel) -> list[list[int]]:
         found: dict[tuple[int, ...], str] = {}
         for candidate in self.candidates:
             ids = tuple(model.tokenizer.encode(self.template.space + candidate))
@@ -66,7 +71,7 @@ class Probe(TemplateTask):
             raise DataError(
                 f"answer '{answer}' is not one of the {len(self.candidates)} candidates ({short(', '.join(self.candidates))}); correct the data, or train with this answer."
             )
-        return model.tokenizer.encode(self.template.space + answer)
+        return self.pieces(model)[self.candidates.index(answer)]
 
     def predict(
         self, model: FrozenModel, adapter_state: AdapterState, eval_features: Sequence[EvalFeature], batch_size: int

@@ -1,4 +1,4 @@
-"""Questions of several tasks with heads in the same batches: one pass of the frozen model, then each task's own head."""
+"""Eval features of several tasks with heads in the same batches: one pass of the frozen model, then each task's own head."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from foreword.tasks.head_task import HeadTask, Seen, look
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """A question for one of the tasks."""
+    """An eval feature of one of the tasks."""
 
     task: HeadTask
     adapter_state: AdapterState
@@ -23,7 +23,7 @@ class Asked:
 
 
 def predict_together(model: FrozenModel, asked: Sequence[Asked], batch_size: int) -> list[Prediction]:
-    """Predictions in the order of the questions, equal to what `predict` of each task gives; computed shortest first, so that batches hold few pads."""
+    """Predictions in the order of what is asked, equal to what `predict` of each task gives; computed shortest first, so that batches hold few pads."""
     order = sorted(range(len(asked)), key=lambda i: asked[i].eval_feature.num_tokens)
     found: dict[int, Prediction] = {}
     for part in _runs(asked, order, batch_size):
@@ -33,7 +33,7 @@ def predict_together(model: FrozenModel, asked: Sequence[Asked], batch_size: int
 
 
 def _runs(asked: Sequence[Asked], order: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Questions in runs of at most `batch_size` rows, where none has more by itself."""
+    """Eval features in runs of at most `batch_size` rows, where none has more by itself."""
     runs: list[list[int]] = []
     room = 0
     for index in order:

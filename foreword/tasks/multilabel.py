@@ -19,7 +19,7 @@ from foreword.tasks.data.row_origin import map_rows
 from foreword.tasks.head_task import HeadTask, Seen, check_pooling, pool, resolved, row_of
 from foreword.tasks.metrics.base import Score
 from foreword.tasks.metrics.multilabel_metrics import set_scores
-from foreword.tasks.text_pairs import encode, eval_feature, text_columns
+from foreword.tasks.text_pairs import encode, eval_feature, has_second_text, text_columns
 
 
 @final
@@ -52,9 +52,9 @@ class MultiLabel(HeadTask):
 
     @classmethod
     def of(cls, examples: Sequence[Example], **settings: Any) -> MultiLabel:
-        """The task with every label that occurs in the examples, sorted."""
+        """The task with every label that occurs in the examples, sorted, and a second text where they have one."""
         found = map_rows(examples, lambda example: several(example, cls.target))
-        return cls(tuple(sorted({label for labels in found for label in labels})), **settings)
+        return cls(tuple(sorted({label for labels in found for label in labels})), **{"pair": has_second_text(examples), **settings})
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -65,7 +65,7 @@ class QA(HeadTask):
     def train_features(
         self, example: Example, model: FrozenModel, length_budget: LengthBudget, dampening: float = 0.0
     ) -> tuple[list[TrainFeature], bool]:
-        """One lesson a window; a window that does not hold the first answer whole teaches "not here"."""
+        """One train feature a window; where a window does not hold the first answer whole, its target is "not here"."""
         spans = checked_answers(example)
         if not spans and not self.unanswerable:
             raise DataError(

@@ -20,7 +20,7 @@ from foreword.tasks.data.row_origin import map_rows
 from foreword.tasks.head_task import HeadTask, Seen, check_pooling, pool, resolved, row_of
 from foreword.tasks.metrics.base import Score
 from foreword.tasks.metrics.regression_metrics import number_scores
-from foreword.tasks.text_pairs import encode, eval_feature, text_columns
+from foreword.tasks.text_pairs import encode, eval_feature, has_second_text, text_columns
 
 
 @final
@@ -28,7 +28,7 @@ from foreword.tasks.text_pairs import encode, eval_feature, text_columns
 class Regress(HeadTask):
     """number = center + spread · (W·pool(states) + b), learned by half the squared error in units of `spread`.
 
-    `Regress.of(examples)` takes center and spread from them; `pair` reads a second text from the column text_b.
+    `Regress.of(examples)` takes center, spread and pair from them; `pair` reads a second text from the column text_b.
     """
 
     center: float = 0.0
@@ -54,7 +54,7 @@ class Regress(HeadTask):
         spread = math.sqrt(sum((n - center) ** 2 for n in numbers) / max(len(numbers), 1))
         if spread == 0:
             raise DataError(f"all {len(numbers)} labels are the same number, so there is nothing to learn; check the label column.")
-        return cls(center, spread, **settings)
+        return cls(center, spread, **{"pair": has_second_text(examples), **settings})
 
     @property
     def columns(self) -> tuple[str, ...]:

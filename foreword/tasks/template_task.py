@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -24,6 +24,7 @@ class TemplateTask(Task):
     """Abstract: `Classify` by label words and `Generate` are of this kind."""
 
     template: Template
+    takes_shots: ClassVar[bool] = False  # whether examples with their answers may stand in a written prompt
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -41,6 +42,10 @@ class TemplateTask(Task):
     @abstractmethod
     def with_template(self, template: Template) -> TemplateTask:
         """The same task, read through another template."""
+
+    def shot_answer(self, example: Example) -> str:
+        """The right answer as the model would write it, behind an example in a written prompt."""
+        return example[self.target]
 
     def for_model(self, model: FrozenModel, spec: PromptSpec | None) -> Task:
         if model.shape.kind == "encoder":

@@ -17,6 +17,11 @@ def text_columns(pair: bool) -> tuple[str, ...]:
     return ("text", "text_b") if pair else ("text",)
 
 
+def has_second_text(examples: Sequence[Example]) -> bool:
+    """Whether examples have the column text_b, as rows of one file have all the same columns."""
+    return bool(examples) and "text_b" in examples[0]
+
+
 def encode(example: Example, columns: Sequence[str], model: FrozenModel, length_budget: LengthBudget) -> Encoded:
     """The example's one or two texts, cut to the budget; raises DataError for a missing column, and for a second text that is not read."""
     check_texts(example, columns)
@@ -27,7 +32,7 @@ def encode(example: Example, columns: Sequence[str], model: FrozenModel, length_
 def eval_feature(
     example: Example, columns: Sequence[str], model: FrozenModel, length_budget: LengthBudget, *, truncate: bool
 ) -> tuple[EvalFeature, bool]:
-    """The question a text is; raises DataError for one that is too long unless `truncate`, and says whether it was cut."""
+    """The eval feature of a text; raises DataError for one that is too long unless `truncate`, and says whether it was cut."""
     encoded = encode(example, columns, model, length_budget)
     if encoded.cut and not truncate:
         check_fits(

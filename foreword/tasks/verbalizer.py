@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import final
 
 import torch
 from jaxtyping import Float
@@ -10,9 +11,28 @@ from torch import Tensor
 
 from foreword.backbone.batch import collate
 from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.tokenizer import TextTokenizer
 from foreword.prompts.template import Row
 from foreword.prompts.tokens import VirtualTokens
 from foreword.tasks.template_task import token_losses
+
+
+@final
+class AnswerTokens:
+    """Token ids of a task's answers, kept for the tokenizer that they were made with: a task has one, and thousands of examples ask."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[TextTokenizer, list[list[int]]] | None = None
+
+    def of(self, tokenizer: TextTokenizer, tokenize: Callable[[], list[list[int]]]) -> list[list[int]]:
+        """What `tokenize` gave for this tokenizer; it is called again only for another one, or after it raised."""
+        kept = self._kept
+        if kept is None or kept[0] is not tokenizer:
+            kept = self._kept = (tokenizer, tokenize())
+        return kept[1]
+
+    def __reduce__(self) -> tuple[type[AnswerTokens], tuple[()]]:
+        return AnswerTokens, ()  # a copy of a task begins without, and takes no tokenizer along
 
 
 @torch.inference_mode()
@@ -38,6 +58,6 @@ def candidate_scores(
 
 
 def answered(row: Row, ids: Sequence[int]) -> Row:
-    """A question row with an answer to be scored."""
+    """A row with an answer to be scored."""
     blank = (-100,) * len(row.ids)
     return Row((*row.ids, *ids), row.at, (*blank, *ids), (0.0,) * len(row.ids) + (1.0,) * len(ids))

@@ -19,7 +19,6 @@ from foreword.learning_rates import main_part, rate_of
 from foreword.recipe import LoraSpec, Recipe
 from foreword.specs import PromptSpec
 from foreword.tasks.base import Example, LengthBudget, Task, budget_for
-from foreword.tasks.classify import Classify
 from foreword.tasks.data import reader
 from foreword.tasks.data.row_origin import map_rows
 from foreword.tasks.evaluation_loop import EvalSet, evaluate
@@ -245,7 +244,7 @@ class Run:
 
     def _adapter(self, scores: dict[str, Score]) -> Adapter:
         task = self.task
-        if self.plan.calibrate_prior and isinstance(task, Classify):
+        if self.plan.calibrate_prior:
             task = task.calibrated(self.model, self.tuning.read(self.best, self.model.shape).tokens, self.length_budget.soft_tokens)
         facts = {
             "seed": self.plan.seed,

@@ -226,7 +226,8 @@ BROKEN: list[tuple[str, Callable[[Path], Any], str]] = [
     (
         "negative",
         lambda folder: resigned(folder, header(entry().replace("[0,", "[-512,"), b"\0" * 512)),
-        "adapter '{folder}' has a broken adapter_model.safetensors (invalid JSON in header: invalid value: integer `-512`, expected usize at line 1 column 86); copy it again or retrain.",
+        "adapter '{folder}' has a broken adapter_model.safetensors (invalid JSON in header: invalid value: integer `-512`, expected usize "
+        "at line 1 column 86); copy it again or retrain.",
     ),
     (
         "too few bytes",

@@ -11,10 +11,11 @@ from advisor.bases import base
 
 from foreword.advisor import learning_rate_advice, rules
 from foreword.advisor.advise import Advice, advise, candidates, kind_of
-from foreword.advisor.inputs import KNOWLEDGE, SERVING, TASKS, Inputs
+from foreword.advisor.inputs import KNOWLEDGE, SERVING, Inputs
 from foreword.errors import UsageError
 from foreword.methods import METHODS
 from foreword.recipe import Recipe
+from foreword.task_kinds import TASK_KINDS
 
 LOG = Path(__file__).resolve().parents[2] / "LOG.md"
 
@@ -155,7 +156,7 @@ def test_a_task_that_the_model_cannot_do() -> None:
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"task": "dance"}, f"task 'dance' is not known; choose one of {', '.join(TASKS)}."),
+        ({"task": "dance"}, f"task 'dance' is not known; choose one of {', '.join(TASK_KINDS)}."),
         ({"knowledge": "deep"}, "knowledge 'deep' is not known; choose one of near, far."),
         ({"serving": "cloud"}, "serving 'cloud' is not known; choose one of any, shared, bare."),
         ({"dtype": "int4"}, "dtype 'int4' is not known; choose one of float32, bfloat16, float16."),
@@ -182,7 +183,7 @@ def test_rules_are_data_that_can_be_read() -> None:
     assert len({rule.name for rule in rules.RULES}) == len(rules.RULES)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", TASK_KINDS)
 @pytest.mark.parametrize("knowledge", KNOWLEDGE)
 @pytest.mark.parametrize("serving", SERVING)
 def test_every_situation_has_an_answer(task: str, knowledge: str, serving: str) -> None:
@@ -236,11 +237,9 @@ def test_tasks_and_heads_are_those_that_exist() -> None:
     from foreword.tasks.head_classify import HeadClassify
     from foreword.tasks.multilabel import MultiLabel
     from foreword.tasks.qa import QA
-    from foreword.tasks.registry import KINDS
     from foreword.tasks.regress import Regress
     from foreword.tasks.tag import Tag
 
-    assert sorted(TASKS) == sorted(KINDS)
     labels = ("a", "b", "c")
     tasks = [HeadClassify(labels), MultiLabel(labels), Regress(), Tag(labels), QA(), Choice()]
     for model in (tiny.frozen("llama"), tiny_encoders.frozen("bert")):

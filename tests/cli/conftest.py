@@ -32,6 +32,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def weightless(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+    """A model's config alone: whoever gets as far as loading weights fails with another sentence."""
+    folder = tmp_path_factory.mktemp("weightless")
+    shutil.copy(model / "config.json", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("data") / "reviews.jsonl", ROWS)
 

@@ -202,7 +202,7 @@ NO_MODEL = "no model came, and a shape without {}; give --model, or --hidden, --
 def test_mistakes(foreword: Foreword, words: tuple[str, ...], said: str) -> None:
     known = {
         "instead": "give a folder with config.json, a hub id that was downloaded before, or --hidden, --layers, --heads and --vocabulary",
-        "tasks": "classify, classify-head, multi-label, regress, tag, qa, choice, generate, seq2seq, probe",
+        "tasks": "classify, classify-head, multi-label, regress, generate, seq2seq, tag, qa, choice, probe",
         "roles": "q, k, v, o, gate, up, down",
     }
     assert sentence(foreword("advise", *words)) == said.format(**known)

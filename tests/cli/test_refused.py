@@ -9,7 +9,7 @@ import pytest
 from cli.given import QUICK, ROWS, Foreword, save_tiny, write
 from typer.testing import Result
 
-NOWHERE = "nowhere/model"  # whoever gets as far as loading this fails with another sentence
+NOWHERE = "nowhere/model"  # whoever gets as far as reading this fails with another sentence
 
 
 def sentence(result: Result) -> str:
@@ -36,37 +36,40 @@ def test_a_missing_file(foreword: Foreword, tmp_path: Path) -> None:
     assert refused(foreword, data, tmp_path / "a") == f"'{data}' does not exist; give a JSONL, CSV or Parquet file, or a datasets id."
 
 
-def test_a_misnamed_column(foreword: Foreword, tmp_path: Path) -> None:
+def test_a_misnamed_column(foreword: Foreword, weightless: Path, tmp_path: Path) -> None:
     data = write(tmp_path / "data.jsonl", [{"review": row["text"], "label": row["label"]} for row in ROWS])
-    assert refused(foreword, data, tmp_path / "a") == (
+    assert refused(foreword, data, tmp_path / "a", model=weightless) == (
         "the data has columns review, label, but a task needs text,label (classify) or input,output (generate) or tokens,tags (tag) "
         "or question,context,answers (qa) or question,choices,label (choice) or subject,answer (probe); rename them, or map them with --columns text=NAME."
     )
-    assert refused(foreword, data, tmp_path / "a", "--task", "classify") == (
+    assert refused(foreword, data, tmp_path / "a", "--task", "classify", model=weightless) == (
         f"row 1 of '{data}' has no column 'text' (found: review, label); rename it, or map it with --columns text=NAME."
     )
-    assert refused(foreword, data, tmp_path / "a", "--columns", "text=body") == (
+    assert refused(foreword, data, tmp_path / "a", "--columns", "text=body", model=weightless) == (
         f"'{data}' has no column 'body' to read as 'text' (found: review, label); correct --columns."
     )
 
 
-def test_a_column_missing_in_one_row(foreword: Foreword, tmp_path: Path) -> None:
+def test_a_column_missing_in_one_row(foreword: Foreword, weightless: Path, tmp_path: Path) -> None:
     data = write(tmp_path / "data.jsonl", [*ROWS, {"text": "a film"}])
-    assert refused(foreword, data, tmp_path / "a") == (
+    assert refused(foreword, data, tmp_path / "a", model=weightless) == (
         f"row 41 of '{data}' has no column 'label' (found: text); rename it, or map it with --columns label=NAME."
     )
 
 
-def test_one_label_only(foreword: Foreword, tmp_path: Path) -> None:
+def test_one_label_only(foreword: Foreword, weightless: Path, tmp_path: Path) -> None:
     data = write(tmp_path / "data.jsonl", ROWS[:4])
-    assert refused(foreword, data, tmp_path / "a") == (
+    assert refused(foreword, data, tmp_path / "a", model=weightless) == (
         "labels good came, but a classifier needs at least two different ones; check the label column."
     )
 
 
-def test_an_empty_label(foreword: Foreword, tmp_path: Path) -> None:
+def test_an_empty_label(foreword: Foreword, weightless: Path, tmp_path: Path) -> None:
     data = write(tmp_path / "data.jsonl", [*ROWS, {"text": "a film", "label": None}])
-    assert refused(foreword, data, tmp_path / "a") == f"row 41 of '{data}' has an empty label; fill it or remove the row."
+    assert (
+        refused(foreword, data, tmp_path / "a", model=weightless)
+        == f"row 41 of '{data}': the column 'label' is empty; fill it or remove the row."
+    )
 
 
 def test_bytes_that_are_no_text(foreword: Foreword, tmp_path: Path) -> None:
@@ -131,23 +134,23 @@ METHOD_MISTAKES = {
     (
         "--task",
         "magic",
-    ): "task 'magic' is not known; choose one of classify, classify-head, multi-label, regress, tag, qa, choice, probe, generate, seq2seq.",
+    ): "task 'magic' is not known; choose one of classify, classify-head, multi-label, regress, generate, seq2seq, tag, qa, choice, probe.",
     ("--max-new-tokens", "5"): "--max-new-tokens came for a classify task, which writes no text; leave it out.",
     ("--words", "no"): "1 label words came for 2 labels; give one word for each.",
     ("--template", "{text}"): "template '{text}' has {answer} 0 times or not last, but it must end with one {answer}; move it.",
-    ("--model", "nowhere/model", "--dtype", "int3"): "dtype 'int3' is not known; choose one of auto, float32, bfloat16, float16.",
+    ("--dtype", "int3"): "dtype 'int3' is not known; choose one of auto, float32, bfloat16, float16.",
 }
 
 
 @pytest.mark.parametrize("options", METHOD_MISTAKES, ids=" ".join)
-def test_options_that_cannot_be(foreword: Foreword, reviews: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
-    assert refused(foreword, reviews, tmp_path / "a", *options) == METHOD_MISTAKES[options]
+def test_options_that_cannot_be(foreword: Foreword, weightless: Path, reviews: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+    assert refused(foreword, reviews, tmp_path / "a", *options, model=weightless) == METHOD_MISTAKES[options]
     assert not (tmp_path / "a.run").exists()
 
 
-def test_words_for_a_writer(foreword: Foreword, tmp_path: Path) -> None:
+def test_words_for_a_writer(foreword: Foreword, weightless: Path, tmp_path: Path) -> None:
     data = write(tmp_path / "pairs.jsonl", [{"input": "a", "output": "b"}] * 2)
-    assert refused(foreword, data, tmp_path / "a", "--words", "x,y") == (
+    assert refused(foreword, data, tmp_path / "a", "--words", "x,y", model=weightless) == (
         "--words came for a generate task, which has no label words; leave it out."
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cli.given import ROWS, Foreword, write
 
-from foreword.cli.support.options import KINDS, POOLINGS
+from foreword.cli.support.options import POOLINGS
 
 QUICK = ("--method", "p-tuning-v2", "--length", "2", "--tracker", "none", "--steps", "2", "--eval-every", "2", "--batch-size", "4")
 CONLLU = "".join(f"1\tgood\t_\tADJ\t_\t_\t0\troot\t_\t_\n2\tfilm{i}\t_\tNOUN\t_\t_\t1\tdep\t_\t_\n\n" for i in range(8))
@@ -39,11 +39,10 @@ def answer(foreword: Foreword, adapter: Path, row: dict[str, Any]) -> dict[str, 
     return json.loads(result.stdout)
 
 
-def test_the_command_knows_every_kind() -> None:
+def test_the_command_knows_every_pooling() -> None:
     from foreword.tasks.head_task import POOLINGS as ALL
-    from foreword.tasks.registry import KINDS as REGISTERED
 
-    assert tuple(REGISTERED) == KINDS and tuple(ALL) == POOLINGS
+    assert ALL == POOLINGS
 
 
 def test_a_tagger_from_conllu(foreword: Foreword, model: Path, tmp_path: Path) -> None:
@@ -113,13 +112,37 @@ def test_an_encoder_classifies_by_a_head(foreword: Foreword, tmp_path: Path) -> 
     assert answer(foreword, adapter, {"text": "a joy"})["label"] in ("good", "bad")
 
 
+@pytest.mark.parametrize("kind", ["causal", "encoder", "encoder-decoder"])
+def test_the_task_is_inferred_once_and_the_model_loaded_once(
+    foreword: Foreword, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    import tiny_encoders
+    import tiny_seq2seq
+
+    from foreword.backbone.loading import load_model
+    from foreword.cli.commands import train
+
+    calls: list[str] = []
+    infer, load = train.task_of, load_model.load
+    monkeypatch.setattr(train, "task_of", lambda *given, **more: (calls.append("task"), infer(*given, **more))[1])
+    monkeypatch.setattr(load_model, "load", lambda *given, **more: (calls.append("load"), load(*given, **more))[1])
+    if kind != "causal":
+        made, name = (tiny_encoders, "bert") if kind == "encoder" else (tiny_seq2seq, "t5")
+        model = tmp_path / name
+        made.network(name).save_pretrained(model)
+        made.tokenizer(name).save_pretrained(model)
+    adapter = trained(foreword, model, tmp_path, [{**row} for row in ROWS[:8]])
+    found = json.loads((adapter / "foreword.json").read_text("utf-8"))["task"]["kind"]
+    assert found == ("classify-head" if kind == "encoder" else "classify") and calls == ["task", "load"]
+
+
 @pytest.mark.parametrize(
     ("rows", "options", "sentence"),
     [
         (
             PAIRS,
             ("--template", "{text} {answer}"),
-            "'{data}' has two texts, text and text_b, but the template reads only one; put {text_b} into --template, or use --task classify-head.",
+            "the examples have two texts, text and text_b, but the template reads only one; put {text_b} into --template, or use --task classify-head.",
         ),
         (CHOICE, ("--words", "a,b"), "--words came for a choice task, which has no label words; leave it out."),
         (CHOICE, ("--chat",), "--chat came for a choice task, which reads texts in the tokenizer's own format; leave it out."),

@@ -13,7 +13,7 @@ from foreword.backbone.frozen import FrozenModel
 from foreword.backbone.loading.load_model import load
 from foreword.evaluation.evaluate import Reader
 from foreword.methods import METHODS, WRITTEN
-from foreword.tasks.registry import KINDS
+from foreword.task_kinds import TASK_KINDS
 from foreword.training.loop import fit
 from foreword.training.plan import TrainPlan
 
@@ -25,7 +25,7 @@ def triples() -> list[tuple[str, str, str]]:
     """All of soft prompts. Of the baselines each task once, so that each of them also meets each kind of model, and each task."""
     found, others = [], [method for method in RECIPES if method not in METHODS]
     for method in RECIPES:
-        for number, kind in enumerate(KINDS):
+        for number, kind in enumerate(TASK_KINDS):
             names = [name for of, task, name in supported() if (of, task) == (method, kind) and of not in WRITTEN]
             if names and method in others:
                 names = [names[(number + others.index(method)) % len(names)]]

@@ -21,17 +21,16 @@ from foreword.backbone.quantization import has_experts, quantised_loading
 from foreword.evaluation.evaluate import Reader
 from foreword.methods import BASELINES, METHODS, WRITTEN
 from foreword.recipe import Recipe
+from foreword.task_kinds import TASK_KINDS
 from foreword.tasks.base import Example, Prediction, Task
 from foreword.tasks.choice import Choice
 from foreword.tasks.classify import Classify
 from foreword.tasks.few_shot import FewShot, written
 from foreword.tasks.generate import Generate
 from foreword.tasks.head_classify import HeadClassify
-from foreword.tasks.head_task import HeadTask
 from foreword.tasks.knowledge_probe import Probe
 from foreword.tasks.multilabel import MultiLabel
 from foreword.tasks.qa import QA
-from foreword.tasks.registry import KINDS
 from foreword.tasks.regress import Regress
 from foreword.tasks.seq2seq import Seq2Seq
 from foreword.tasks.tag import Tag
@@ -79,8 +78,8 @@ JOBS: dict[str, Job] = {
     "generate": Job(Generate(max_new_tokens=2), _PAIRS),
     "seq2seq": Job(Seq2Seq(num_beams=2, max_new_tokens=2), _PAIRS),
 }
-HEADED = [kind for kind in KINDS if issubclass(KINDS[kind], HeadTask)]
-WORDED = [kind for kind in KINDS if kind not in HEADED]
+HEADED = [kind for kind in TASK_KINDS if TASK_KINDS[kind].answers == "head"]
+WORDED = [kind for kind in TASK_KINDS if kind not in HEADED]
 
 
 def frozen(name: str) -> FrozenModel:
@@ -117,7 +116,7 @@ def why_not(method: str, kind: str, name: str) -> str | None:
     if kind in HEADED and method in WRITTEN:
         return f"a '{kind}' task has a head, which must be trained; a written prompt can classify by label words, or generate."
     if recipe.shots and kind in ("probe", "seq2seq"):
-        return f"examples in the prompt are for tasks 'classify' and 'generate', not for '{kind}'; leave few-shot out."
+        return f"a '{kind}' task takes no examples in its prompt; leave few-shot out."
     if kind in HEADED and stacks == "encoder-decoder":
         return (
             f"task '{kind}' reads one stack's states, but tiny-{name} is an encoder–decoder; "
@@ -141,7 +140,7 @@ def _unworded(method: str, kind: str, name: str) -> str | None:
 
 def supported(*, heads: bool | None = None) -> list[tuple[str, str, str]]:
     """Supported triples of one family for each kind of model, of tasks with or without a head perhaps."""
-    kinds = list(KINDS) if heads is None else HEADED if heads else WORDED
+    kinds = list(TASK_KINDS) if heads is None else HEADED if heads else WORDED
     return [(method, kind, name) for name in ONE.values() for kind in kinds for method in RECIPES if why_not(method, kind, name) is None]
 
 

@@ -134,7 +134,7 @@ def test_what_cannot_be_written() -> None:
     )
     with pytest.raises(UsageError) as other:
         FewShot.of(Seq2Seq(), [])
-    assert str(other.value) == "examples in the prompt are for tasks 'classify' and 'generate', not for 'seq2seq'; leave few-shot out."
+    assert str(other.value) == "a 'seq2seq' task takes no examples in its prompt; leave few-shot out."
 
 
 def _nothing() -> Any:

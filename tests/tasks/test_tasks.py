@@ -13,12 +13,13 @@ from foreword.backbone.batch import collate
 from foreword.errors import AdapterError, DataError, UsageError
 from foreword.methods import recipe
 from foreword.prompts.template import Row, Template
+from foreword.task_kinds import TASK_KINDS
 from foreword.tasks.base import EvalFeature, Prediction, TrainFeature, budget_for
 from foreword.tasks.classify import Classify
 from foreword.tasks.evaluation_loop import EvalSet, evaluate, losses
 from foreword.tasks.generate import Generate
 from foreword.tasks.metrics import base as metrics
-from foreword.tasks.registry import KINDS, kind_of, task_from_dict
+from foreword.tasks.registry import kind_of, task_from_dict
 from foreword.tasks.template_task import for_site
 
 PLAIN = Template.parse("{text}\nLabel: {answer}")
@@ -127,7 +128,7 @@ def test_tasks_read_back_and_refuse_unknown_keys() -> None:
         assert task_from_dict(task.to_dict()) == task
     with pytest.raises(AdapterError) as caught:
         task_from_dict({"kind": "dance"})
-    assert str(caught.value) == f"task kind 'dance' is not known; this version has {', '.join(KINDS)}."
+    assert str(caught.value) == f"task kind 'dance' is not known; this version has {', '.join(TASK_KINDS)}."
     with pytest.raises(AdapterError) as caught:
         task_from_dict({**Generate().to_dict(), "beams": 3})
     assert str(caught.value) == "task 'generate' has no key 'beams'; it was written by another version or by hand."

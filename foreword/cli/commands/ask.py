@@ -18,13 +18,13 @@ from foreword.cli.support.options import AsJson, Truncate
 from foreword.cli.support.predict_inputs import Example
 from foreword.cli.support.serve_options import URL, Drawing, Key, Url
 from foreword.errors import DataError, ServingError, UsageError
+from foreword.task_kinds import BASE_MODEL, TaskKind, find_kind
 
 AT_ONCE = 64  # inputs of one request
-TARGETS = {"generate": "output", "seq2seq": "output", "text": "output", "tag": "tags", "qa": "answers", "probe": "answer"}
 
 
 @dataclass(frozen=True)
-class Told:
+class ServerAnswer:
     """A server's answer in the shape of a prediction."""
 
     text: str
@@ -61,20 +61,20 @@ def ask(
     if stream and json:
         raise UsageError("--stream and --json came together; a JSON object is printed whole, so leave one of them out.")
     client = Client(url, key)
-    kind, columns = client.task(task)
+    name, columns = client.task(task)
+    kind = find_kind(name)
     source = predict_inputs.examples(texts or [], file, columns)  # rows of a file hold all its columns
     first = next(source, None)
     if first is None:
         raise DataError("no text came, only empty lines; give one text or JSON object a line.")
     asked = {"model": task, "truncate": truncate, **drawing.fields()}
     many = len(texts or []) != 1
-    written = kind in ("generate", "text")
-    if stream and not written:
-        raise UsageError(f"--stream came for a {kind} task, which writes no text; leave it out.")
-    if stream or (stream is None and texts and written and sys.stdout.isatty() and not json):
+    if stream and not kind.streams:
+        raise UsageError(f"--stream came for a {kind.name} task, which writes no text; leave it out.")
+    if stream or (stream is None and texts and kind.streams and sys.stdout.isatty() and not json):
         _stream(client, asked, chain([first], source), many, kind, columns)
         return
-    _whole(client, asked, chain([first], source), Printer(kind, columns, TARGETS.get(kind, "label"), many, json))
+    _whole(client, asked, chain([first], source), Printer(kind, columns, many, json))
 
 
 def _whole(client: Client, asked: dict[str, Any], source: Iterable[Example], printer: Printer) -> None:
@@ -82,19 +82,19 @@ def _whole(client: Client, asked: dict[str, Any], source: Iterable[Example], pri
     for part in predict_inputs.chunks(source, AT_ONCE):
         body = asked | {
             "input": [example["text"] for example in part]
-            if printer.kind == "text"
+            if printer.kind is BASE_MODEL
             else [{name: example[name] for name in printer.columns} for example in part]
         }
         for example, item in zip(part, client.post("/v1/batch", body)["data"], strict=True):
             if "error" in item:
                 raise ServingError(item["error"]["message"])
-            printer(example, Told(item["text"], item.get("scores") or {}, item.get("value")))
+            printer(example, ServerAnswer(item["text"], item.get("scores") or {}, item.get("value")))
 
 
-def _stream(client: Client, asked: dict[str, Any], source: Iterable[Example], many: bool, kind: str, columns: Sequence[str]) -> None:
+def _stream(client: Client, asked: dict[str, Any], source: Iterable[Example], many: bool, kind: TaskKind, columns: Sequence[str]) -> None:
     """Each answer piece by piece."""
     for example in source:
-        pieces = client.stream(asked | {"prompt": example["text"] if kind == "text" else {name: example[name] for name in columns}})
+        pieces = client.stream(asked | {"prompt": example["text"] if kind is BASE_MODEL else {name: example[name] for name in columns}})
         head = next(pieces, "")  # what is refused is refused before anything is printed
         print(header(example) if many else "", end="")
         for piece in chain([head], pieces):

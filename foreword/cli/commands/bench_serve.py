@@ -13,11 +13,12 @@ from rich.table import Table
 from foreword.cli.support import output, predict_inputs
 from foreword.cli.support.client import Client
 from foreword.cli.support.dataclass_options import expand
-from foreword.cli.support.load_test import PERCENTILES, WRITERS, Body, Seen, fire, moments, summary
+from foreword.cli.support.load_test import PERCENTILES, Body, Seen, fire, moments, summary
 from foreword.cli.support.options import AsJson
 from foreword.cli.support.progress import ticking
 from foreword.cli.support.serve_options import URL, Checked, Key, Url, option
 from foreword.errors import ServingError, UsageError
+from foreword.task_kinds import BASE_MODEL, find_kind
 
 # About thirty tokens each; nobody's words.
 TEXTS = (
@@ -88,8 +89,9 @@ def _lines(file: str) -> str:
 
 def _body(name: str, kind: str, columns: Sequence[str], text: str, max_tokens: int) -> Body:
     """One request; a task of several columns gets the text in each."""
-    given: Any = text if kind == "text" else dict.fromkeys(columns, text)
-    return {"model": name, "prompt": given, "max_tokens": max_tokens} if kind in WRITERS else {"model": name, "input": [given]}
+    row = find_kind(kind)
+    given: Any = text if row is BASE_MODEL else dict.fromkeys(columns, text)
+    return {"model": name, "prompt": given, "max_tokens": max_tokens} if row.answers == "text" else {"model": name, "input": [given]}
 
 
 def _tell(seen: Sequence[Seen], seconds: float, num_tasks: int, json: bool) -> None:

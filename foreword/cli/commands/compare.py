@@ -13,7 +13,7 @@ from rich.table import Table
 from foreword.cli.support import output
 from foreword.cli.support.compare_progress import display
 from foreword.cli.support.dataclass_options import expand
-from foreword.cli.support.loaders import check_model, spinner
+from foreword.cli.support.loaders import check_model, model_kind, spinner
 from foreword.cli.support.options import AsJson, Columns, Device, Dtype, TaskOptions, check_columns, parse_columns
 from foreword.cli.support.task_inference import task_of
 from foreword.errors import DataError, UsageError
@@ -159,13 +159,12 @@ def _data(
     options: TaskOptions, model: str, data: str, valid: str | None, test: str | None, columns: str | None, *, trains: bool
 ) -> tuple[Task, list[Rows]]:
     """The task on this model, and examples to train, to validate and to test with. What a file does not give is split off DATA, always in the same way."""
-    from foreword.backbone.loading.load_model import kind_of_model
     from foreword.tasks.data.reader import read, split
 
     names = parse_columns(columns)
     rows = read(data, columns=names)
     held, kept = (read(source, columns=names) if source is not None else [] for source in (valid, test))
-    task = task_of(options, rows, data, kind_of_model(model), trains=trains)
+    task = task_of(options, rows, data, model_kind(model), trains=trains)
     for part, source in ((rows, data), (held, str(valid)), (kept, str(test))):
         check_columns(part, task, source)
     needed = 1 + (not held) + (not kept)

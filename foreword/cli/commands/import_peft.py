@@ -14,6 +14,7 @@ from foreword.cli.support.dataclass_options import expand
 from foreword.cli.support.loaders import open_model, warm_up
 from foreword.cli.support.options import AsJson, Device, Dtype, Force, TaskOptions, in_chat
 from foreword.errors import UsageError
+from foreword.task_kinds import TASK_KINDS
 
 if TYPE_CHECKING:
     from foreword.adapters.adapter import Adapter
@@ -59,14 +60,24 @@ def import_(
 
 
 def _meant(options: TaskOptions, labels: str | None) -> Task | None:
-    """The task described, or None where nothing was said; raises UsageError for labels without a classifier and a classifier without labels."""
-    names = tuple(labels.split(",")) if labels else None
-    kind = options.task or ("classify" if names else "generate")
-    if (kind == "classify") != bool(names):
+    """The task described, or None where nothing was said; raises UsageError for one that labels and options alone do not make."""
+    from foreword.tasks.registry import task_class
+
+    names = labels.split(",") if labels else []
+    made = {kind.name: kind.made_from for kind in TASK_KINDS.values() if kind.made_from != "examples"}
+    task = options.task or next(name for name, source in made.items() if (source == "labels") == bool(names))
+    labelled = made.get(task) == "labels"
+    if labelled != bool(names):
         raise UsageError(
-            f"task '{kind}' came {'without' if kind == 'classify' else 'with'} --labels; a classifier needs them, a writer of texts has none."
+            f"task '{task}' came {'without' if labelled else 'with'} --labels; a classifier needs them, a writer of texts has none."
         )
-    return options.build(kind, names) if names or options != TaskOptions() else None
+    if task not in made:
+        *others, last = made
+        raise UsageError(f"task '{task}' is made from examples, and here are none; choose {', '.join(others)} or {last}.")
+    settings = options.settings(TASK_KINDS[task])
+    if not names and options == TaskOptions():
+        return None
+    return task_class(task)(names, **settings) if names else task_class(task)(**settings)
 
 
 def _document(adapter: Adapter, out: Path, model: str) -> dict[str, Any]:

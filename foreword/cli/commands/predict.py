@@ -14,6 +14,7 @@ from foreword.cli.support.loaders import open_adapter, open_base, warm_up
 from foreword.cli.support.options import AdapterPath, AsJson, BaseModel, BatchSize, Device, Dtype, Truncate
 from foreword.cli.support.predict_inputs import Example
 from foreword.errors import DataError, UsageError
+from foreword.task_kinds import TASK_KINDS, TaskKind
 
 if TYPE_CHECKING:
     from foreword.evaluation.evaluate import Reader
@@ -56,17 +57,17 @@ def predict(
     from foreword.tasks.registry import task_from_dict
 
     found = open_adapter(adapter)
-    task = task_from_dict(found.task)
+    task, kind = task_from_dict(found.task), TASK_KINDS[found.task["kind"]]
     source = predict_inputs.examples(texts or [], file, task.columns)
     first = next(source, None)  # a mistake in it is said before the model is loaded
     if first is None:
         raise DataError("no text came, only empty lines; give one text or JSON object a line.")
     reader = Reader.of(open_base(found, adapter, model, dtype=dtype, device=device), found)
     many = len(texts or []) != 1
-    if stream or (stream is None and texts and sys.stdout.isatty() and not json and task.kind == "generate"):
+    if stream or (stream is None and texts and sys.stdout.isatty() and not json and kind.streams):
         _stream(reader, chain([first], source), truncate, many)
         return
-    printer = Printer(task.kind, task.columns, task.target, many, json)
+    printer = Printer(kind, task.columns, many, json)
     with progress.ticking("predicting", None, shown=not sys.stdout.isatty()) as tick:
         for part in predict_inputs.chunks(chain([first], source), CHUNK * batch_size):
             for example, prediction in zip(part, reader.predict(part, truncate=truncate, batch_size=batch_size, tick=tick), strict=True):
@@ -99,14 +100,14 @@ class Found(Protocol):
 class Printer:
     """Prints answers of a task: JSON objects, or lines for a reader."""
 
-    def __init__(self, kind: str, columns: Sequence[str], target: str, many: bool, json: bool) -> None:
-        self.kind, self.columns, self.target, self.many, self.json = kind, columns, target, many, json
+    def __init__(self, kind: TaskKind, columns: Sequence[str], many: bool, json: bool) -> None:
+        self.kind, self.columns, self.many, self.json = kind, columns, many, json
 
     def __call__(self, example: Example, found: Found) -> None:
         if self.json:
             output.document(self._document(example, found))
-        elif self.kind == "tag":
-            self._tags(example, found.value)
+        elif self.kind.per_word:
+            self._by_word(example, found.value)
         elif found.text not in found.scores and (self.many or not found.scores):
             print((header(example) if self.many else "") + (found.text or NOTHING), flush=True)
         elif self.many:
@@ -116,15 +117,12 @@ class Printer:
             ranked = sorted(found.scores.items(), key=lambda item: -item[1])
             output.facts((label, f"{share:.3f}") for label, share in ranked[:BEST])
 
-    def _tags(self, example: Example, tags: list[str]) -> None:
-        words = (
-            predict_inputs.words_in(example["tokens"]).split(" ")
-            if predict_inputs.listed(example["tokens"]) is None
-            else predict_inputs.listed(example["tokens"])
-        )
-        pairs = list(zip(map(str, words or []), tags, strict=True))
+    def _by_word(self, example: Example, answers: list[str]) -> None:
+        text = example[self.columns[0]]
+        words = predict_inputs.listed(text)
+        pairs = list(zip(map(str, text.split() if words is None else words), answers, strict=True))
         if self.many:
-            print(" ".join(f"{word}/{tag}" for word, tag in pairs), flush=True)
+            print(" ".join(f"{word}/{answer}" for word, answer in pairs), flush=True)
         else:
             output.facts(pairs)
 
@@ -132,7 +130,7 @@ class Printer:
         cells: dict[str, Any] = {name: predict_inputs.listed(example[name]) or example[name] for name in self.columns}
         given = next(iter(cells.values())) if len(cells) == 1 else cells
         value = found.text if found.value is None else found.value
-        said = value if isinstance(value, dict) else {self.target: value}
+        said = value if isinstance(value, dict) else {self.kind.target: value}
         return {"input": given, **said, **({"scores": found.scores} if found.scores else {})}
 
 

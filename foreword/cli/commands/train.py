@@ -14,7 +14,7 @@ import typer
 from foreword.adapters.folder import TENSORS, check_target
 from foreword.cli.support import output, progress
 from foreword.cli.support.dataclass_options import expand
-from foreword.cli.support.loaders import open_model, warm_up
+from foreword.cli.support.loaders import model_kind, open_model, warm_up
 from foreword.cli.support.options import (
     AsJson,
     Columns,
@@ -34,9 +34,6 @@ from foreword.errors import AdapterError, DivergedError, ForewordError
 from foreword.training.plan import TrainPlan
 
 if TYPE_CHECKING:
-    from foreword.backbone.frozen import FrozenModel
-    from foreword.recipe import Recipe
-    from foreword.tasks.base import Task
     from foreword.tasks.data.reader import Rows
     from foreword.training.loop import FitResult
 
@@ -78,15 +75,14 @@ def train(
     warm_up()
     from foreword.tasks.data.reader import split
 
-    everything = rows
-    job = task_of(task, rows, data, trains=recipe.trains)
+    job = task_of(task, rows, data, model_kind(model), trains=recipe.trains)
     check_columns(rows, job, data)
     check_columns(held, job, str(valid))
     if not held:
         rows, held = split(rows)  # only now: messages name the rows of the file
     _note_checkpoint(out, resume)
     frozen = open_model(model, dtype=dtype, device=device, quantize=recipe.quantize)
-    job = _on_model(job, task, everything, data, frozen, recipe)
+    job = in_chat(job, frozen) if task.chat else job
     run = partial(_fit, frozen, recipe, job, rows, held, plan, out=out, resume=resume, overwrite=force or resume)
     result = _watched(run, job.metric, out)
     if not output.is_main():
@@ -95,13 +91,6 @@ def train(
         output.document(_document(result, out, model))
     else:
         _report(result, out, plan, held[0])
-
-
-def _on_model(job: Task, options: TaskOptions, rows: Rows, data: str, model: FrozenModel, recipe: Recipe) -> Task:
-    """The task as this model does it, now that it is known: other kinds of models than causal ones have tasks of their own."""
-    if model.shape.kind != "causal":
-        job = task_of(options, rows, data, model.shape.kind, trains=recipe.trains)
-    return in_chat(job, model) if options.chat else job
 
 
 def _examples(data: str, valid: str | None, columns: str | None, stream: int | None, seed: int) -> tuple[Rows, Rows]:

@@ -12,8 +12,8 @@ from typing import Any
 
 from foreword.cli.support.client import Client
 from foreword.errors import ServingError
+from foreword.task_kinds import find_kind
 
-WRITERS = ("generate", "seq2seq", "text")
 PERCENTILES = (50, 90, 99)
 Body = dict[str, Any]
 
@@ -71,7 +71,7 @@ def fire(
 def _ask(client: Client, kind: str, body: Body, due: float) -> Seen:
     seen = Seen()
     try:
-        if kind in WRITERS:
+        if find_kind(kind).answers == "text":
             last = due
             for event in client.events("/v1/completions", body | {"stream": True, "stream_options": {"include_usage": True}}):
                 if event.get("usage"):

@@ -14,6 +14,7 @@ from foreword.adapters.manifest import Manifest, read_manifest
 from foreword.cli.support.output import is_main, screen
 from foreword.errors import ModelError
 from foreword.recipe import Quantize
+from foreword.shape import Kind
 
 if TYPE_CHECKING:
     from foreword.adapters.adapter import Adapter
@@ -31,6 +32,17 @@ def open_model(name: str, *, dtype: str = "auto", device: str | None = None, qua
         from foreword.backbone.loading.load_model import load
 
         return load(name, dtype=dtype, device=device, quantize=quantize)
+
+
+def model_kind(name: str) -> Kind:
+    """Which stacks a base model has, by its config alone; raises ModelError for one that cannot be."""
+    check_model(name)
+    from foreword.backbone.loading.logging import quiet
+
+    quiet(downloads=False)
+    from foreword.backbone.loading.load_model import kind_of_model
+
+    return kind_of_model(name)
 
 
 def check_model(name: str) -> None:

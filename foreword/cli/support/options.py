@@ -9,21 +9,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foreword.cli.support.shell_completion import adapter_names, choices
-from foreword.errors import DataError, UsageError
+from foreword.errors import UsageError
 from foreword.methods import BASELINES, DEFAULT_METHOD, METHODS, named
 from foreword.prompts.template import Template
 from foreword.recipe import LoraSpec, Recipe
 from foreword.specs import INIT_KINDS, Init, Layers, PromptSpec
+from foreword.task_kinds import TASK_KINDS, TaskKind
 
 if TYPE_CHECKING:
     from foreword.backbone.frozen import FrozenModel
     from foreword.tasks.base import Task
     from foreword.tasks.data.reader import Rows
 
-KINDS = ("classify", "classify-head", "multi-label", "regress", "tag", "qa", "choice", "probe", "generate", "seq2seq")
 POOLINGS = ("auto", "first", "last", "mean")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 MODEL = "Model"
+# What is said where an option comes for a kind that does not have it.
+_NOT_FOR = {
+    "template": "reads texts in the tokenizer's own format",
+    "chat": "reads texts in the tokenizer's own format",
+    "words": "has no label words",
+    "max_new_tokens": "writes no text",
+    "pooling": "has no head on one state of a text",
+}
 TRAINABLE = (*METHODS, *(name for name in BASELINES if not name.endswith("-shot")))
 
 AdapterPath = Annotated[str, typer.Argument(metavar="ADAPTER", help="Folder of the adapter.", autocompletion=adapter_names)]
@@ -65,11 +73,17 @@ class MethodOptions:
 
     method: str = _option(DEFAULT_METHOD, f"One of {', '.join(TRAINABLE)}, or a combination such as {DEFAULT_METHOD}+lora.", TRAINABLE)
     length: int | None = _option(None, f"Number of virtual tokens; by default {METHODS[DEFAULT_METHOD]().length}.")
-    init: str = _option("default", f"Initial values, KIND or KIND:PATH: {', '.join(INIT_KINDS)}.", INIT_KINDS)
+    init: str | None = _option(
+        None, f"Initial values, KIND or KIND:PATH: {', '.join(INIT_KINDS)}; by default those of the method.", INIT_KINDS
+    )
     init_text: str | None = _option(None, "Text for the initial values; by default the words of the task.")
-    layers: str = _option("all", "Layers that get keys and values: all, last:N, or indices such as 0,2,5.")
-    parts: str = _option("all", "Parts of an encoder–decoder that get keys and values: all, or some of encoder,decoder,cross.")
-    dropout: float = _option(0.0, "Dropout probability on the prompt's values during training.")
+    layers: str | None = _option(
+        None, "Layers that get keys and values: all, last:N, or indices such as 0,2,5; by default those of the method."
+    )
+    parts: str | None = _option(
+        None, "Parts of an encoder–decoder that get keys and values: all, or some of encoder,decoder,cross; by default those of the method."
+    )
+    dropout: float | None = _option(None, "Dropout probability on the prompt's values during training; by default that of the method.")
     lora_r: int | None = _option(None, "Rank of LoRA.")
     lora_alpha: float | None = _option(None, "Alpha of LoRA: its update is scaled by alpha / r.")
     lora_targets: str | None = _option(None, "Modules that get LoRA: attention, all-linear, or names such as q_proj,v_proj.")
@@ -101,43 +115,50 @@ class MethodOptions:
                 )
 
     def _prompt(self, spec: PromptSpec) -> PromptSpec:
-        length = spec.length if self.length is None else self.length
-        parts = self.parts if self.parts == "all" else tuple(self.parts.split(","))
-        return replace(spec, length=length, init=self._init(), layers=self._layers(), dropout=self.dropout, parts=parts)
+        given: dict[str, Any] = {name: getattr(self, name) for name in ("length", "dropout") if getattr(self, name) is not None}
+        if self.init is not None or self.init_text is not None:
+            given["init"] = self._init(self.init or "default")
+        if self.layers is not None:
+            given["layers"] = self._layers(self.layers)
+        if self.parts is not None:
+            given["parts"] = self.parts if self.parts == "all" else tuple(self.parts.split(","))
+        return replace(spec, **given)
 
     def _lora(self, spec: LoraSpec) -> LoraSpec:
         targets = spec.targets if self.lora_targets is None else self.lora_targets
         if isinstance(targets, str) and targets not in ("attention", "all-linear"):
             targets = tuple(targets.split(","))
-        return LoraSpec(
+        return replace(
+            spec,
             r=self.lora_r or spec.r,
             alpha=spec.alpha if self.lora_alpha is None else self.lora_alpha,
             targets=targets,
-            rslora=self.lora_rslora,
-            path=self.lora_path,
-            frozen=self.lora_frozen,
+            rslora=self.lora_rslora or spec.rslora,
+            path=self.lora_path or spec.path,
+            frozen=self.lora_frozen or spec.frozen,
         )
 
-    def _init(self) -> Init:
-        kind, _, path = self.init.partition(":")
+    def _init(self, init: str) -> Init:
+        kind, _, path = init.partition(":")
         if self.init_text is not None and kind not in ("default", "text", "kv_of_text"):
             raise UsageError(f"--init-text came with --init {kind}, which takes no words; leave one of them out, or use --init text.")
         return Init(kind, text=self.init_text, path=path or None)
 
-    def _layers(self) -> Layers:
-        if self.layers == "all" or self.layers.startswith("last:"):
-            return self.layers
+    @staticmethod
+    def _layers(layers: str) -> Layers:
+        if layers == "all" or layers.startswith("last:"):
+            return layers
         try:
-            return tuple(int(index) for index in self.layers.split(","))
+            return tuple(int(index) for index in layers.split(","))
         except ValueError:
-            raise UsageError(f"--layers '{self.layers}' cannot be read; give all, last:N or indices such as 0,2,5.") from None
+            raise UsageError(f"--layers '{layers}' cannot be read; give all, last:N or indices such as 0,2,5.") from None
 
 
 @dataclass(frozen=True)
 class TaskOptions:
     """What the model is asked to do; whatever is left out is guessed from the data."""
 
-    task: str | None = _option(None, f"One of {', '.join(KINDS)}; by default inferred from the columns.", KINDS)
+    task: str | None = _option(None, f"One of {', '.join(TASK_KINDS)}; by default inferred from the columns.", tuple(TASK_KINDS))
     template: str | None = _option(None, r"Template with fields and soft tokens, for example '{soft}{text}\nLabel: {answer}'.")
     description: str | None = _option(None, "Description of the task; it initialises the prompt.")
     words: str | None = _option(None, "Label words, comma-separated, in the order of the sorted labels (classify).")
@@ -145,44 +166,30 @@ class TaskOptions:
     pooling: str | None = _option(None, f"Pooling of a head on the whole text: {', '.join(POOLINGS)}.", POOLINGS)
     chat: bool = _option(False, "Put the template into a user message of the model's chat format.")
 
-    def build(self, kind: str, labels: tuple[str, ...] | None) -> Task:
-        """The task, with `labels` if it is to classify; raises UsageError for options of the other kind, and for a kind made from examples."""
-        from foreword.tasks.registry import task_from_dict
-
-        if kind not in ("classify", "generate", "seq2seq"):
-            raise UsageError(f"task '{kind}' is made from examples, and here are none; choose classify, generate or seq2seq.")
-        given: dict[str, Any] = {"kind": kind, "template": self.source(kind)}
-        if self.description is not None:
-            given["description"] = self.description
-        if kind == "classify":
-            self._refuse("--max-new-tokens", self.max_new_tokens, kind, "writes no text")
-            given |= {"labels": list(labels or ()), "words": self.words.split(",") if self.words else []}
-        else:
-            self._refuse("--words", self.words, kind, "has no label words")
-            given |= {} if self.max_new_tokens is None else {"max_new_tokens": self.max_new_tokens}
-        return task_from_dict(given)
-
     def kind(self, columns: tuple[str, ...]) -> str:
         """The task's kind: as asked, else by the answer's column where a template names the others, else by all columns."""
-        from foreword.tasks.registry import KINDS, kind_of
+        from foreword.tasks.registry import kind_of
 
-        if self.task is not None and self.task not in KINDS:
-            raise UsageError(f"task '{self.task}' is not known; choose one of {', '.join(KINDS)}.")
+        if self.task is not None and self.task not in TASK_KINDS:
+            raise UsageError(f"task '{self.task}' is not known; choose one of {', '.join(TASK_KINDS)}.")
         if self.task is None and self.template is not None:
-            for kind, task in KINDS.items():
-                if task.target in columns:
-                    return kind
+            for kind in TASK_KINDS.values():
+                if kind.target in columns:
+                    return kind.name
         return self.task or kind_of(columns)
 
-    def source(self, kind: str) -> str:
-        """The template asked for, or the kind's own."""
-        from foreword.tasks.registry import KINDS
-
-        return KINDS[kind].template.source if self.template is None else self.template.replace("\\n", "\n").replace("\\t", "\t")
-
-    def _refuse(self, flag: str, value: object, kind: str, why: str) -> None:
-        if value is not None:
-            raise UsageError(f"{flag} came for a {kind} task, which {why}; leave it out.")
+    def settings(self, kind: TaskKind) -> dict[str, Any]:
+        """The options that were given, as arguments of the task's class; raises UsageError for those of other kinds."""
+        for name, why in _NOT_FOR.items():
+            if getattr(self, name) not in (None, False) and name not in kind.options:
+                raise UsageError(f"--{name.replace('_', '-')} came for a {kind.name} task, which {why}; leave it out.")
+        names = [name for name in ("description", *kind.options) if name != "chat"]
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if "template" in given:
+            given["template"] = Template.parse(given["template"].replace("\\n", "\n").replace("\\t", "\t"))
+        if "words" in given:
+            given["words"] = given["words"].split(",") if given["words"] else []
+        return given
 
 
 def in_chat(task: Task, model: FrozenModel) -> Task:
@@ -198,16 +205,6 @@ def check_columns(rows: Rows, task: Task, source: str) -> None:
     from foreword.tasks.data.reader import need
 
     need(rows, [*task.columns, task.target], source)
-
-
-def labels_of(rows: Rows, source: str) -> tuple[str, ...]:
-    """The sorted labels of the data; raises DataError for a missing or an empty one."""
-    from foreword.tasks.data.reader import need
-
-    for number, row in enumerate(need(rows, ["label"], source), 1):
-        if not row["label"].strip():
-            raise DataError(f"row {number} of '{source}' has an empty label; fill it or remove the row.")
-    return tuple(sorted({row["label"] for row in rows}))
 
 
 def parse_columns(text: str | None) -> Mapping[str, str]:
