@@ -15,6 +15,7 @@ from torch import Tensor
 
 from foreword.adapters.folder import CONFIG, MANIFEST, TENSORS, Folder, read_whole, write_folder
 from foreword.adapters.manifest import Manifest, Scores, read_manifest, read_tensors
+from foreword.adapters.peft_config import config_of
 from foreword.adapters.safetensors_file import KEY, TensorShape, check_finite, write_tensors
 from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.fingerprint import quantization_in
@@ -130,8 +131,6 @@ class Adapter:
 
     def files(self, where: str) -> dict[str, bytes]:
         """The folder's files, the manifest last; `where` is for messages. Raises AdapterError for what must not be saved."""
-        from foreword.adapters.peft import config_of  # peft reads and makes adapters
-
         parts = {name: (TensorShape(_NAMES[tensor.dtype], tuple(tensor.shape)), _bytes(tensor)) for name, tensor in self.tensors.items()}
         for kind, data in parts.values():
             check_finite(data, where, kind.dtype)
