@@ -13,7 +13,8 @@ from torch.nn.functional import pad
 
 from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.batch import collate
-from foreword.backbone.frozen import FrozenModel, Tokens
+from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.model_inputs import Tokens
 from foreword.backbone.token_alignment import Encoded
 from foreword.errors import DataError, ModelError, UsageError
 from foreword.prompts.head import Head

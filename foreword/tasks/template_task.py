@@ -12,7 +12,8 @@ from torch import Tensor
 
 from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.batch import Batch, collate
-from foreword.backbone.frozen import FrozenModel, Tokens
+from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.model_inputs import Tokens
 from foreword.errors import DataError, ModelError, UsageError
 from foreword.prompts.template import Row, Template
 from foreword.specs import PromptSpec
