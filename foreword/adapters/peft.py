@@ -20,6 +20,7 @@ from foreword.adapters.peft_files import KEPT, read_folder
 from foreword.adapters.safetensors_file import KEY, write_prompt
 from foreword.adapters.tensor_files import as_matrix, read_file
 from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.model_info import ModelInfo
 from foreword.backbone.prompt_to_kv import compile_prompt
 from foreword.errors import AdapterError
 from foreword.families.registry import check_site
@@ -100,7 +101,7 @@ def export_peft(
     if why is not None:
         raise AdapterError(f"the adapter cannot be exported to PEFT, because {why}.")
     if model is not None:
-        adapter.check(model)
+        adapter.check(model.info)
     emits_bos = model is None or model.tokenizer.bos is not None
     spec, flat = adapter.spec, adapter.flat
     if spec.site == "input" and not stands_first(template, emits_bos):
@@ -144,13 +145,13 @@ def read_peft(folder: Path) -> PeftPrompt:
     return PeftPrompt(where, config, flat)
 
 
-def read_numbers(path: str | Path, model: FrozenModel | None = None) -> Float[Tensor, "P W"]:
+def read_numbers(path: str | Path, info: ModelInfo | None = None) -> Float[Tensor, "P W"]:
     """Numbers to start from: an adapter folder (checked against `model` if given), a PEFT folder, a .npy or .safetensors file."""
     path = Path(path)
     if (path / MANIFEST).is_file():
         adapter = Adapter.load(path)
-        if model is not None:
-            adapter.check(model)
+        if info is not None:
+            adapter.check(info)
         return adapter.flat
     return read_peft(path).flat if path.is_dir() else read_file(path)
 

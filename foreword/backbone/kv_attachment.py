@@ -25,9 +25,9 @@ def attach(
     for prefix in prefixes:
         check_window(prefix.window if prefix else "pinned", shape)
     device = positions.device
-    lengths = torch.tensor([prefix.length if prefix else 0 for prefix in prefixes], device=device)
-    longest = int(lengths.max())
+    lengths = [prefix.length if prefix else 0 for prefix in prefixes]
     layers = sorted({layer for prefix in prefixes if prefix for layer in prefix.keys})
+    real = torch.arange(max(lengths), device=device) < torch.tensor(lengths, device=device)[:, None]
 
     def stack(side: str, layer: int) -> Tensor:
         kv = shape.kv[layer]
@@ -37,10 +37,8 @@ def attach(
             if part is None:
                 part = torch.zeros(kv.heads, 0, kv.dim)
             part = part.to(device, dtype)
-            rows.append(part if part.shape[1] == longest else torch.nn.functional.pad(part, (0, 0, 0, longest - part.shape[1])))
+            rows.append(part if part.shape[1] == real.shape[1] else nn.functional.pad(part, (0, 0, 0, real.shape[1] - part.shape[1])))
         return torch.stack(rows)
-
-    real = torch.arange(longest, device=device) < lengths[:, None]
 
     def present(layer: int) -> Tensor:
         """A row whose prefix leaves this layer out sees nothing of it here."""

@@ -74,7 +74,7 @@ def adapter(name: str, seed: int = 0) -> Adapter:
         fitted: Task = for_site(task, made) if isinstance(task, TemplateTask) else task
     else:
         made = spec("p-tuning-v2", 2)
-        fitted = HEADED[name].for_model(frozen, made)
+        fitted = HEADED[name].for_model(frozen.info, made)
     tensors = {KEY: prompt(frozen, made, len(name) + seed).bake()}
     if fitted.head is not None:
         head = Head(fitted.head, frozen.shape.hidden, seed=3)
@@ -142,7 +142,7 @@ def serve(
     async def run() -> None:
         local = LocalEngine(model(), str(folder), **engine)
         await local.start()
-        state = ServerState(local, Base.of(model()), keys=keys, limits=limits, log=Log(log.write, texts=texts), keep_alive=0.5)
+        state = ServerState(local, Base.of(model().info), keys=keys, limits=limits, log=Log(log.write, texts=texts), keep_alive=0.5)
         running = Running(create_app(state), state, made, drain_seconds=drain)
         found.append(Served(url_of(made), state, local, log, asyncio.get_running_loop(), running, threading.current_thread()))
         await running.run(ready.set, local.close)

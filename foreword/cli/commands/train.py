@@ -101,7 +101,7 @@ def _on_model(job: Task, options: TaskOptions, rows: Rows, data: str, model: Fro
     """The task as this model does it, now that it is known: other kinds of models than causal ones have tasks of their own."""
     if model.shape.kind != "causal":
         job = task_of(options, rows, data, model.shape.kind, trains=recipe.trains)
-    return in_chat(job, model) if options.chat else job
+    return in_chat(job, model.info) if options.chat else job
 
 
 def _examples(data: str, valid: str | None, columns: str | None, stream: int | None, seed: int) -> tuple[Rows, Rows]:

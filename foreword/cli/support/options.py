@@ -16,7 +16,7 @@ from foreword.recipe import LoraSpec, Recipe
 from foreword.specs import INIT_KINDS, Init, Layers, PromptSpec
 
 if TYPE_CHECKING:
-    from foreword.backbone.frozen import FrozenModel
+    from foreword.backbone.model_info import ModelInfo
     from foreword.tasks.base import Task
     from foreword.tasks.data.reader import Rows
 
@@ -183,12 +183,12 @@ class TaskOptions:
             raise UsageError(f"{flag} came for a {kind} task, which {why}; leave it out.")
 
 
-def in_chat(task: Task, model: FrozenModel) -> Task:
+def in_chat(task: Task, info: ModelInfo) -> Task:
     """The task, read through the model's chat format."""
     from foreword.tasks.template_task import TemplateTask
 
     assert isinstance(task, TemplateTask), "--chat is refused for tasks without a template"
-    return task.with_template(Template.parse(model.tokenizer.chat(task.template.source)))
+    return task.with_template(Template.parse(info.tokenizer.chat(task.template.source)))
 
 
 def check_columns(rows: Rows, task: Task, source: str) -> None:
