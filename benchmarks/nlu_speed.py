@@ -77,9 +77,11 @@ class Ours:
 
     def __init__(self, model: FrozenModel, what: str, task: Task, rows: Sequence[Example]) -> None:
         made, lora = resolve_lora(recipe_of(what), model)
-        self.task = task.for_model(model, made.prompt)
-        length_budget = budget_for(made.prompt, model)
-        self.train_features = [train_feature for row in rows for train_feature in self.task.train_features(row, model, length_budget)[0]]
+        self.task = task.for_model(model.info, made.prompt)
+        length_budget = budget_for(made.prompt, model.info)
+        self.train_features = [
+            train_feature for row in rows for train_feature in self.task.train_features(row, model.info, length_budget)[0]
+        ]
         self.model, self.tuning = start(model, made, self.task, self.task.material(rows), self.train_features[:16], 0, lora)
         self.optimizer = torch.optim.AdamW([p for p in self.tuning.parameters() if p.requires_grad], lr=RATE)
 

@@ -60,7 +60,7 @@ def tasks(
     The engine cannot tell them from trained ones.
     """
     spec = recipe(method, length=length)
-    fitted = task.for_model(model, spec)
+    fitted = task.for_model(model.info, spec)
     flat = start(spec, model, Material("Read the text and say in a few words what it is about."), seed=0).origin.detach().float().cpu()
     names = []
     for number in range(many):

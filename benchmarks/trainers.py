@@ -93,7 +93,7 @@ class PeftLoop:
             setting.task, recipe("p-tuning-v2")
         )  # rows without places for soft tokens: PEFT puts its own in front
         self.length_budget = LengthBudget(0, reader.shape.positions - setting.length)
-        self.rows = [self.task.train_row(example, reader, self.length_budget)[0] for example in setting.split.train]
+        self.rows = [self.task.train_row(example, reader.info, self.length_budget)[0] for example in setting.split.train]
         self.sampler = BucketSampler([row.num_tokens for row in self.rows], self.plan.batch_size, run.seed)
         self.parameters = theirs.trained(peft)
         self.optimizer = torch.optim.AdamW(self.parameters, lr=self.rate, weight_decay=self.plan.weight_decay)
@@ -142,7 +142,7 @@ class PeftLoop:
 
     def _means(self, examples: Sequence[dict[str, str]]) -> list[float]:
         """Mean log-probability of each example's answer, in the order of the examples; computed shortest first."""
-        rows: list[Row] = [self.task.train_row(example, self.reader, self.length_budget)[0] for example in examples]
+        rows: list[Row] = [self.task.train_row(example, self.reader.info, self.length_budget)[0] for example in examples]
         order = sorted(range(len(rows)), key=lambda i: rows[i].num_tokens)
         found: dict[int, float] = {}
         for begin in range(0, len(order), self.plan.batch_size):

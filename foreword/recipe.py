@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from foreword.errors import UsageError
-from foreword.specs import PromptSpec
+from foreword.specs import PromptSpec, two_of_a_kind
 
 Quantize = Literal["nf4", "int8"]
 
@@ -42,6 +42,9 @@ class LoraSpec:
 
     def __add__(self, other: object) -> Recipe:
         return Recipe.of(self) + other
+
+    def __radd__(self, other: object) -> Recipe:
+        return Recipe.of(other) + self
 
 
 @dataclass(frozen=True)
@@ -84,9 +87,7 @@ class Recipe:
         other = Recipe.of(other)
         for part in ("prompt", "lora"):
             if getattr(self, part) and getattr(other, part):
-                raise UsageError(
-                    f"{self.method} + {other.method} holds two parts of one kind ('{part}'), but a recipe has one of each; drop one."
-                )
+                raise UsageError(two_of_a_kind(self.method, other.method, part))
         if any(not (part.full or part.prompt or part.lora) for part in (self, other)):
             raise UsageError(f"{self.method} + {other.method} cannot be trained together; add a soft prompt and LoRA.")
         return replace(
@@ -97,6 +98,9 @@ class Recipe:
             full=self.full or other.full,
             quantize=self.quantize or other.quantize,
         )
+
+    def __radd__(self, other: object) -> Recipe:
+        return Recipe.of(other) + self
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON; parts that are absent are left out."""

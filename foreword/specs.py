@@ -127,10 +127,10 @@ class PromptSpec:
         return [own[i] for i in self.layers]
 
     def __add__(self, other: object) -> Any:
-        """A recipe of both, such as `prefix_tuning(20) + lora(8)`."""
-        from foreword.recipe import Recipe  # recipes are made of specs
-
-        return Recipe.of(self) + other
+        """A recipe of both, such as `prefix_tuning(20) + lora(8)`, which the other part makes; raises UsageError for a second soft prompt."""
+        if isinstance(other, PromptSpec):
+            raise UsageError(two_of_a_kind(self.method, other.method, "prompt"))
+        return NotImplemented
 
     def kv_shapes(self, shape: ModelShape) -> tuple[KVShape, ...]:
         """Key/value shapes of the chosen attentions."""
@@ -169,6 +169,11 @@ class PromptSpec:
         if isinstance(data.get("parts"), list):
             data["parts"] = tuple(data["parts"])
         return cls(**data)
+
+
+def two_of_a_kind(first: str, second: str, part: str) -> str:
+    """What is wrong with the sum of two methods that both train a part."""
+    return f"{first} + {second} holds two parts of one kind ('{part}'), but a recipe has one of each; drop one."
 
 
 def _known(cls: type, data: Mapping[str, Any]) -> Mapping[str, Any]:

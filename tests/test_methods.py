@@ -97,6 +97,18 @@ def test_a_name_or_a_sum_of_names() -> None:
     assert named(both.method) == both
 
 
+def test_parts_are_added_in_any_order() -> None:
+    prompt, lora = methods.p_tuning_v2(3), LoraSpec(r=2)
+    assert prompt + lora == prompt + Recipe.of(lora) == Recipe("p-tuning-v2+lora", prompt, lora)
+    assert lora + prompt == Recipe.of(lora) + prompt == Recipe("lora+p-tuning-v2", prompt, lora)
+    for second in (methods.prefix_tuning(2), Recipe.of(methods.prefix_tuning(2))):
+        with pytest.raises(UsageError) as caught:
+            prompt + second  # type: ignore[operator]  # refused when it runs
+        assert str(caught.value) == (
+            "p-tuning-v2 + prefix-tuning holds two parts of one kind ('prompt'), but a recipe has one of each; drop one."
+        )
+
+
 def test_names_and_sums_that_cannot_be_are_refused() -> None:
     every = "prompt-tuning, p-tuning, prefix-tuning, p-tuning-v2, lora, qlora, full, head-only, zero-shot, few-shot"
     for text, unknown in (("lroa", "lroa"), ("prefix-tuning+dora", "dora"), ("lora+", ""), ("", "")):

@@ -15,10 +15,12 @@ from torch import Tensor
 
 from foreword.adapters.folder import CONFIG, MANIFEST, TENSORS, Folder, read_whole, write_folder
 from foreword.adapters.manifest import Manifest, Scores, read_manifest, read_tensors
+from foreword.adapters.peft_config import config_of
 from foreword.adapters.safetensors_file import KEY, TensorShape, check_finite, write_tensors
 from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.fingerprint import quantization_in
 from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.model_info import ModelInfo
 from foreword.backbone.weights import weight_adapters
 from foreword.errors import AdapterError, FingerprintError
 from foreword.prompts.head import Head
@@ -108,30 +110,28 @@ class Adapter:
             return model
         return weight_adapters.apply(model, self.recipe, tensors=self.tensors)[0]
 
-    def check(self, model: FrozenModel) -> None:
+    def check(self, info: ModelInfo) -> None:
         """Raise FingerprintError unless the model and its tokenizer are those this adapter was trained on."""
-        recorded, found = (quantization_in(fingerprint) for fingerprint in (self.base_fingerprint, model.fingerprint))
+        recorded, found = (quantization_in(fingerprint) for fingerprint in (self.base_fingerprint, info.fingerprint))
         if recorded != found:
             kinds = [f"in {kind}" if kind else "without quantisation" for kind in (recorded, found)]
             cure = f"with quantize='{recorded}'" if recorded else "without quantize"
             raise FingerprintError(
-                f"the adapter was trained on '{self.base}' {kinds[0]}, but '{model.name}' is loaded {kinds[1]}; load it {cure}, or retrain."
+                f"the adapter was trained on '{self.base}' {kinds[0]}, but '{info.name}' is loaded {kinds[1]}; load it {cure}, or retrain."
             )
         pairs = {
-            "base model": (self.base_fingerprint, model.fingerprint),
-            "tokenizer": (self.tokenizer_fingerprint, model.tokenizer_fingerprint),
+            "base model": (self.base_fingerprint, info.fingerprint),
+            "tokenizer": (self.tokenizer_fingerprint, info.tokenizer_fingerprint),
         }
         for what, (recorded, found) in pairs.items():
             if recorded != found:
                 raise FingerprintError(
                     f"the adapter was trained on '{self.base}' with {what} fingerprint {recorded}, "
-                    f"but that of '{model.name}' is {found}; load '{self.base}' as it was then, or retrain."
+                    f"but that of '{info.name}' is {found}; load '{self.base}' as it was then, or retrain."
                 )
 
     def files(self, where: str) -> dict[str, bytes]:
         """The folder's files, the manifest last; `where` is for messages. Raises AdapterError for what must not be saved."""
-        from foreword.adapters.peft import config_of  # peft reads and makes adapters
-
         parts = {name: (TensorShape(_NAMES[tensor.dtype], tuple(tensor.shape)), _bytes(tensor)) for name, tensor in self.tensors.items()}
         for kind, data in parts.values():
             check_finite(data, where, kind.dtype)

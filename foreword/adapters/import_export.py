@@ -35,17 +35,17 @@ def export_folders(
     recipe = adapter.recipe
     if recipe.lora is not None and recipe.prompt is None and "template" not in adapter.task:
         if model is not None:
-            adapter.check(model)
+            adapter.check(model.info)
         return (export_headed(adapter, target, overwrite=overwrite),)
     if recipe.lora is None or "template" not in adapter.task:
         return (export_peft(adapter, target, model, peft_type=peft_type, overwrite=overwrite),)
     if recipe.prompt is None:
         if model is not None:
-            adapter.check(model)
+            adapter.check(model.info)
         return (export_lora(adapter, target, overwrite=overwrite),)
     reader = None
     if model is not None:
-        adapter.check(model)
+        adapter.check(model.info)
         reader = adapter.model(model)  # constants around the prompt become keys and values as the LoRA makes them
     alone = replace(adapter, recipe=Recipe.of(recipe.prompt), tensors={KEY: adapter.flat})
     prompt = export_peft(alone, Path(target) / "prompt", reader, peft_type=peft_type, overwrite=overwrite)

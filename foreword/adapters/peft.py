@@ -1,4 +1,4 @@
-"""PEFT's folders, read and written (format measured on 0.21.2). The only place that knows PEFT's names; PEFT itself is not imported."""
+"""PEFT's folders, read and written (format measured on 0.21.2). Only this file and peft_config.py know PEFT's names; PEFT itself is not imported."""
 
 from __future__ import annotations
 
@@ -15,22 +15,20 @@ from torch import Tensor
 from foreword import methods
 from foreword.adapters.adapter import Adapter
 from foreword.adapters.folder import CONFIG, MANIFEST, TENSORS, write_folder
+from foreword.adapters.peft_config import CARTRIDGE, ENCODER, PREFIX, PROMPT, prompt_config, stands_first, type_of, why_not
 from foreword.adapters.peft_files import KEPT, read_folder
 from foreword.adapters.safetensors_file import KEY, write_prompt
 from foreword.adapters.tensor_files import as_matrix, read_file
 from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.model_info import ModelInfo
 from foreword.backbone.prompt_to_kv import compile_prompt
 from foreword.errors import AdapterError
 from foreword.families.registry import check_site
 from foreword.prompts.template import Bos, Soft, Template
 from foreword.prompts.tokens import EmbeddingPrefix, flatten_kv
 from foreword.recipe import Recipe
-from foreword.shape import ModelShape
 from foreword.specs import PromptSpec
 from foreword.tasks.generate import Generate
-
-PROMPT, ENCODER, PREFIX, CARTRIDGE = "PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CARTRIDGE"
-FOREIGN = "FOREWORD"  # a type PEFT does not know: it stops, where any type of its own would give other answers
 
 _LEADING = re.compile(r"(\{bos\}|\{soft(:\d+)?\})*")
 _SOFT = re.compile(r"(?<!\{)\{soft(:\d+)?\}")
@@ -56,16 +54,6 @@ class PeftPrompt:
     @property
     def peft_type(self) -> str:
         return self.config["peft_type"]
-
-
-def config_of(recipe: Recipe, shape: ModelShape, task: Mapping[str, Any], base: str) -> dict[str, Any]:
-    """`adapter_config.json` of an adapter folder: PEFT's own type where PEFT would give the same answers, else one that makes it stop."""
-    spec = recipe.prompt
-    if spec is None or recipe.lora or shape.kind != "causal" or "template" not in task:
-        return {"peft_type": FOREIGN, "base_model_name_or_path": base, "inference_mode": True}
-    template = Template.parse(task["template"], bos=task["bos"])
-    exact = _why_not(spec, shape, template) is None and (spec.site == "kv" or _stands_first(template, emits_bos=True))
-    return _config(_type_of(spec) if exact else FOREIGN, spec, shape, base)
 
 
 def import_peft(folder: str | Path, model: FrozenModel, *, task: Mapping[str, Any] | None = None) -> Adapter:
@@ -109,19 +97,19 @@ def export_peft(
             "use it with Foreword."
         )
     template = Template.parse(adapter.task["template"], bos=adapter.task["bos"])
-    why = _why_not(adapter.spec, adapter.shape, template)
+    why = why_not(adapter.spec, adapter.shape, template)
     if why is not None:
         raise AdapterError(f"the adapter cannot be exported to PEFT, because {why}.")
     if model is not None:
-        adapter.check(model)
+        adapter.check(model.info)
     emits_bos = model is None or model.tokenizer.bos is not None
     spec, flat = adapter.spec, adapter.flat
-    if spec.site == "input" and not _stands_first(template, emits_bos):
+    if spec.site == "input" and not stands_first(template, emits_bos):
         spec, flat = _compiled(adapter, template, model)
-    kind = _type_of(spec)
+    kind = type_of(spec)
     if peft_type not in (None, kind, CARTRIDGE if kind == PREFIX else kind):
         raise AdapterError(f"the adapter cannot be exported as {peft_type}, because it is a {kind}; leave the type out.")
-    config = _config(peft_type or kind, spec, adapter.shape, adapter.base)
+    config = prompt_config(peft_type or kind, spec, adapter.shape, adapter.base)
     tensors = write_prompt(flat.numpy().astype("<f4", copy=False).tobytes(), (flat.shape[0], flat.shape[1]))
     path = write_folder(target, {TENSORS: tensors, CONFIG: json.dumps(config, indent=2, sort_keys=True).encode()}, overwrite=overwrite)
     return Exported(path, peft_type or kind, note_for(template, adapter.spec.site))
@@ -157,46 +145,15 @@ def read_peft(folder: Path) -> PeftPrompt:
     return PeftPrompt(where, config, flat)
 
 
-def read_numbers(path: str | Path, model: FrozenModel | None = None) -> Float[Tensor, "P W"]:
+def read_numbers(path: str | Path, info: ModelInfo | None = None) -> Float[Tensor, "P W"]:
     """Numbers to start from: an adapter folder (checked against `model` if given), a PEFT folder, a .npy or .safetensors file."""
     path = Path(path)
     if (path / MANIFEST).is_file():
         adapter = Adapter.load(path)
-        if model is not None:
-            adapter.check(model)
+        if info is not None:
+            adapter.check(info)
         return adapter.flat
     return read_peft(path).flat if path.is_dir() else read_file(path)
-
-
-def _type_of(spec: PromptSpec) -> str:
-    if spec.site == "kv":
-        return PREFIX
-    return PROMPT if spec.reparam.kind == "direct" else ENCODER
-
-
-def _why_not(spec: PromptSpec, shape: ModelShape, template: Template) -> str | None:
-    """Why no type of PEFT can hold this prompt, or None; ends with what to do."""
-    if shape.kind == "encoder-decoder":
-        return "PEFT's prompts of encoder–decoders take positions and attend otherwise than these; use it with Foreword"
-    if spec.site == "input":
-        if template.has_soft and template.leading:
-            return None
-        return f"its template '{template.source}' has soft tokens inside the text, where PEFT cannot put them; train with {{soft}} first"
-    layers = spec.chosen_layers(shape)
-    if len(layers) != shape.num_layers:
-        return f"it prefixes layers {list(layers)} of {shape.num_layers}, but PEFT prefixes all; train with layers 'all'"
-    if len({(kv.heads, kv.dim) for kv in shape.kv}) != 1:
-        return "the layers of its base model have keys and values of different shapes, but PEFT has one shape; use it with Foreword"
-    if spec.window == "pinned" and shape.windowed:
-        return f"its prefix is pinned inside the sliding windows of {shape.family}, but PEFT's fades there; train with window 'model'"
-    return None
-
-
-def _stands_first(template: Template, emits_bos: bool) -> bool:
-    """Whether the soft tokens stand together before everything else, where PEFT puts them."""
-    parts = [part for part in template.parts if emits_bos or not isinstance(part, Bos)]
-    count = sum(isinstance(part, Soft) for part in parts)
-    return count > 0 and all(isinstance(part, Soft) for part in parts[:count])
 
 
 def _compiled(adapter: Adapter, template: Template, model: FrozenModel | None) -> tuple[PromptSpec, Tensor]:
@@ -210,27 +167,6 @@ def _compiled(adapter: Adapter, template: Template, model: FrozenModel | None) -
     prefix, swallowed = compile_prompt(model, EmbeddingPrefix(adapter.flat), row)
     spec = methods.prefix_tuning(adapter.spec.length + swallowed, prefix_projection=False)
     return replace(spec, window="model"), flatten_kv(prefix).float().cpu()
-
-
-def _config(kind: str, spec: PromptSpec, shape: ModelShape, base: str) -> dict[str, Any]:
-    """PEFT's keys; those it fills in by itself are left out."""
-    common = {
-        "peft_type": kind,
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base,
-        "inference_mode": True,
-        "num_virtual_tokens": spec.length,
-        "num_transformer_submodules": 1,
-        "num_layers": shape.num_layers,
-    }
-    if kind == FOREIGN:
-        return common
-    if spec.site == "input":
-        encoder = {"encoder_reparameterization_type": spec.reparam.kind.upper(), "encoder_hidden_size": spec.reparam.hidden}
-        return {**common, "token_dim": shape.embedding, **(encoder if kind == ENCODER else {})}
-    heads, dim = shape.kv[0].heads, shape.kv[0].dim
-    extra = {"num_frozen_tokens": 0} if kind == CARTRIDGE else {"prefix_projection": False, "encoder_hidden_size": heads * dim}
-    return {**common, "token_dim": heads * dim, "num_attention_heads": heads, **extra}
 
 
 def note_for(template: Template, site: str) -> str:

@@ -103,7 +103,7 @@ def read_lora(path: str | Path, model: FrozenModel) -> tuple[LoraSpec, dict[str,
     if not (Path(path) / MANIFEST).is_file():
         return _read(read_folder(Path(path)), model)
     adapter = Adapter.load(path)
-    adapter.check(model)
+    adapter.check(model.info)
     if adapter.recipe.lora is None:
         raise AdapterError(f"adapter '{path}' holds no LoRA (method '{adapter.method}'); give one that does.")
     return adapter.recipe.lora, {name: tensor for name, tensor in adapter.tensors.items() if name.startswith(_OURS)}

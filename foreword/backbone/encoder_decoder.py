@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
 from foreword.backbone import merge
 from foreword.backbone.batch import Batch
-from foreword.errors import DataError, ModelError
+from foreword.errors import DataError
 
 
 def answers(batch: Batch) -> Bool[Tensor, "B T"]:
@@ -58,16 +58,14 @@ def inputs(
     return {**given, "attention_mask": mask.long(), "decoder_input_ids": decoder}, predicts, answer.long().cumsum(1) + len(opening) - 1
 
 
-def opening(network: PreTrainedModel, name: str) -> tuple[int, ...]:
+def decoder_opening(rules: GenerationConfig | None) -> tuple[int, ...]:
     """What a decoder reads before every answer: its start token and, where generation forces one, the first token (BART's <s>, mBART-50's language).
 
-    Raises ModelError where the config names no start token.
+    () where the rules of generation name no start token.
     """
-    rules = network.generation_config
-    start = getattr(rules, "decoder_start_token_id", None)
+    start, forced = (getattr(rules, f"{name}_token_id", None) for name in ("decoder_start", "forced_bos"))
     if start is None:
-        raise ModelError(f"model '{name}' names no decoder_start_token_id to begin answers with; set it in its generation_config.json.")
-    forced = getattr(rules, "forced_bos_token_id", None)
+        return ()
     return (int(start),) if forced is None else (int(start), int(forced))
 
 

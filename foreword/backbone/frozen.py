@@ -4,39 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, final
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from foreword.backbone import encoder_decoder, merge
 from foreword.backbone.attention import interface
 from foreword.backbone.attention.padding_free import in_line
 from foreword.backbone.batch import Batch
+from foreword.backbone.encoder_decoder import decoder_opening
 from foreword.backbone.families.model_overrides import override_modules
-from foreword.backbone.fingerprint import fingerprint_model, fingerprint_tokenizer
+from foreword.backbone.fingerprint import fingerprint_model
 from foreword.backbone.gradient_checkpointing import recomputing
+from foreword.backbone.input_embeddings import InputEmbeddings
+from foreword.backbone.model_info import ModelInfo
+from foreword.backbone.model_inputs import InputMerger, ModelInputs, Tokens
 from foreword.backbone.quantization import quantization_of, settle
+from foreword.backbone.text_to_kv import keys_values
 from foreword.backbone.tokenizer import TextTokenizer
 from foreword.errors import DataError
-from foreword.families.registry import check_window, family_of
-from foreword.prompts.tokens import EmbeddingPrefix, KVPrefix, VirtualTokens
 from foreword.shape import ModelShape
-
-Tokens = VirtualTokens | Sequence[VirtualTokens | None] | None
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Keyword arguments for the network, the merged mask [B, N] and the column [B, T] of each of the caller's tokens."""
-
-    inputs: dict[str, Any]
-    mask: Bool[Tensor, "B N"]
-    text: Int[Tensor, "B T"]
 
 
 @final
@@ -48,11 +38,37 @@ class FrozenModel:
     ) -> None:
         self.network = network.eval().requires_grad_(False)
         self.base = base
-        self.tokenizer = TextTokenizer(tokenizer, closing=shape.kind != "causal")
-        self.shape, self.name = shape, name
+        self.info = base.info if base else _info(network, tokenizer, shape, name)
+        self.embeddings = InputEmbeddings(network, shape)
+        self.inputs = InputMerger(network, self.info, self.embeddings)
         if not override_modules(network):
             interface.install(network)
         settle(network)
+
+    @property
+    def name(self) -> str:
+        return self.info.name
+
+    @property
+    def shape(self) -> ModelShape:
+        return self.info.shape
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        return self.info.tokenizer
+
+    @property
+    def quantization(self) -> str | None:
+        """How the weights are stored: nf4, int8, or None for plain numbers."""
+        return self.info.quantization
+
+    @property
+    def fingerprint(self) -> str:
+        return self.info.fingerprint
+
+    @property
+    def tokenizer_fingerprint(self) -> str:
+        return self.info.tokenizer_fingerprint
 
     @property
     def _no_cache(self) -> dict[str, Any]:
@@ -65,19 +81,6 @@ class FrozenModel:
     @property
     def dtype(self) -> torch.dtype:
         return self.network.dtype
-
-    @cached_property
-    def quantization(self) -> str | None:
-        """How the weights are stored: nf4, int8, or None for plain numbers."""
-        return quantization_of(self.network)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        return self.base.fingerprint if self.base else fingerprint_model(self.network, self.shape)
-
-    @cached_property
-    def tokenizer_fingerprint(self) -> str:
-        return self.base.tokenizer_fingerprint if self.base else fingerprint_tokenizer(self.tokenizer.inner)
 
     def over(self, network: PreTrainedModel) -> FrozenModel:
         """The same base model read through another network, one with LoRA perhaps: tokenizer, shape and fingerprints stay."""
@@ -127,98 +130,9 @@ class FrozenModel:
         logits = self.network(**inputs, use_cache=False, logits_to_keep=keep).logits
         return logits[torch.zeros_like(rows) if line else rows, where]
 
-    def prepare(self, batch: Batch, tokens: Tokens) -> Prepared:
+    def prepare(self, batch: Batch, tokens: Tokens) -> ModelInputs:
         """Merge virtual tokens with a batch into the network's keyword arguments."""
-        batch = batch.to(self.device)
-        tokens = list(tokens) if isinstance(tokens, Sequence) else tokens
-        soft = self._soft(batch, tokens)
-        if self.shape.kind == "encoder-decoder":
-            inputs, mask, text = encoder_decoder.inputs(batch, soft, self.table, self.answer_opening)
-        else:
-            inputs, mask, text = self._line(batch, soft)
-        prefixes = [t if isinstance(t, KVPrefix) else None for t in (tokens if isinstance(tokens, list) else [tokens])]
-        lengths = torch.tensor([p.length if p else 0 for p in prefixes], device=self.device)
-        positions = merge.positions(mask, self._start(lengths).expand(len(mask)))
-        if self.shape.kind != "encoder-decoder":
-            inputs["position_ids"] = positions
-        if any(prefixes):
-            inputs["foreword"] = self._attachment(prefixes, lengths, positions)
-        return Prepared(inputs, mask, text)
-
-    def _line(self, batch: Batch, soft: Tensor | None) -> tuple[dict[str, Any], Tensor, Tensor]:
-        """One stack's inputs, merged mask and text columns."""
-        if soft is None:
-            mask = batch.mask
-            text = torch.arange(batch.ids.shape[1], device=self.device).expand(len(batch.ids), -1)
-            inputs: dict[str, Any] = {"input_ids": batch.ids}
-        else:
-            merged = merge.merge(self.table(batch.ids), batch.mask, soft, batch.at)
-            mask, text, inputs = merged.mask, merged.text, {"inputs_embeds": merged.embeds}
-        if self.typed:
-            inputs["token_type_ids"] = torch.zeros_like(mask, dtype=torch.long).scatter(1, text, batch.types)
-        return {**inputs, "attention_mask": mask.long()}, mask, text
-
-    def _start(self, lengths: Int[Tensor, " R"]) -> Int[Tensor, " R"]:
-        """The position of a text's first token: after a kv prefix on causal models, as their engines count; else all positions stay the text's."""
-        return lengths if self.shape.kind == "causal" else torch.full_like(lengths, self.first_position)
-
-    def _soft(self, batch: Batch, tokens: VirtualTokens | list[VirtualTokens | None] | None) -> Tensor | None:
-        """Input-level virtual tokens as [B, P, E], or None where no row has any."""
-        rows = tokens if isinstance(tokens, list) else [tokens] * len(batch.ids)
-        wanted = (batch.at >= 0).sum(1).tolist()
-        given = [t.length if isinstance(t, EmbeddingPrefix) else 0 for t in rows]
-        for need, have in zip(wanted, given, strict=True):
-            if need != have:
-                raise DataError(
-                    f"a row has places for {need} soft tokens, but its prompt has {have}; render the row with the same prompt it is read with."
-                )
-        width = batch.at.shape[1]
-        if width == 0:
-            return None
-        if isinstance(tokens, EmbeddingPrefix):
-            return tokens.vectors.to(self.device)[None].expand(len(rows), -1, -1)
-        blank = torch.zeros(width, self.shape.embedding, device=self.device)
-        stacked = [
-            torch.cat([blank[: width - t.length], t.vectors.to(self.device).float()]) if isinstance(t, EmbeddingPrefix) else blank
-            for t in rows
-        ]
-        return torch.stack(stacked)
-
-    def _attachment(self, prefixes: list[KVPrefix | None], lengths: Tensor, position_ids: Tensor) -> interface.Attachment:
-        """KV prefixes of one shared or B different rows as one attachment, cast once to the network's precision."""
-        for prefix in prefixes:
-            check_window(prefix.window if prefix else "pinned", self.shape)
-        longest = int(lengths.max())
-        device, dtype = self.device, self.dtype  # transformers looks through all parameters for each
-        layers = sorted({layer for prefix in prefixes if prefix for layer in prefix.keys})
-
-        def stack(side: str, layer: int) -> Tensor:
-            kv = self.shape.kv[layer]
-            rows = []
-            for prefix in prefixes:
-                part = getattr(prefix, side).get(layer) if prefix else None
-                if part is None:
-                    part = torch.zeros(kv.heads, 0, kv.dim)
-                part = part.to(device, dtype)
-                rows.append(part if part.shape[1] == longest else torch.nn.functional.pad(part, (0, 0, 0, longest - part.shape[1])))
-            return torch.stack(rows)
-
-        real = torch.arange(longest, device=self.device) < lengths[:, None]
-
-        def present(layer: int) -> Tensor:
-            """A row whose prefix leaves this layer out sees nothing of it here."""
-            has = [prefix is not None and layer in prefix.keys for prefix in prefixes]
-            return real if all(has) else real & torch.tensor(has, device=self.device)[:, None]
-
-        return interface.Attachment(
-            slots=self.slots,
-            keys={layer: stack("keys", layer) for layer in layers},
-            values={layer: stack("values", layer) for layer in layers},
-            mask={layer: present(layer) for layer in layers},
-            fading=torch.tensor([prefix is not None and prefix.window == "model" for prefix in prefixes], device=self.device),
-            positions=position_ids,
-            windows=tuple(kv.window for kv in self.shape.kv),
-        )
+        return self.inputs.prepare(batch, tokens, lambda: self.slots)
 
     def gradient_checkpointing(self, on: bool = True) -> AbstractContextManager[None]:
         """`with model.gradient_checkpointing():` forward passes inside keep one activation per layer and compute the rest again.
@@ -228,73 +142,41 @@ class FrozenModel:
         """
         return recomputing(self.network, self.name) if on else nullcontext()
 
-    @cached_property
+    @property
     def first_position(self) -> int:
         """Where an encoder's positions begin: RoBERTa's count from behind its pad token."""
-        return int(self.network.config.pad_token_id) + 1 if family_of(self.shape.family).after_pad else 0
+        return self.inputs.first_position
 
-    @cached_property
+    @property
     def typed(self) -> bool:
         """Whether the model tells a first text from a second by token types."""
-        return self.shape.kind == "encoder" and (getattr(self.network.config, "type_vocab_size", 0) or 0) > 1
+        return self.inputs.typed
 
-    @cached_property
+    @property
     def answer_opening(self) -> tuple[int, ...]:
         """What an encoder–decoder's decoder reads before every answer."""
-        return encoder_decoder.opening(self.network, self.name)
-
-    @cached_property
-    def embed_scale(self) -> float:
-        """What the model multiplies embeddings with when it is given token ids instead (Marian, Pegasus)."""
-        return encoder_decoder.embed_scale(self.network) if self.shape.kind == "encoder-decoder" else 1.0
-
-    def table(self, ids: Int[Tensor, "*N"]) -> Float[Tensor, "*N E"]:
-        """Input embeddings as the first layer gets them (Gemma's are scaled inside)."""
-        stack = self.network.get_encoder() if self.shape.kind == "encoder-decoder" else self.network
-        embeds = stack.get_input_embeddings()(ids)
-        return embeds if self.embed_scale == 1.0 else embeds * self.embed_scale
+        return self.info.answer_opening
 
     def embed(self, ids: Sequence[int]) -> Float[Tensor, "N E"]:
-        """`table` of a list of ids."""
-        return self.table(torch.tensor(list(ids), dtype=torch.long, device=self.device)).detach()
+        """Input embeddings of token ids as the first layer gets them."""
+        return self.embeddings.embed(ids)
 
     def frequent_tokens(self, count: int) -> list[int]:
-        """Up to `count` ordinary word pieces in the order of the vocabulary, which for merged vocabularies is the order of frequency."""
-        inner = self.tokenizer.inner
-        skip = set(inner.all_special_ids) | set(inner.added_tokens_decoder)
-        found: list[int] = []
-        for index in range(min(len(inner), self.shape.vocabulary)):
-            if len(found) == count:
-                break
-            if index not in skip and any(c.isalpha() for c in inner.decode([index])):
-                found.append(index)
-        return found
+        """Up to `count` ordinary word pieces, the most frequent first."""
+        return self.info.frequent_tokens(count)
 
-    @torch.no_grad()
     def keys_values(self, embeddings: Float[Tensor, "N E"], *, opening: bool = False) -> Float[Tensor, "M W"]:
-        """Keys and values of every attention for a run of input embeddings between special tokens (whose own are left out), flat.
+        """Keys and values of every attention for a run of input embeddings between special tokens, flat; with `opening` those of the token before it too."""
+        return keys_values(self.network, self.info, self.embeddings, self.slots, embeddings, opening=opening)
 
-        With `opening` those of the token before it come first (M = N + 1), where the model has one and reads one text (M = N elsewhere).
-        An encoder–decoder reads it as a source and as an answer. A run longer than the model's positions is read in pieces.
-        """
-        room = self.shape.positions - len(self.tokenizer.opening) - len(self.tokenizer.closing) - 2  # a decoder's own opening
-        if len(embeddings) > room:
-            pieces = embeddings.split(room)
-            return torch.cat([self.keys_values(piece, opening=opening and piece is pieces[0]) for piece in pieces])
-        text = embeddings.to(self.device, self.dtype)
-        first = self.tokenizer.bos
-        before = self.embed([first]) if first is not None else self.embed([])
-        given, begin = {"inputs_embeds": torch.cat([before, text])[None]}, {"self": 0 if opening else len(before)}
-        count = len(before) + len(text) - begin["self"]
-        if self.shape.kind == "encoder-decoder":
-            before, after, start = (self.embed(ids) for ids in (self.tokenizer.opening, self.tokenizer.closing, self.answer_opening))
-            given, begin = encoder_decoder.sides(text, before, after, start, self.embed_scale)
-            count = len(text)
-        recorder = interface.Recorder()
-        self.network.base_model(**given, foreword=recorder, **self._no_cache)
-        parts = []
-        for module, slot in self.slots.items():
-            skip = begin[self.shape.kv[slot].part]
-            pair = torch.stack([side[0, :, skip : skip + count] for side in recorder.seen[module]])  # [2, K, N, D]
-            parts.append(pair.permute(2, 0, 1, 3).reshape(count, -1))
-        return torch.cat(parts, dim=1).to(embeddings.device)
+
+def _info(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, shape: ModelShape, name: str) -> ModelInfo:
+    """What is known of a base model beside its weights; its fingerprint is read from them when it is first asked for."""
+    return ModelInfo(
+        name=name,
+        shape=shape,
+        tokenizer=TextTokenizer(tokenizer, closing=shape.kind != "causal"),
+        read_fingerprint=lambda: fingerprint_model(network, shape),
+        quantization=quantization_of(network),
+        decoder_opening=decoder_opening(network.generation_config) if shape.kind == "encoder-decoder" else (),
+    )

@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput, SequenceClassifierOutput
 
 from foreword.backbone.batch import Batch
-from foreword.backbone.frozen import FrozenModel, Prepared, Tokens
+from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.model_inputs import ModelInputs, Tokens
 from foreword.errors import ModelError, UsageError
 
 __all__ = ["BaseModelOutput", "CausalLMOutput", "SequenceClassifierOutput", "TrainerModel", "led", "next_logits", "next_states"]
@@ -96,7 +97,7 @@ def led(
     return Batch(input_ids, real, at, none, torch.zeros_like(none, dtype=torch.float), torch.zeros_like(none) if types is None else types)
 
 
-def _next(ready: Prepared) -> Int[Tensor, "B T"]:
+def _next(ready: ModelInputs) -> Int[Tensor, "B T"]:
     """The column that predicts each token's successor: the one before it, a soft token's perhaps; of the last token the row's last."""
     last = torch.full_like(ready.text[:, :1], ready.mask.shape[1] - 1)
     return torch.cat([ready.text[:, 1:] - 1, last], 1)

@@ -93,11 +93,11 @@ def look(job: dict[str, Any], tell: Tell) -> Event:
     """What the model is, and which recipes it refuses; raises ForewordError for data that no method could read."""
     bench = Bench.of(RunConfig.from_dict(job["setting"]))
     model, setting = bench.model, bench.setting
-    task = (bench.written or bench.task).for_model(model, None)
-    length_budget = budget_for(None, model, setting.plan.max_length)
-    map_rows(setting.train, lambda example: task.train_features(example, model, length_budget))
+    task = (bench.written or bench.task).for_model(model.info, None)
+    length_budget = budget_for(None, model.info, setting.plan.max_length)
+    map_rows(setting.train, lambda example: task.train_features(example, model.info, length_budget))
     for part in (setting.valid, setting.test):
-        EvalSet.prepare(task, model, length_budget, part, truncate=True)
+        EvalSet.prepare(task, model.info, length_budget, part, truncate=True)
     refused = {}
     for name, recipe in job["recipes"].items():
         try:
@@ -114,8 +114,8 @@ def _check(bench: Bench, recipe: Recipe, is_written: bool) -> None:
     if is_written:
         bench.few_shot(recipe.shots, 0) if recipe.shots else bench.zero_shot()
         return
-    task_for_model(bench.task, recipe, bench.model)
-    budget_for(recipe.prompt, bench.model, bench.setting.plan.max_length)
+    task_for_model(bench.task, recipe, bench.model.info)
+    budget_for(recipe.prompt, bench.model.info, bench.setting.plan.max_length)
 
 
 def run(job: dict[str, Any], tell: Tell) -> Event:
@@ -166,18 +166,18 @@ def _judged(bench: Bench, reader: Reader, tell: Tell) -> Event:
 def _few_shot(bench: Bench, shots: int, seed: int, tell: Tell) -> Event:
     """As `_judged`, with examples chosen by the seed before every text."""
     setting, model, none = bench.setting, bench.model, AdapterState()
-    length_budget = budget_for(None, model, setting.plan.max_length)
+    length_budget = budget_for(None, model.info, setting.plan.max_length)
     few = bench.few_shot(shots, seed)
     if setting.plan.calibrate_prior:
         few = few.calibrated(model, length_budget)
     peak_memory.forget_peak(model.device)
-    eval_set, fewer = few.eval_set(model, length_budget, setting.test)
+    eval_set, fewer = few.eval_set(model.info, length_budget, setting.test)
     task = few.tasks[0]
     scores = evaluate(task, model, none, eval_set, batch_size=setting.plan.batch_size, tick=_ticking(tell, len(setting.test)))
     held = peak_memory.peak(model.device)
     first = latency.first_token(task)
     added = latency.added(
-        lambda text: predictions(first, model, none, [few.eval_feature(text, model, length_budget)[0]], 1),
+        lambda text: predictions(first, model, none, [few.eval_feature(text, model.info, length_budget)[0]], 1),
         _bare(bench, None),
         setting.test,
         model.device,

@@ -29,13 +29,13 @@ class Reader:
     @classmethod
     def of(cls, model: FrozenModel, adapter: Adapter, *, max_length: int | None = None) -> Reader:
         """Read an adapter; raises FingerprintError for another base or tokenizer."""
-        adapter.check(model)
+        adapter.check(model.info)
         check_site(adapter.recipe.prompt, model.shape)
         return cls(
             adapter.model(model),
             task_from_dict(adapter.task),
             adapter.adapter_state(),
-            budget_for(adapter.recipe.prompt, model, max_length),
+            budget_for(adapter.recipe.prompt, model.info, max_length),
         )
 
     @classmethod
@@ -49,7 +49,7 @@ class Reader:
             raise UsageError("a written prompt cannot have {soft} tokens; give a template of words and fields only.")
         return cls(
             model,
-            task.for_model(model, None),
+            task.for_model(model.info, None),
             AdapterState(),
             LengthBudget(0, min(model.shape.positions, max_length or model.shape.positions)),
         )
@@ -71,9 +71,9 @@ class Reader:
         self, examples: Sequence[Example], *, truncate: bool = False, batch_size: int = 16, tick: Tick | None = None
     ) -> tuple[dict[str, Score], int]:
         """Scores with standard errors, and how many texts were cut."""
-        eval_set = EvalSet.prepare(self.task, self.model, self.length_budget, examples, truncate=truncate)
+        eval_set = EvalSet.prepare(self.task, self.model.info, self.length_budget, examples, truncate=truncate)
         return evaluate(self.task, self.model, self.adapter_state, eval_set, batch_size=batch_size, tick=tick), eval_set.cut
 
     def _eval_feature(self, example: Example, truncate: bool) -> EvalFeature:
         with with_origin(example):
-            return self.task.eval_feature(example, self.model, self.length_budget, truncate=truncate)[0]
+            return self.task.eval_feature(example, self.model.info, self.length_budget, truncate=truncate)[0]

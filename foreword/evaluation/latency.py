@@ -31,7 +31,7 @@ def bare(model: FrozenModel, reader: Reader | None, written: Task | None, max_le
     if written is not None:
         return Reader.plain(model, first_token(written), max_length=max_length)
     assert reader is not None, "a task without a written prompt has a head, and so a reader"
-    return Reader(model, reader.task, AdapterState(None, reader.adapter_state.head), budget_for(None, model, max_length))
+    return Reader(model, reader.task, AdapterState(None, reader.adapter_state.head), budget_for(None, model.info, max_length))
 
 
 def added(ours: Answer, theirs: Answer, examples: Sequence[Example], device: torch.device) -> dict[str, float | int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import cast
 
@@ -23,8 +25,8 @@ Greedy by default, so that an answer is the one `foreword predict` gives. Every 
 
 
 def create_app(state: ServerState) -> FastAPI:
-    """An ASGI application over a service; nothing is shared between two of them."""
-    app = FastAPI(title="Foreword", version=version("foreword"), description=ABOUT, redoc_url=None)
+    """An ASGI application over a service, which starts and closes its engine; nothing is shared between two of them."""
+    app = FastAPI(title="Foreword", version=version("foreword"), description=ABOUT, redoc_url=None, lifespan=_lifespan)
     app.state.server_state = state
     app.include_router(task_routes.router)
     app.include_router(openai_routes.router)
@@ -35,6 +37,17 @@ def create_app(state: ServerState) -> FastAPI:
     app.add_exception_handler(HTTPException, _unrouted)
     app.add_middleware(Middleware, state=state)
     return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """The engine runs as long as the application does; one that was started or closed before stays as it is."""
+    engine = app.state.server_state.engine
+    await engine.start()
+    try:
+        yield
+    finally:
+        await engine.close()
 
 
 def _answer(refusal: Refusal) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.model_info import ModelInfo
 from foreword.backbone.tokenizer import TextTokenizer
 from foreword.prompts.template import Template
 from foreword.server.http_errors import Refusal
@@ -26,8 +26,8 @@ class Base:
     tokenizer: TextTokenizer
 
     @classmethod
-    def of(cls, model: FrozenModel, name: str | None = None) -> Base:
-        return cls(name or model.name, model.shape, model.tokenizer)
+    def of(cls, info: ModelInfo, name: str | None = None) -> Base:
+        return cls(name or info.name, info.shape, info.tokenizer)
 
     def count(self, text: str) -> int:
         """Tokens of a text."""

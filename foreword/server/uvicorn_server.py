@@ -7,7 +7,7 @@ import contextlib
 import ipaddress
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import final
 
 import uvicorn
@@ -69,7 +69,7 @@ class Running:
             log_config=config(),
             access_log=False,
             server_header=False,
-            lifespan="off",
+            lifespan="on",
             ws="none",
             h11_max_incomplete_event_size=HEADER_BYTES,
             timeout_graceful_shutdown=LAST_WORDS,
@@ -82,8 +82,8 @@ class Running:
             self._at_once.set()
         self._stopping.set()
 
-    async def run(self, started: Callable[[], None], close: Callable[[], Awaitable[None]]) -> None:
-        """Serve until stopped. `started` is called when requests are taken, `close` ends the engine and with it what has not ended in time."""
+    async def run(self, started: Callable[[], None]) -> None:
+        """Serve until stopped. `started` is called when requests are taken; in the end the engine is closed, and with it what has not ended in time."""
         serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
         while not self._server.started and not serving.done():
             await asyncio.sleep(0.01)
@@ -94,7 +94,7 @@ class Running:
             await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()
             await self._drain()
-            await close()
+            await self._state.engine.close()
             self._server.should_exit = True
             await serving
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
+from foreword.backbone.model_info import ModelInfo
 from foreword.serving.request import Event, Request
 
 Place = Literal["known", "loading", "resident", "broken"]
@@ -45,6 +46,19 @@ class Stats:
 @runtime_checkable
 class Engine(Protocol):
     """Submits requests and keeps tasks; safe to call from one event loop while the engine works elsewhere."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """The base model, wherever its weights are."""
+        ...
+
+    async def start(self) -> None:
+        """Begin to take requests; nothing happens where the engine runs already. Raises AdapterError where its tasks cannot be read."""
+        ...
+
+    async def close(self, drain_seconds: float = 0.0) -> None:
+        """Take no more requests, let those under way end for so long, cancel the rest, and stop. May be called again, and before `start`."""
+        ...
 
     def submit(self, request: Request) -> AsyncIterator[Event]:
         """The events of a request, which begins now; leaving the iteration early cancels it."""

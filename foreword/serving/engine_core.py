@@ -51,7 +51,7 @@ class EngineCore:
         self.pool = AdapterCache(prefix_bytes)
         self.places = SlotAllocator(self.runner.arena)
         self.sharing = CachedPrefill(self.runner, self.places, text_bytes)
-        self.schemas = Schemas(model)
+        self.schemas = Schemas(model.info)
         self.tasks: dict[Key, LoadedTask] = {}  # exactly those of the pool
         self.stored: dict[Key, Stored] = {}
         self.waiting: deque[Waiting] = deque()

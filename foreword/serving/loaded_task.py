@@ -72,11 +72,11 @@ class LoadedTask:
     @classmethod
     def of(cls, model: FrozenModel, adapter: Adapter, key: Key) -> LoadedTask:
         """Make an adapter ready. Raises FingerprintError or ModelError for one of another base, or for a site the family refuses."""
-        adapter.check(model)
+        adapter.check(model.info)
         check_site(adapter.recipe.prompt, model.shape)
         task, length_budget, view, adapter_state = (
             task_from_dict(adapter.task),
-            budget_for(adapter.recipe.prompt, model),
+            budget_for(adapter.recipe.prompt, model.info),
             adapter.model(model),
             adapter.adapter_state(),
         )

@@ -9,6 +9,7 @@ from typing import final
 
 from foreword.adapters.store import AdapterStore
 from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.model_info import ModelInfo
 from foreword.errors import AdapterError, CapacityError, ForewordError, ServingError, UsageError
 from foreword.serving.adapter_cache import Key
 from foreword.serving.adapter_loader import Loader
@@ -18,6 +19,9 @@ from foreword.serving.engine_thread import EngineThread, Events, Work
 from foreword.serving.loaded_task import LoadedTask
 from foreword.serving.registry import Registry, Version
 from foreword.serving.request import END, Event, Failed, Request
+
+CLOSED = "the engine is closed and takes no more work"
+NOT_STARTED = "the engine is not running; start it first."
 
 
 @final
@@ -47,7 +51,7 @@ class LocalEngine:
         self.limit, self.watch = max_sequences + max_waiting, watch
         self._open: dict[str, asyncio.Queue[Event]] = {}
         self.worker = EngineThread(self.core, self.loader, self.registry, self._hand_over, self._broken)
-        self._admitting = False
+        self._started = self._closed = False
         self._problem: str | None = None
         self._watching: asyncio.Task[None] | None = None
 
@@ -59,17 +63,24 @@ class LocalEngine:
         await self.close()
 
     async def start(self) -> None:
-        """Read the store's list and begin; raises AdapterError where the store cannot be read."""
+        """Read the store's list and begin, once; raises AdapterError where the store cannot be read, ServingError after `close`."""
+        if self._closed:
+            raise ServingError(f"{CLOSED}; make another one.")
+        if self._started:
+            return
         self._loop = asyncio.get_running_loop()
         await asyncio.to_thread(self.registry.scan)
         self.worker.start()
-        self._admitting = True
+        self._started = True
         if self.watch:
             self._watching = asyncio.create_task(self._watch())
 
     async def close(self, drain_seconds: float = 0.0) -> None:
-        """Take no more requests, let those under way end for so long, cancel the rest, and stop."""
-        self._admitting = False
+        """Take no more requests, let those under way end for so long, cancel the rest, and stop. Closing again, or before `start`, is fine."""
+        self._closed = True
+        if not self._started:
+            self.loader.close()
+            return
         if self._watching is not None:
             self._watching.cancel()
         until = self._loop.time() + drain_seconds
@@ -79,6 +90,11 @@ class LocalEngine:
             self.cancel(name)
         await asyncio.to_thread(self.worker.stop)
         self.loader.close()
+
+    @property
+    def info(self) -> ModelInfo:
+        """The base model without its weights."""
+        return self.model.info
 
     @property
     def healthy(self) -> bool:
@@ -102,8 +118,10 @@ class LocalEngine:
     def _refusal(self, request: Request) -> Failed | None:
         if self._problem is not None:
             return Failed("engine", self._problem)
-        if not self._admitting:
+        if self._closed:
             return Failed("capacity", "the engine is shutting down and takes no more requests; ask another server, or later.")
+        if not self._started:
+            return Failed("engine", NOT_STARTED)
         if len(self._open) >= self.limit:
             return Failed(
                 "capacity", f"{len(self._open)} requests are under way or waiting, which is all this engine takes; try again later."
@@ -130,6 +148,8 @@ class LocalEngine:
 
     async def load(self, name: str, *, pinned: bool = False) -> TaskCard:
         """Have a task's newest version in memory. Raises AdapterError for what cannot be read, CapacityError where there is no room."""
+        if self._closed:
+            raise self._stopped()
         before = self.registry.known(name)
         version = await asyncio.to_thread(self.registry.newest, name)
         if version.key not in self.core.tasks:
@@ -216,6 +236,9 @@ class LocalEngine:
                 await self.load(name)
         await self._asked(lambda: self.core.retire(old))
 
+    def _stopped(self) -> ServingError:
+        return ServingError(self._problem or (f"{CLOSED}; ask another one." if self._closed else NOT_STARTED))
+
     async def _asked(self, work: Work) -> None:
         """Have the model's thread do something between two steps."""
         done: asyncio.Future[None] = self._loop.create_future()
@@ -233,7 +256,7 @@ class LocalEngine:
             self._loop.call_soon_threadsafe(answer, error)
 
         if not self.healthy:
-            raise ServingError(self._problem or "the engine is not running; start it first.")
+            raise self._stopped()
         self.worker.tell(task)
         await done
 

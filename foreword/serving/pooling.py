@@ -48,7 +48,7 @@ def answer(model: FrozenModel, items: Sequence[Whole]) -> None:
 def _eval_feature(item: Whole) -> EvalFeature | None:
     task = item.task
     try:
-        return task.task.eval_feature(item.request.example, task.model, task.length_budget, truncate=item.request.truncate)[0]
+        return task.task.eval_feature(item.request.example, task.model.info, task.length_budget, truncate=item.request.truncate)[0]
     except ForewordError as error:
         item.emit(Failed("request", str(error)))
         return None

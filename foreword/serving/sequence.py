@@ -44,7 +44,7 @@ class Sequence:
         self.tokens: list[int] = []
         self._decode, self._prompt_tokens, self._limit = model.tokenizer.decode, prompt_tokens, limit
         eos = model.tokenizer.eos
-        self._ends = task.task.stop(model) if task and isinstance(task.task, Generate) else ({eos} if eos is not None else set())
+        self._ends = task.task.stop(model.info) if task and isinstance(task.task, Generate) else ({eos} if eos is not None else set())
         self._plain = request.sampling.plain
         self._guide = guide
         self._sampler = Sampler(request.sampling, row.ids, guide)
@@ -132,6 +132,6 @@ def open_sequence(
         return Sequence(request, None, model, Row(ids), len(ids), limit, emit, guide)
     assert isinstance(task.task, Generate), "other tasks are answered whole"
     limit = asked or task.task.max_new_tokens
-    eval_feature, _ = task.task.eval_feature(request.example, task.model, task.length_budget, truncate=request.truncate, room=limit)
+    eval_feature, _ = task.task.eval_feature(request.example, task.model.info, task.length_budget, truncate=request.truncate, room=limit)
     row = eval_feature.rows[0]
     return Sequence(request, task, task.model, task.rest(row), len(row.ids), limit, emit, guide)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.model_info import ModelInfo
 from foreword.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ class Guide:
 class Schemas:
     """Guides for a model's tokenizer, which is read when the first is asked for."""
 
-    def __init__(self, model: FrozenModel) -> None:
-        self.model = model
+    def __init__(self, info: ModelInfo) -> None:
+        self.info = info
 
     @cached_property
     def _tokenizer(self) -> LLTokenizer:
@@ -51,7 +51,7 @@ class Schemas:
             from llguidance.hf import from_tokenizer
         except ImportError as error:
             raise UsageError("answers by a JSON schema need llguidance; install foreword[serve].") from error
-        return from_tokenizer(self.model.tokenizer.inner)  # type: ignore[arg-type]  # a fast tokenizer, which loading checks
+        return from_tokenizer(self.info.tokenizer.inner)  # type: ignore[arg-type]  # a fast tokenizer, which loading checks
 
     def guide(self, schema: str) -> Guide:
         """The beginning of an answer, without white space that says nothing. Raises UsageError for what is no schema, or one it cannot follow."""
@@ -66,4 +66,4 @@ class Schemas:
         if matcher.is_error():
             problem = " ".join(matcher.get_error().split())
             raise UsageError(f"json_schema cannot be followed ({problem}); simplify the schema.")
-        return Guide(matcher, self.model.shape.vocabulary)
+        return Guide(matcher, self.info.shape.vocabulary)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.model_info import ModelInfo
 from foreword.errors import UsageError
 from foreword.prompts.head import HeadSpec
 from foreword.prompts.init import Material
@@ -78,16 +79,16 @@ class LengthBudget:
     max_tokens: int
 
 
-def budget_for(spec: PromptSpec | None, model: FrozenModel, max_length: int | None = None) -> LengthBudget:
+def budget_for(spec: PromptSpec | None, info: ModelInfo, max_length: int | None = None) -> LengthBudget:
     """The length budget of a prompt on a model; on causal models a kv prefix takes its positions off the budget. Raises UsageError when nothing fits."""
     length = spec.length if spec else 0
     soft = length if spec and spec.site == "input" else 0
-    budget = model.shape.positions - (length - soft if model.shape.kind == "causal" else 0)
+    budget = info.shape.positions - (length - soft if info.shape.kind == "causal" else 0)
     if max_length is not None:
         budget = min(budget, max_length + soft)
     if budget - soft < 8:
         raise UsageError(
-            f"{length} virtual tokens and a text of at least 8 tokens need more than the {model.shape.positions} positions of {model.name}; use fewer."
+            f"{length} virtual tokens and a text of at least 8 tokens need more than the {info.shape.positions} positions of {info.name}; use fewer."
         )
     return LengthBudget(soft, budget)
 
@@ -117,7 +118,7 @@ class Task(ABC):
         """The head that is trained with the prompt, if the task has one."""
         return None
 
-    def for_model(self, model: FrozenModel, spec: PromptSpec | None) -> Task:
+    def for_model(self, info: ModelInfo, spec: PromptSpec | None) -> Task:
         """The task as this model and prompt read it; raises ModelError for a model that cannot do it."""
         return self
 
@@ -132,20 +133,20 @@ class Task(ABC):
 
     @abstractmethod
     def train_features(
-        self, example: Example, model: FrozenModel, length_budget: LengthBudget, dampening: float = 0.0
+        self, example: Example, info: ModelInfo, length_budget: LengthBudget, dampening: float = 0.0
     ) -> tuple[list[TrainFeature], bool]:
         """What is learned from an example, cut to the budget, and whether it had to be cut; raises DataError for a wrong answer."""
 
     @abstractmethod
     def eval_feature(
-        self, example: Example, model: FrozenModel, length_budget: LengthBudget, *, truncate: bool, room: int | None = None
+        self, example: Example, info: ModelInfo, length_budget: LengthBudget, *, truncate: bool, room: int | None = None
     ) -> tuple[EvalFeature, bool]:
         """What is asked for an example without its answer, leaving `room` tokens for one (by default the most the task may write).
 
         Raises DataError for a text that is too long unless `truncate`; says whether it was cut.
         """
 
-    def answer_length(self, example: Example, model: FrozenModel) -> int:
+    def answer_length(self, example: Example, info: ModelInfo) -> int:
         """Tokens of the right answer that stand in the row; none where a head answers."""
         return 0
 

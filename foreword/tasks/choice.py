@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.model_info import ModelInfo
 from foreword.errors import DataError
 from foreword.prompts.head import Head, HeadSpec
 from foreword.prompts.init import Material
@@ -46,36 +46,36 @@ class Choice(HeadTask):
     def head(self) -> HeadSpec:
         return HeadSpec(1)
 
-    def for_model(self, model: FrozenModel, spec: PromptSpec | None) -> Task:
-        super().for_model(model, spec)
-        return replace(self, pooling=resolved(self.pooling, model))
+    def for_model(self, info: ModelInfo, spec: PromptSpec | None) -> Task:
+        super().for_model(info, spec)
+        return replace(self, pooling=resolved(self.pooling, info))
 
     def train_features(
-        self, example: Example, model: FrozenModel, length_budget: LengthBudget, dampening: float = 0.0
+        self, example: Example, info: ModelInfo, length_budget: LengthBudget, dampening: float = 0.0
     ) -> tuple[list[TrainFeature], bool]:
         choices = choices_of(example)
         right = index_of(cell(example, self.target), choices)
-        rows, cut = self._rows(example, choices, model, length_budget, truncate=True)
+        rows, cut = self._rows(example, choices, info, length_budget, truncate=True)
         return [TrainFeature(rows, (float(right),))], cut
 
     def eval_feature(
-        self, example: Example, model: FrozenModel, length_budget: LengthBudget, *, truncate: bool, room: int | None = None
+        self, example: Example, info: ModelInfo, length_budget: LengthBudget, *, truncate: bool, room: int | None = None
     ) -> tuple[EvalFeature, bool]:
         choices = choices_of(example)
-        rows, cut = self._rows(example, choices, model, length_budget, truncate=truncate)
+        rows, cut = self._rows(example, choices, info, length_budget, truncate=truncate)
         return EvalFeature(rows, choices), cut
 
     @staticmethod
     def _rows(
-        example: Example, choices: list[str], model: FrozenModel, length_budget: LengthBudget, *, truncate: bool
+        example: Example, choices: list[str], info: ModelInfo, length_budget: LengthBudget, *, truncate: bool
     ) -> tuple[tuple[Row, ...], bool]:
         """The question with each choice; the longer of the two is cut where they do not fit."""
         rows, cut, question = [], False, cell(example, "question")
         for choice in choices:
-            encoded = model.tokenizer.pair(question, choice, length_budget.max_tokens - length_budget.soft_tokens)
+            encoded = info.tokenizer.pair(question, choice, length_budget.max_tokens - length_budget.soft_tokens)
             if encoded.cut and not truncate:
-                check_fits(encoded, len(model.tokenizer.pair(question, choice, ENDLESS).ids), model, length_budget, truncate=False)
-            rows.append(row_of(encoded, model, length_budget))
+                check_fits(encoded, len(info.tokenizer.pair(question, choice, ENDLESS).ids), info, length_budget, truncate=False)
+            rows.append(row_of(encoded, info, length_budget))
             cut = cut or encoded.cut
         return tuple(rows), cut
 

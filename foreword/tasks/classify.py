@@ -12,6 +12,7 @@ from torch import Tensor
 
 from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.model_info import ModelInfo
 from foreword.errors import UsageError
 from foreword.prompts.init import Material
 from foreword.prompts.template import Row, Template
@@ -75,22 +76,22 @@ class Classify(TemplateTask):
         label = example[self.target]
         return self.words[self.labels.index(label)] if self.words else label
 
-    def pieces(self, model: FrozenModel) -> list[list[int]]:
+    def pieces(self, info: ModelInfo) -> list[list[int]]:
         """Token ids of each label's words, read behind the template's last words; raises UsageError when two labels read the same."""
-        return self.tokens.of(model.tokenizer, lambda: self._tokenized(model))
+        return self.tokens.of(info.tokenizer, lambda: self._tokenized(info))
 
-    def _tokenized(self, model: FrozenModel) -> list[list[int]]:
-        encode = model.tokenizer.answer
+    def _tokenized(self, info: ModelInfo) -> list[list[int]]:
+        encode = info.tokenizer.answer
         found = [encode(self.template.space + word) for word in (self.words or self.labels)]
         if len({tuple(ids) for ids in found}) != len(found) or not all(found):
             raise UsageError(
-                f"label words {', '.join(self.words or self.labels)} are not distinct tokens for {model.name}; give other words."
+                f"label words {', '.join(self.words or self.labels)} are not distinct tokens for {info.name}; give other words."
             )
         return found
 
-    def answer(self, example: Example, model: FrozenModel) -> list[int]:
+    def answer(self, example: Example, info: ModelInfo) -> list[int]:
         label = index_of(example.get(self.target), self.labels)
-        return self.pieces(model)[label]
+        return self.pieces(info)[label]
 
     def predict(
         self, model: FrozenModel, adapter_state: AdapterState, eval_features: Sequence[EvalFeature], batch_size: int
@@ -106,7 +107,7 @@ class Classify(TemplateTask):
     def scores(self, model: FrozenModel, tokens: VirtualTokens | None, rows: Sequence[Row]) -> Float[Tensor, "B C"]:
         """Length-normalised log-probability of each label's words, less the prior."""
         prior = torch.tensor(self.prior or (0.0,) * len(self.labels))
-        return candidate_scores(model, tokens, rows, self.pieces(model)) - prior
+        return candidate_scores(model, tokens, rows, self.pieces(model.info)) - prior
 
     def calibrated(self, model: FrozenModel, tokens: VirtualTokens | None, soft: int) -> Classify:
         """This task with the prior measured on content-free texts."""

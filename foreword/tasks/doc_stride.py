@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.model_info import ModelInfo
 from foreword.backbone.token_alignment import Encoded, Span
 from foreword.errors import DataError
 from foreword.prompts.template import Row
@@ -41,23 +41,23 @@ class Window:
         return self.begin + touched[0], self.begin + touched[-1]
 
 
-def windows(question: str, context: str, model: FrozenModel, length_budget: LengthBudget, overlap: int) -> list[Window]:
+def windows(question: str, context: str, info: ModelInfo, length_budget: LengthBudget, overlap: int) -> list[Window]:
     """Windows that overlap by `overlap` tokens, or by half where they are short. Raises DataError for a question that leaves no room."""
-    whole = model.tokenizer.pair(question, context, 1 << 30)
+    whole = info.tokenizer.pair(question, context, 1 << 30)
     places = [place for place, text in enumerate(whole.text) if text == 1]
     if not places or 0 not in whole.text or not context.strip():
         raise DataError(f"the question '{short(question)}' or its context is empty; fill both, or remove the row.")
     first, size = places[0], len(places)
-    tail = tuple(model.tokenizer.encode(CAUSAL_END)) if model.shape.kind == "causal" else ()
+    tail = tuple(info.tokenizer.encode(CAUSAL_END)) if info.shape.kind == "causal" else ()
     room = length_budget.max_tokens - length_budget.soft_tokens - (len(whole.ids) - size) - len(tail)
     if room < min(size, MIN_ROOM):
         raise DataError(
-            f"the question '{short(question)}' leaves room for {max(room, 0)} tokens of its context in {model.name}, but {MIN_ROOM} are needed; shorten it or the prompt."
+            f"the question '{short(question)}' leaves room for {max(room, 0)} tokens of its context in {info.name}, but {MIN_ROOM} are needed; shorten it or the prompt."
         )
     starts = [0]
     while starts[-1] + room < size:
         starts.append(starts[-1] + room - min(overlap, room // 2))
-    return [_window(whole, first, (begin, min(begin + room, size)), size, tail, context, model, length_budget) for begin in starts]
+    return [_window(whole, first, (begin, min(begin + room, size)), size, tail, context, info, length_budget) for begin in starts]
 
 
 def _window(
@@ -67,7 +67,7 @@ def _window(
     size: int,
     tail: Sequence[int],
     context: str,
-    model: FrozenModel,
+    info: ModelInfo,
     length_budget: LengthBudget,
 ) -> Window:
     """The context's tokens part[0]…part[1] between all that stands before and behind the context."""
@@ -81,9 +81,9 @@ def _window(
         ids, cut(whole.types, (0,) * len(tail)), cut(whole.text, (-1,) * len(tail)), cut(whole.spans, ((-1, -1),) * len(tail))
     )
     last = first + part[1] - part[0]
-    null = 0 if model.tokenizer.opening and not tail else len(ids) - 1
+    null = 0 if info.tokenizer.opening and not tail else len(ids) - 1
     spans = encoded.spans[first:last]
     labels = [-100] * len(ids)
     for place in [null, *(first + i for i, (b, e) in enumerate(spans) if context[b:e].strip())]:
         labels[place] = 0
-    return Window(row_of(encoded, model, length_budget, labels), first, spans, null)
+    return Window(row_of(encoded, info, length_budget, labels), first, spans, null)

@@ -10,6 +10,7 @@ import torch
 
 from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.model_info import ModelInfo
 from foreword.tasks.base import EvalFeature, Example, LengthBudget, Prediction, Task, TrainFeature
 from foreword.tasks.data.row_origin import map_rows
 from foreword.tasks.head_task import HeadTask
@@ -30,12 +31,10 @@ class EvalSet:
     cut: int
 
     @classmethod
-    def prepare(
-        cls, task: Task, model: FrozenModel, length_budget: LengthBudget, examples: Sequence[Example], *, truncate: bool
-    ) -> EvalSet:
-        room = max(map_rows(examples, lambda example: task.answer_length(example, model)), default=0)
-        asked = map_rows(examples, lambda example: task.eval_feature(example, model, length_budget, truncate=truncate, room=room))
-        taught = map_rows(examples, lambda example: task.train_features(example, model, length_budget))
+    def prepare(cls, task: Task, info: ModelInfo, length_budget: LengthBudget, examples: Sequence[Example], *, truncate: bool) -> EvalSet:
+        room = max(map_rows(examples, lambda example: task.answer_length(example, info)), default=0)
+        asked = map_rows(examples, lambda example: task.eval_feature(example, info, length_budget, truncate=truncate, room=room))
+        taught = map_rows(examples, lambda example: task.train_features(example, info, length_budget))
         return cls(
             [eval_feature for eval_feature, _ in asked],
             [train_feature for train_features, _ in taught for train_feature in train_features],

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import final
 
 from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.model_info import ModelInfo
 from foreword.errors import DataError, UsageError
 from foreword.prompts.template import ANSWER, Bos, Field, Part, Template, Words
 from foreword.tasks.base import EvalFeature, Example, LengthBudget, Task
@@ -64,26 +65,24 @@ class FewShot:
         return cls(tuple(tasks), values)
 
     def eval_feature(
-        self, example: Example, model: FrozenModel, length_budget: LengthBudget, *, room: int | None = None
+        self, example: Example, info: ModelInfo, length_budget: LengthBudget, *, room: int | None = None
     ) -> tuple[EvalFeature, bool, int]:
         """The eval feature, whether its text was cut (with no shots left), and how many shots stand before it."""
-        task, count = self._fitting(example, model, length_budget, self.tasks[0].room if room is None else room)
+        task, count = self._fitting(example, info, length_budget, self.tasks[0].room if room is None else room)
         eval_feature, cut = task.eval_feature(
-            self._filled(example), model, self._budget(model, length_budget, count), truncate=True, room=room
+            self._filled(example), info, self._budget(info, length_budget, count), truncate=True, room=room
         )
         return eval_feature, cut, count
 
-    def eval_set(self, model: FrozenModel, length_budget: LengthBudget, examples: Sequence[Example]) -> tuple[EvalSet, int]:
+    def eval_set(self, info: ModelInfo, length_budget: LengthBudget, examples: Sequence[Example]) -> tuple[EvalSet, int]:
         """The examples as they are evaluated, and how many of them had no space for every shot."""
         plain = self.tasks[0]
-        room = max(map_rows(examples, lambda example: plain.answer_length(example, model)), default=0)
-        asked = map_rows(examples, lambda example: self.eval_feature(example, model, length_budget, room=room))
+        room = max(map_rows(examples, lambda example: plain.answer_length(example, info)), default=0)
+        asked = map_rows(examples, lambda example: self.eval_feature(example, info, length_budget, room=room))
         train_features = [
             train_feature
             for example, (_, _, count) in zip(examples, asked, strict=True)
-            for train_feature in self.tasks[count].train_features(self._filled(example), model, self._budget(model, length_budget, count))[
-                0
-            ]
+            for train_feature in self.tasks[count].train_features(self._filled(example), info, self._budget(info, length_budget, count))[0]
         ]
         targets = [example[plain.target] for example in examples]
         eval_set = EvalSet([eval_feature for eval_feature, _, _ in asked], train_features, targets, sum(cut for _, cut, _ in asked))
@@ -95,22 +94,22 @@ class FewShot:
         if not isinstance(plain, Classify):
             return self
         texts = [dict.fromkeys(plain.columns, text) for text in CONTENT_FREE]
-        rows = [self.eval_feature(text, model, length_budget)[0].rows[0] for text in texts]
+        rows = [self.eval_feature(text, model.info, length_budget)[0].rows[0] for text in texts]
         prior = tuple(plain.scores(model, None, rows).softmax(1).mean(0).log().tolist())
         return replace(self, tasks=tuple(replace(task, prior=prior) for task in self.tasks if isinstance(task, Classify)))
 
-    def _fitting(self, example: Example, model: FrozenModel, length_budget: LengthBudget, room: int) -> tuple[TemplateTask, int]:
+    def _fitting(self, example: Example, info: ModelInfo, length_budget: LengthBudget, room: int) -> tuple[TemplateTask, int]:
         """The task with the most shots that leaves the text whole. `length_budget` limits the text, the model's positions limit both together."""
-        room = 0 if model.shape.kind == "encoder-decoder" else room  # there the decoder has the answer
+        room = 0 if info.shape.kind == "encoder-decoder" else room  # there the decoder has the answer
         filled = self._filled(example)
-        sizes = [task.template.render(filled, model.tokenizer, 0).num_tokens + room for task in self.tasks]
-        fitting = [count for count, size in enumerate(sizes) if size <= model.shape.positions]
+        sizes = [task.template.render(filled, info.tokenizer, 0).num_tokens + room for task in self.tasks]
+        fitting = [count for count, size in enumerate(sizes) if size <= info.shape.positions]
         count = max(fitting, default=0) if sizes[0] <= length_budget.max_tokens else 0
         return self.tasks[count], count
 
     @staticmethod
-    def _budget(model: FrozenModel, length_budget: LengthBudget, count: int) -> LengthBudget:
-        return LengthBudget(0, model.shape.positions) if count else length_budget
+    def _budget(info: ModelInfo, length_budget: LengthBudget, count: int) -> LengthBudget:
+        return LengthBudget(0, info.shape.positions) if count else length_budget
 
     def _filled(self, example: Example) -> dict[str, str]:
         return {**example, **self.values}

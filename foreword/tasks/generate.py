@@ -10,6 +10,7 @@ from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.batch import collate
 from foreword.backbone.frozen import FrozenModel
 from foreword.backbone.generation import greedy_search
+from foreword.backbone.model_info import ModelInfo
 from foreword.errors import DataError, UsageError
 from foreword.prompts.init import Material
 from foreword.prompts.template import Row, Template
@@ -43,11 +44,11 @@ class Generate(TemplateTask):
     def room(self) -> int:
         return self.max_new_tokens
 
-    def answer(self, example: Example, model: FrozenModel) -> list[int]:
+    def answer(self, example: Example, info: ModelInfo) -> list[int]:
         text = example.get(self.target, "")
         if not text.strip():
             raise DataError("an example has an empty 'output'; remove the row or fill it.")
-        return model.tokenizer.answer(self.template.space + text) + ([model.tokenizer.eos] if model.tokenizer.eos is not None else [])
+        return info.tokenizer.answer(self.template.space + text) + ([info.tokenizer.eos] if info.tokenizer.eos is not None else [])
 
     def predict(
         self, model: FrozenModel, adapter_state: AdapterState, eval_features: Sequence[EvalFeature], batch_size: int
@@ -56,7 +57,7 @@ class Generate(TemplateTask):
         for begin in range(0, len(rows), batch_size):
             batch = collate(rows[begin : begin + batch_size], pad=model.tokenizer.pad)
             for ids in greedy_search.generate(
-                model, batch, adapter_state.tokens, max_new_tokens=self.max_new_tokens, stop=self.stop(model)
+                model, batch, adapter_state.tokens, max_new_tokens=self.max_new_tokens, stop=self.stop(model.info)
             ):
                 yield Prediction(model.tokenizer.decode(ids).strip())
 
@@ -65,7 +66,7 @@ class Generate(TemplateTask):
         ids: list[int] = []
         text = shown = ""
         for step in greedy_search.steps(
-            model, collate([row], pad=model.tokenizer.pad), tokens, max_new_tokens=self.max_new_tokens, stop=self.stop(model)
+            model, collate([row], pad=model.tokenizer.pad), tokens, max_new_tokens=self.max_new_tokens, stop=self.stop(model.info)
         ):
             ids.append(step[0] or 0)
             text = model.tokenizer.decode(ids).lstrip()
@@ -75,8 +76,8 @@ class Generate(TemplateTask):
         if len(text) > len(shown):
             yield text[len(shown) :]  # the end came inside a character
 
-    def stop(self, model: FrozenModel) -> set[int]:
-        return {model.tokenizer.eos} if model.tokenizer.eos is not None else set()
+    def stop(self, info: ModelInfo) -> set[int]:
+        return {info.tokenizer.eos} if info.tokenizer.eos is not None else set()
 
     def score(self, predictions: Sequence[Prediction], targets: Sequence[str]) -> dict[str, Score]:
         predicted = [p.text for p in predictions]

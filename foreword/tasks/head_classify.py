@@ -8,7 +8,7 @@ from typing import Any, ClassVar, final
 
 import torch
 
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.model_info import ModelInfo
 from foreword.prompts.head import Head, HeadSpec
 from foreword.prompts.init import Material
 from foreword.specs import PromptSpec
@@ -55,21 +55,21 @@ class HeadClassify(HeadTask):
     def head(self) -> HeadSpec:
         return HeadSpec(len(self.labels), self.bias)
 
-    def for_model(self, model: FrozenModel, spec: PromptSpec | None) -> Task:
-        super().for_model(model, spec)
-        return replace(self, pooling=resolved(self.pooling, model), bias=model.shape.kind != "causal")
+    def for_model(self, info: ModelInfo, spec: PromptSpec | None) -> Task:
+        super().for_model(info, spec)
+        return replace(self, pooling=resolved(self.pooling, info), bias=info.shape.kind != "causal")
 
     def train_features(
-        self, example: Example, model: FrozenModel, length_budget: LengthBudget, dampening: float = 0.0
+        self, example: Example, info: ModelInfo, length_budget: LengthBudget, dampening: float = 0.0
     ) -> tuple[list[TrainFeature], bool]:
         label = index_of(example.get(self.target), self.labels)
-        encoded = encode(example, self.columns, model, length_budget)
-        return [TrainFeature((row_of(encoded, model, length_budget),), (float(label),))], encoded.cut
+        encoded = encode(example, self.columns, info, length_budget)
+        return [TrainFeature((row_of(encoded, info, length_budget),), (float(label),))], encoded.cut
 
     def eval_feature(
-        self, example: Example, model: FrozenModel, length_budget: LengthBudget, *, truncate: bool, room: int | None = None
+        self, example: Example, info: ModelInfo, length_budget: LengthBudget, *, truncate: bool, room: int | None = None
     ) -> tuple[EvalFeature, bool]:
-        return eval_feature(example, self.columns, model, length_budget, truncate=truncate)
+        return eval_feature(example, self.columns, info, length_budget, truncate=truncate)
 
     def head_losses(self, head: Head, train_features: Sequence[TrainFeature], seen: Seen) -> Losses:
         logits = head(pool(seen, self.pooling))

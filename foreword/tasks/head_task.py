@@ -13,7 +13,9 @@ from torch.nn.functional import pad
 
 from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.batch import collate
-from foreword.backbone.frozen import FrozenModel, Tokens
+from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.model_info import ModelInfo
+from foreword.backbone.model_inputs import Tokens
 from foreword.backbone.token_alignment import Encoded
 from foreword.errors import DataError, ModelError, UsageError
 from foreword.prompts.head import Head
@@ -28,10 +30,10 @@ POOLINGS = ("auto", "first", "last", "mean")
 class HeadTask(Task):
     """Abstract: a task whose answers a head gives, on encoders and on causal models."""
 
-    def for_model(self, model: FrozenModel, spec: PromptSpec | None) -> Task:
-        if model.shape.kind == "encoder-decoder":
+    def for_model(self, info: ModelInfo, spec: PromptSpec | None) -> Task:
+        if info.shape.kind == "encoder-decoder":
             raise ModelError(
-                f"task '{self.kind}' reads one stack's states, but {model.name} is an encoder–decoder; "
+                f"task '{self.kind}' reads one stack's states, but {info.name} is an encoder–decoder; "
                 "use label words or seq2seq there, or an encoder or causal model here."
             )
         return self
@@ -128,22 +130,22 @@ def _runs(eval_features: Sequence[EvalFeature], batch_size: int) -> Iterator[lis
         yield part
 
 
-def row_of(encoded: Encoded, model: FrozenModel, length_budget: LengthBudget, labels: Sequence[int] = ()) -> Row:
+def row_of(encoded: Encoded, info: ModelInfo, length_budget: LengthBudget, labels: Sequence[int] = ()) -> Row:
     """A text as the model reads it; soft tokens stand behind [CLS] or BOS. `labels` are classes of tokens, -100 where there is none."""
     return Row(
         encoded.ids,
-        (len(model.tokenizer.opening),) * length_budget.soft_tokens,
+        (len(info.tokenizer.opening),) * length_budget.soft_tokens,
         tuple(labels),
         tuple(float(label >= 0) for label in labels),
         encoded.types,
     )
 
 
-def check_fits(encoded: Encoded, needed: int, model: FrozenModel, length_budget: LengthBudget, *, truncate: bool) -> None:
+def check_fits(encoded: Encoded, needed: int, info: ModelInfo, length_budget: LengthBudget, *, truncate: bool) -> None:
     """Raise DataError for a text that was cut though nobody allowed it; `needed` is how many tokens it has uncut."""
     if encoded.cut and not truncate:
         raise DataError(
-            f"a text needs {needed + length_budget.soft_tokens} tokens with its virtual tokens, but {length_budget.max_tokens} fit in {model.name}; shorten it, or pass --truncate."
+            f"a text needs {needed + length_budget.soft_tokens} tokens with its virtual tokens, but {length_budget.max_tokens} fit in {info.name}; shorten it, or pass --truncate."
         )
 
 
@@ -163,8 +165,8 @@ def check_pooling(pooling: str) -> None:
         raise UsageError(f"pooling '{pooling}' is not known; choose one of {', '.join(POOLINGS)}.")
 
 
-def resolved(pooling: str, model: FrozenModel) -> str:
+def resolved(pooling: str, info: ModelInfo) -> str:
     """What "auto" means: the mean over an encoder's tokens (0.76 against 0.70 for the first alone, MiniLM: LOG.md); a causal model's last, which has read all."""
     if pooling != "auto":
         return pooling
-    return "last" if model.shape.kind == "causal" else "mean"
+    return "last" if info.shape.kind == "causal" else "mean"

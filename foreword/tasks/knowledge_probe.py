@@ -8,6 +8,7 @@ from typing import Any, ClassVar, final
 
 from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.model_info import ModelInfo
 from foreword.errors import DataError, UsageError
 from foreword.prompts.init import Material
 from foreword.prompts.template import Template
@@ -48,35 +49,33 @@ class Probe(TemplateTask):
         """The task with every answer of the examples as a candidate, sorted."""
         return cls(tuple(sorted({example.get(cls.target, "") for example in examples} - {""})), **settings)
 
-    def pieces(self, model: FrozenModel) -> list[list[int]]:
+    def pieces(self, info: ModelInfo) -> list[list[int]]:
         """Token ids of each candidate behind the template's last words; raises UsageError when two read the same."""
-        return self.tokens.of(model.tokenizer, lambda: self._tokenized(model))
+        return self.tokens.of(info.tokenizer, lambda: self._tokenized(info))
 
-    def _tokenized(self, model: FrozenModel) -> list[list[int]]:
+    def _tokenized(self, info: ModelInfo) -> list[list[int]]:
         found: dict[tuple[int, ...], str] = {}
         for candidate in self.candidates:
-            ids = tuple(model.tokenizer.encode(self.template.space + candidate))
+            ids = tuple(info.tokenizer.encode(self.template.space + candidate))
             if not ids:
-                raise UsageError(f"candidate '{candidate}' has no tokens of its own for {model.name}; leave it out.")
+                raise UsageError(f"candidate '{candidate}' has no tokens of its own for {info.name}; leave it out.")
             if ids in found:
-                raise UsageError(
-                    f"candidates '{found[ids]}' and '{candidate}' are the same tokens for {model.name}; leave one of them out."
-                )
+                raise UsageError(f"candidates '{found[ids]}' and '{candidate}' are the same tokens for {info.name}; leave one of them out.")
             found[ids] = candidate
         return [list(ids) for ids in found]
 
-    def answer(self, example: Example, model: FrozenModel) -> list[int]:
+    def answer(self, example: Example, info: ModelInfo) -> list[int]:
         answer = example.get(self.target)
         if answer not in self.candidates:
             raise DataError(
                 f"answer '{answer}' is not one of the {len(self.candidates)} candidates ({short(', '.join(self.candidates))}); correct the data, or train with this answer."
             )
-        return self.pieces(model)[self.candidates.index(answer)]
+        return self.pieces(info)[self.candidates.index(answer)]
 
     def predict(
         self, model: FrozenModel, adapter_state: AdapterState, eval_features: Sequence[EvalFeature], batch_size: int
     ) -> Iterator[Prediction]:
-        pieces = self.pieces(model)
+        pieces = self.pieces(model.info)
         for begin in range(0, len(eval_features), batch_size):
             rows = [eval_feature.rows[0] for eval_feature in eval_features[begin : begin + batch_size]]
             logs = candidate_scores(model, adapter_state.tokens, rows, pieces, at_once=batch_size)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, final
 
 import torch
 
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.model_info import ModelInfo
 from foreword.errors import DataError, UsageError
 from foreword.prompts.head import Head, HeadSpec
 from foreword.prompts.init import Material
@@ -64,24 +64,24 @@ class MultiLabel(HeadTask):
     def head(self) -> HeadSpec:
         return HeadSpec(len(self.labels), self.bias)
 
-    def for_model(self, model: FrozenModel, spec: PromptSpec | None) -> Task:
-        super().for_model(model, spec)
-        return replace(self, pooling=resolved(self.pooling, model), bias=model.shape.kind != "causal")
+    def for_model(self, info: ModelInfo, spec: PromptSpec | None) -> Task:
+        super().for_model(info, spec)
+        return replace(self, pooling=resolved(self.pooling, info), bias=info.shape.kind != "causal")
 
     def train_features(
-        self, example: Example, model: FrozenModel, length_budget: LengthBudget, dampening: float = 0.0
+        self, example: Example, info: ModelInfo, length_budget: LengthBudget, dampening: float = 0.0
     ) -> tuple[list[TrainFeature], bool]:
         meant = several(example, self.target)
         for label in meant:
             if label not in self.labels:
                 raise DataError(f"label '{label}' is not one of {', '.join(self.labels)}; correct the data, or train with this label.")
-        encoded = encode(example, self.columns, model, length_budget)
-        return [TrainFeature((row_of(encoded, model, length_budget),), tuple(float(label in meant) for label in self.labels))], encoded.cut
+        encoded = encode(example, self.columns, info, length_budget)
+        return [TrainFeature((row_of(encoded, info, length_budget),), tuple(float(label in meant) for label in self.labels))], encoded.cut
 
     def eval_feature(
-        self, example: Example, model: FrozenModel, length_budget: LengthBudget, *, truncate: bool, room: int | None = None
+        self, example: Example, info: ModelInfo, length_budget: LengthBudget, *, truncate: bool, room: int | None = None
     ) -> tuple[EvalFeature, bool]:
-        return eval_feature(example, self.columns, model, length_budget, truncate=truncate)
+        return eval_feature(example, self.columns, info, length_budget, truncate=truncate)
 
     def head_losses(self, head: Head, train_features: Sequence[TrainFeature], seen: Seen) -> Losses:
         logits = head(pool(seen, self.pooling))

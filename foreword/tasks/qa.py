@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.model_info import ModelInfo
 from foreword.errors import DataError, UsageError
 from foreword.prompts.head import Head, HeadSpec
 from foreword.prompts.init import Material
@@ -63,7 +63,7 @@ class QA(HeadTask):
         return HeadSpec(2)
 
     def train_features(
-        self, example: Example, model: FrozenModel, length_budget: LengthBudget, dampening: float = 0.0
+        self, example: Example, info: ModelInfo, length_budget: LengthBudget, dampening: float = 0.0
     ) -> tuple[list[TrainFeature], bool]:
         """One train feature a window; where a window does not hold the first answer whole, its target is "not here"."""
         spans = checked_answers(example)
@@ -72,20 +72,20 @@ class QA(HeadTask):
                 f"the question '{short(example['question'])}' has no answer, but this task is for questions that have one; remove it, or set unanswerable."
             )
         found = []
-        for window in self._windows(example, model, length_budget):
+        for window in self._windows(example, info, length_budget):
             places = window.places(*spans[0]) if spans else None
             begin, end = places or (window.null, window.null)
             found.append(TrainFeature((window.row,), (float(begin), float(end))))
         return found, False
 
     def eval_feature(
-        self, example: Example, model: FrozenModel, length_budget: LengthBudget, *, truncate: bool, room: int | None = None
+        self, example: Example, info: ModelInfo, length_budget: LengthBudget, *, truncate: bool, room: int | None = None
     ) -> tuple[EvalFeature, bool]:
-        parts = self._windows(example, model, length_budget)
+        parts = self._windows(example, info, length_budget)
         return EvalFeature(tuple(window.row for window in parts), (cell(example, "context"), parts)), False
 
-    def _windows(self, example: Example, model: FrozenModel, length_budget: LengthBudget) -> list[Window]:
-        return windows(cell(example, "question"), cell(example, "context"), model, length_budget, self.overlap)
+    def _windows(self, example: Example, info: ModelInfo, length_budget: LengthBudget) -> list[Window]:
+        return windows(cell(example, "question"), cell(example, "context"), info, length_budget, self.overlap)
 
     def head_losses(self, head: Head, train_features: Sequence[TrainFeature], seen: Seen) -> Losses:
         logs = _logits(head, seen).log_softmax(1)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, final
 
 import torch
 
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.model_info import ModelInfo
 from foreword.errors import DataError, UsageError
 from foreword.prompts.head import Head, HeadSpec
 from foreword.prompts.init import Material
@@ -64,21 +64,21 @@ class Regress(HeadTask):
     def head(self) -> HeadSpec:
         return HeadSpec(1, self.bias)
 
-    def for_model(self, model: FrozenModel, spec: PromptSpec | None) -> Task:
-        super().for_model(model, spec)
-        return replace(self, pooling=resolved(self.pooling, model), bias=model.shape.kind != "causal")
+    def for_model(self, info: ModelInfo, spec: PromptSpec | None) -> Task:
+        super().for_model(info, spec)
+        return replace(self, pooling=resolved(self.pooling, info), bias=info.shape.kind != "causal")
 
     def train_features(
-        self, example: Example, model: FrozenModel, length_budget: LengthBudget, dampening: float = 0.0
+        self, example: Example, info: ModelInfo, length_budget: LengthBudget, dampening: float = 0.0
     ) -> tuple[list[TrainFeature], bool]:
         target = (number(example, self.target) - self.center) / self.spread
-        encoded = encode(example, self.columns, model, length_budget)
-        return [TrainFeature((row_of(encoded, model, length_budget),), (target,))], encoded.cut
+        encoded = encode(example, self.columns, info, length_budget)
+        return [TrainFeature((row_of(encoded, info, length_budget),), (target,))], encoded.cut
 
     def eval_feature(
-        self, example: Example, model: FrozenModel, length_budget: LengthBudget, *, truncate: bool, room: int | None = None
+        self, example: Example, info: ModelInfo, length_budget: LengthBudget, *, truncate: bool, room: int | None = None
     ) -> tuple[EvalFeature, bool]:
-        return eval_feature(example, self.columns, model, length_budget, truncate=truncate)
+        return eval_feature(example, self.columns, info, length_budget, truncate=truncate)
 
     def head_losses(self, head: Head, train_features: Sequence[TrainFeature], seen: Seen) -> Losses:
         found = head(pool(seen, self.pooling))[:, 0]

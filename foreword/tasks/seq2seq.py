@@ -10,6 +10,7 @@ from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.batch import collate
 from foreword.backbone.frozen import FrozenModel
 from foreword.backbone.generation import beam_search, greedy_search
+from foreword.backbone.model_info import ModelInfo
 from foreword.errors import DataError, ModelError, UsageError
 from foreword.prompts.init import Material
 from foreword.prompts.template import Template
@@ -52,22 +53,22 @@ class Seq2Seq(TemplateTask):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}, but it must be at least 1.")
 
-    def for_model(self, model: FrozenModel, spec: PromptSpec | None) -> Task:
-        if model.shape.kind != "encoder-decoder":
+    def for_model(self, info: ModelInfo, spec: PromptSpec | None) -> Task:
+        if info.shape.kind != "encoder-decoder":
             raise ModelError(
-                f"task '{self.kind}' needs an encoder–decoder, but {model.name} has one stack; use task 'generate', or a model such as T5 or BART."
+                f"task '{self.kind}' needs an encoder–decoder, but {info.name} has one stack; use task 'generate', or a model such as T5 or BART."
             )
-        return super().for_model(model, spec)
+        return super().for_model(info, spec)
 
     @property
     def room(self) -> int:
         return self.max_new_tokens
 
-    def answer(self, example: Example, model: FrozenModel) -> list[int]:
+    def answer(self, example: Example, info: ModelInfo) -> list[int]:
         text = example.get(self.target, "")
         if not text.strip():
             raise DataError("an example has an empty 'output'; remove the row or fill it.")
-        return model.tokenizer.answer(self.template.space + text) + sorted(_stop(model))
+        return info.tokenizer.answer(self.template.space + text) + sorted(_stop(info))
 
     def predict(
         self, model: FrozenModel, adapter_state: AdapterState, eval_features: Sequence[EvalFeature], batch_size: int
@@ -75,7 +76,7 @@ class Seq2Seq(TemplateTask):
         rows = [eval_feature.rows[0] for eval_feature in eval_features]
         for begin in range(0, len(rows), batch_size):
             batch = collate(rows[begin : begin + batch_size], pad=model.tokenizer.pad)
-            limits: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "stop": _stop(model)}
+            limits: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "stop": _stop(model.info)}
             if self.num_beams == 1:
                 found = greedy_search.generate(model, batch, adapter_state.tokens, **limits)
             else:
@@ -98,5 +99,5 @@ class Seq2Seq(TemplateTask):
         return {"kind": self.kind, "template": self.template.source, "bos": self.template.bos, **named}
 
 
-def _stop(model: FrozenModel) -> set[int]:
-    return set() if model.tokenizer.eos is None else {model.tokenizer.eos}
+def _stop(info: ModelInfo) -> set[int]:
+    return set() if info.tokenizer.eos is None else {info.tokenizer.eos}

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.model_info import ModelInfo
 from foreword.backbone.token_alignment import Encoded
 from foreword.errors import DataError, UsageError
 from foreword.prompts.head import Head, HeadSpec
@@ -80,45 +80,45 @@ class Tag(HeadTask):
     def head(self) -> HeadSpec:
         return HeadSpec(len(self.labels))
 
-    def for_model(self, model: FrozenModel, spec: PromptSpec | None) -> Task:
-        super().for_model(model, spec)
-        return replace(self, piece="last" if model.shape.kind == "causal" else "first") if self.piece == "auto" else self
+    def for_model(self, info: ModelInfo, spec: PromptSpec | None) -> Task:
+        super().for_model(info, spec)
+        return replace(self, piece="last" if info.shape.kind == "causal" else "first") if self.piece == "auto" else self
 
     def train_features(
-        self, example: Example, model: FrozenModel, length_budget: LengthBudget, dampening: float = 0.0
+        self, example: Example, info: ModelInfo, length_budget: LengthBudget, dampening: float = 0.0
     ) -> tuple[list[TrainFeature], bool]:
         tags = self._mended(tags_of(example))
         for tag in tags:
             if tag not in self.labels:
                 raise DataError(f"tag '{tag}' is not one of {', '.join(self.labels)}; correct the data, or train with this tag.")
-        row, read, cut = self._row(example, model, length_budget, [self.labels.index(tag) for tag in tags])
+        row, read, cut = self._row(example, info, length_budget, [self.labels.index(tag) for tag in tags])
         return [TrainFeature((row,), weight=float(read))], cut
 
     def eval_feature(
-        self, example: Example, model: FrozenModel, length_budget: LengthBudget, *, truncate: bool, room: int | None = None
+        self, example: Example, info: ModelInfo, length_budget: LengthBudget, *, truncate: bool, room: int | None = None
     ) -> tuple[EvalFeature, bool]:
         count = len(words(example, "tokens"))
-        row, read, cut = self._row(example, model, length_budget, [0] * count)
+        row, read, cut = self._row(example, info, length_budget, [0] * count)
         if cut and not truncate:
-            full = model.tokenizer.words(words(example, "tokens"), ENDLESS)
-            check_fits(replace(full, cut=True), len(full.ids), model, length_budget, truncate=False)
+            full = info.tokenizer.words(words(example, "tokens"), ENDLESS)
+            check_fits(replace(full, cut=True), len(full.ids), info, length_budget, truncate=False)
         return EvalFeature((row,), (read, count)), cut
 
-    def _row(self, example: Example, model: FrozenModel, length_budget: LengthBudget, classes: Sequence[int]) -> tuple[Row, int, bool]:
+    def _row(self, example: Example, info: ModelInfo, length_budget: LengthBudget, classes: Sequence[int]) -> tuple[Row, int, bool]:
         """The sentence with the class of each word at its piece, how many words it has of them all, and whether it was cut."""
         tokens = words(example, "tokens")
-        encoded = model.tokenizer.words(tokens, length_budget.max_tokens - length_budget.soft_tokens)
+        encoded = info.tokenizer.words(tokens, length_budget.max_tokens - length_budget.soft_tokens)
         places = self._places(encoded)
         read = max(places, default=-1) + 1
         for index in range(read if encoded.cut else len(tokens)):
             if index not in places:
                 raise DataError(
-                    f"word {index + 1} of '{short(' '.join(tokens))}' is '{tokens[index]}', which has no token of its own for {model.name}; replace it, or join it with the next."
+                    f"word {index + 1} of '{short(' '.join(tokens))}' is '{tokens[index]}', which has no token of its own for {info.name}; replace it, or join it with the next."
                 )
         labels = [-100] * len(encoded.ids)
         for index, place in places.items():
             labels[place] = classes[index]
-        return row_of(encoded, model, length_budget, labels), read, encoded.cut
+        return row_of(encoded, info, length_budget, labels), read, encoded.cut
 
     def _places(self, encoded: Encoded) -> dict[int, int]:
         """Where each word's piece stands."""

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.batch import Batch, collate
-from foreword.backbone.frozen import FrozenModel, Tokens
+from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.model_info import ModelInfo
+from foreword.backbone.model_inputs import Tokens
 from foreword.errors import DataError, ModelError, UsageError
 from foreword.prompts.template import Row, Template
 from foreword.specs import PromptSpec
@@ -36,7 +38,7 @@ class TemplateTask(Task):
         return 0
 
     @abstractmethod
-    def answer(self, example: Example, model: FrozenModel) -> list[int]:
+    def answer(self, example: Example, info: ModelInfo) -> list[int]:
         """Token ids of the right answer; raises DataError for one that cannot be."""
 
     @abstractmethod
@@ -47,30 +49,30 @@ class TemplateTask(Task):
         """The right answer as the model would write it, behind an example in a written prompt."""
         return example[self.target]
 
-    def for_model(self, model: FrozenModel, spec: PromptSpec | None) -> Task:
-        if model.shape.kind == "encoder":
+    def for_model(self, info: ModelInfo, spec: PromptSpec | None) -> Task:
+        if info.shape.kind == "encoder":
             raise ModelError(
-                f"task '{self.kind}' needs a model that writes words, but {model.name} is an encoder; use a task with a head, or a causal model."
+                f"task '{self.kind}' needs a model that writes words, but {info.name} is an encoder; use a task with a head, or a causal model."
             )
-        if model.shape.kind == "encoder-decoder" and self.room + len(model.answer_opening) > model.shape.positions:
+        if info.shape.kind == "encoder-decoder" and self.room + len(info.answer_opening) > info.shape.positions:
             raise UsageError(
-                f"max_new_tokens is {self.room}, but {model.name} has {model.shape.positions} positions for an answer and what begins it; ask for fewer."
+                f"max_new_tokens is {self.room}, but {info.name} has {info.shape.positions} positions for an answer and what begins it; ask for fewer."
             )
         return for_site(self, spec)
 
-    def answer_length(self, example: Example, model: FrozenModel) -> int:
-        return len(self.answer(example, model))
+    def answer_length(self, example: Example, info: ModelInfo) -> int:
+        return len(self.answer(example, info))
 
     def train_features(
-        self, example: Example, model: FrozenModel, length_budget: LengthBudget, dampening: float = 0.0
+        self, example: Example, info: ModelInfo, length_budget: LengthBudget, dampening: float = 0.0
     ) -> tuple[list[TrainFeature], bool]:
-        row, cut = self.train_row(example, model, length_budget, dampening)
+        row, cut = self.train_row(example, info, length_budget, dampening)
         return [TrainFeature((row,), weight=sum(row.weights))], cut
 
     def eval_feature(
-        self, example: Example, model: FrozenModel, length_budget: LengthBudget, *, truncate: bool, room: int | None = None
+        self, example: Example, info: ModelInfo, length_budget: LengthBudget, *, truncate: bool, room: int | None = None
     ) -> tuple[EvalFeature, bool]:
-        row, cut = self.eval_row(example, model, length_budget, truncate=truncate, room=self.room if room is None else room)
+        row, cut = self.eval_row(example, info, length_budget, truncate=truncate, room=self.room if room is None else room)
         return EvalFeature((row,)), cut
 
     def losses(self, model: FrozenModel, adapter_state: AdapterState, train_features: Sequence[TrainFeature]) -> Losses:
@@ -79,35 +81,35 @@ class TemplateTask(Task):
         return Losses(token_losses(model, batch, adapter_state.tokens), batch.weights[select], select.sum(1).tolist())
 
     def eval_row(
-        self, example: Example, model: FrozenModel, length_budget: LengthBudget, *, truncate: bool, room: int = 0
+        self, example: Example, info: ModelInfo, length_budget: LengthBudget, *, truncate: bool, room: int = 0
     ) -> tuple[Row, bool]:
         """A row without its answer, leaving `room` tokens for one where both share a line; raises DataError for a text that is too long unless `truncate`."""
         check_texts(example, self.columns)
-        room = 0 if model.shape.kind == "encoder-decoder" else room
+        room = 0 if info.shape.kind == "encoder-decoder" else room
         if room >= length_budget.max_tokens:
             raise DataError(
-                f"an answer of {room} tokens leaves no room for a text, because {length_budget.max_tokens} fit in {model.name}; ask for fewer."
+                f"an answer of {room} tokens leaves no room for a text, because {length_budget.max_tokens} fit in {info.name}; ask for fewer."
             )
-        row, cut = self.template.fit(example, model.tokenizer, length_budget.soft_tokens, (), length_budget.max_tokens - room)
+        row, cut = self.template.fit(example, info.tokenizer, length_budget.soft_tokens, (), length_budget.max_tokens - room)
         if cut and not truncate:
-            full = self.template.render(example, model.tokenizer, length_budget.soft_tokens)
+            full = self.template.render(example, info.tokenizer, length_budget.soft_tokens)
             raise DataError(
-                f"a text needs {full.num_tokens + room} tokens with its template and answer, but {length_budget.max_tokens} fit in {model.name}; shorten it, or pass --truncate."
+                f"a text needs {full.num_tokens + room} tokens with its template and answer, but {length_budget.max_tokens} fit in {info.name}; shorten it, or pass --truncate."
             )
         return row, cut
 
-    def train_row(self, example: Example, model: FrozenModel, length_budget: LengthBudget, dampening: float = 0.0) -> tuple[Row, bool]:
+    def train_row(self, example: Example, info: ModelInfo, length_budget: LengthBudget, dampening: float = 0.0) -> tuple[Row, bool]:
         """A row with its answer as labels, cut to the budget; `dampening` λ adds the text's own tokens to the loss with that weight."""
         check_texts(example, self.columns)
-        answer = self.answer(example, model)
-        apart = len(answer) if model.shape.kind == "encoder-decoder" else 0
+        answer = self.answer(example, info)
+        apart = len(answer) if info.shape.kind == "encoder-decoder" else 0
         if apart and dampening:
             raise UsageError(
-                f"dampening is {dampening}, but {model.name} is an encoder–decoder, which never predicts its source; leave it at 0."
+                f"dampening is {dampening}, but {info.name} is an encoder–decoder, which never predicts its source; leave it at 0."
             )
-        if apart and apart + len(model.answer_opening) - 1 > model.shape.positions:
-            raise DataError(f"an answer has {apart} tokens, but {model.shape.positions} positions are there in {model.name}; shorten it.")
-        row, cut = self.template.fit(example, model.tokenizer, length_budget.soft_tokens, answer, length_budget.max_tokens + apart)
+        if apart and apart + len(info.answer_opening) - 1 > info.shape.positions:
+            raise DataError(f"an answer has {apart} tokens, but {info.shape.positions} positions are there in {info.name}; shorten it.")
+        row, cut = self.template.fit(example, info.tokenizer, length_budget.soft_tokens, answer, length_budget.max_tokens + apart)
         if dampening:
             first = 1 if not row.at or row.at[0] > 0 else 0  # nothing stands before the very first token to predict it from
             labels = (*row.labels[:first], *row.ids[first:])

@@ -16,6 +16,7 @@ from foreword.adapters.adapter import Adapter
 from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.batch import Batch
 from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.model_info import ModelInfo
 from foreword.backbone.trainer_model import (
     BaseModelOutput,
     CausalLMOutput,
@@ -60,13 +61,13 @@ def trainable(
     """
     recipe, lora = resolve_lora(Recipe.of(what), model)
     check_site(recipe.prompt, model.shape)
-    task = _suited(Generate() if task is None else task, model, recipe)
+    task = _suited(Generate() if task is None else task, model.info, recipe)
     if task.head is not None and not examples:
         raise UsageError(f"a '{task.kind}' task has a head, whose scale is that of real states, but no examples came; give some.")
-    length_budget = budget_for(recipe.prompt, model)
+    length_budget = budget_for(recipe.prompt, model.info)
     train_features = [
         train_feature
-        for part in map_rows(examples[:16], lambda example: task.train_features(example, model, length_budget)[0])
+        for part in map_rows(examples[:16], lambda example: task.train_features(example, model.info, length_budget)[0])
         for train_feature in part
     ]
     read, tuning = start(model, recipe, task, task.material(examples), train_features, seed, lora)
@@ -104,7 +105,7 @@ class Trainable(TrainerModel):
 
     def features(self, example: Example) -> dict[str, Any]:
         """An example of the task as collators take it: `input_ids`, `attention_mask`, `labels`. Texts that are too long lose their end."""
-        found = self.task.train_features(example, self.base, self.length_budget)[0]
+        found = self.task.train_features(example, self.base.info, self.length_budget)[0]
         row = found[0].rows[0]
         labels: Any = list(row.labels) if self.task.head is None else int(found[0].target[0])
         types = {"token_type_ids": list(row.types)} if self.base.typed and row.types else {}
@@ -177,7 +178,7 @@ class Trainable(TrainerModel):
 
         Raises UsageError for a template whose soft tokens do not come first, since they were trained there.
         """
-        task = self.task if task is None else _suited(task, self.base, self.recipe)
+        task = self.task if task is None else _suited(task, self.base.info, self.recipe)
         if task.head != self.task.head:
             raise UsageError(f"a '{task.kind}' task came with another head than was trained; give the task that this model was made with.")
         return Adapter(
@@ -204,13 +205,13 @@ class Trainable(TrainerModel):
             os.replace(temporary, folder / name)
 
 
-def _suited(task: Task, model: FrozenModel, recipe: Recipe) -> Task:
+def _suited(task: Task, info: ModelInfo, recipe: Recipe) -> Task:
     """The task as this model reads it inside a trainer, where every row begins with the prompt."""
-    if task.head is None and model.shape.kind != "causal":
-        raise ModelError(f"{model.name} is no causal model, so no trainer can teach it by next tokens; use fit, or a task with a head.")
+    if task.head is None and info.shape.kind != "causal":
+        raise ModelError(f"{info.name} is no causal model, so no trainer can teach it by next tokens; use fit, or a task with a head.")
     if task.head is not None and not isinstance(task, HeadClassify):
         raise UsageError(f"a '{task.kind}' task cannot be trained outside of fit; use fit, or the task 'classify-head'.")
-    task = task.for_model(model, recipe.prompt)
+    task = task.for_model(info, recipe.prompt)
     if isinstance(task, TemplateTask) and recipe.prompt is not None and recipe.prompt.site == "input":
         first = [part for part in task.template.parts if part != Bos()]
         others = [part for part in first[1:] if isinstance(part, Soft)]

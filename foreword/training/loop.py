@@ -99,16 +99,16 @@ class Run:
     ) -> None:
         self.recipe, self.lora = resolve_lora(recipe, model)
         self.base, self.plan, self.out = model, plan, out
-        self.task = task_for_model(task, self.recipe, model)
-        self.length_budget: LengthBudget = budget_for(recipe.prompt, model, plan.max_length)
+        self.task = task_for_model(task, self.recipe, model.info)
+        self.length_budget: LengthBudget = budget_for(recipe.prompt, model.info, plan.max_length)
         self.begun, self.before = time.monotonic(), 0.0
         self.folder = None if out is None else checkpoint.folder(out)
         self.processes = Processes(plan.tracker, self.folder)
         self.processes.spread(model, self.recipe)
         self.record = self.processes.record(listener)
-        taught = map_rows(train, lambda example: self.task.train_features(example, model, self.length_budget, plan.dampening))
+        taught = map_rows(train, lambda example: self.task.train_features(example, model.info, self.length_budget, plan.dampening))
         self.train_features = [train_feature for train_features, _ in taught for train_feature in train_features]
-        self.eval_set = EvalSet.prepare(self.task, model, self.length_budget, valid[: plan.eval_examples], truncate=True)
+        self.eval_set = EvalSet.prepare(self.task, model.info, self.length_budget, valid[: plan.eval_examples], truncate=True)
         self.cut = sum(cut for _, cut in taught) + self.eval_set.cut
         self.binding = self._binding(train, valid)
         self.processes.agree({**self.binding, "tokenizer": model.tokenizer_fingerprint})

@@ -13,6 +13,7 @@ from foreword.adapters.peft import read_numbers
 from foreword.adapters.peft_lora import read_lora
 from foreword.backbone.batch import collate
 from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.model_info import ModelInfo
 from foreword.backbone.weights import weight_adapters
 from foreword.errors import UsageError
 from foreword.families.registry import check_site
@@ -30,13 +31,13 @@ from foreword.training.trainable_module import TrainableModule
 _PROBES = 16  # lessons whose states give a head its scale
 
 
-def task_for_model(task: Task, recipe: Recipe, model: FrozenModel) -> Task:
+def task_for_model(task: Task, recipe: Recipe, info: ModelInfo) -> Task:
     """The task as this model reads it with what the recipe trains.
 
     Raises ModelError for a model that keeps no laws at the prompt's site or cannot do the task, UsageError where nothing would be trained.
     """
-    check_site(recipe.prompt, model.shape)
-    found = task.for_model(model, recipe.prompt)
+    check_site(recipe.prompt, info.shape)
+    found = task.for_model(info, recipe.prompt)
     if recipe.method in WRITTEN and found.head is not None:
         raise UsageError(
             f"method '{recipe.method}' is a written prompt, but a '{task.kind}' task has a head, which must be trained; use head-only."
@@ -75,7 +76,7 @@ def start(
 
 
 def _prompt(model: FrozenModel, spec: PromptSpec, material: Material, seed: int) -> SoftPrompt:
-    given = read_numbers(Path(spec.init.path), model) if spec.init.path else None
+    given = read_numbers(Path(spec.init.path), model.info) if spec.init.path else None
     first = init.start(spec, model, material, seed=seed, given=given)
     return SoftPrompt(spec, model.shape, first.origin, first.scale, seed=seed).to(model.device)
 

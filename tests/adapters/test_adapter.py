@@ -41,7 +41,7 @@ def test_saved_and_loaded_is_the_same(method: str, tmp_path: Path) -> None:
     row = Row((1, 40, 41, 42, 43, 44, 45, 46), (0,) * 4 if made.spec.site == "input" else ())
     before, after = (model.forward(collate([row]), each.tokens()) for each in (made, read))
     assert distance(before, after) == 0.0
-    read.check(model)
+    read.check(model.info)
 
 
 def test_an_adapter_is_three_files(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_an_adapter_is_refused_where_one_is(tmp_path: Path) -> None:
 def test_another_base_is_refused_with_both_fingerprints() -> None:
     made, other = adapter(), tiny.build("llama", initializer_range=0.3)
     with pytest.raises(FingerprintError) as error:
-        made.check(other)
+        made.check(other.info)
     assert str(error.value) == (
         f"the adapter was trained on 'tiny-llama' with base model fingerprint {made.base_fingerprint}, "
         f"but that of 'tiny-llama' is {other.fingerprint}; load 'tiny-llama' as it was then, or retrain."
@@ -83,7 +83,7 @@ def test_another_tokenizer_is_refused_with_both_fingerprints() -> None:
     made, other = adapter(), tiny.build("llama", bos=False)
     assert made.base_fingerprint == other.fingerprint
     with pytest.raises(FingerprintError) as error:
-        made.check(other)
+        made.check(other.info)
     assert str(error.value) == (
         f"the adapter was trained on 'tiny-llama' with tokenizer fingerprint {made.tokenizer_fingerprint}, "
         f"but that of 'tiny-llama' is {other.tokenizer_fingerprint}; load 'tiny-llama' as it was then, or retrain."

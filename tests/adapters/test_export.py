@@ -38,7 +38,7 @@ def peft_logits(name: str, folder: Path, ids: list[int], count: int) -> Tensor:
 
 def our_logits(made: Adapter, model: FrozenModel, text: str) -> tuple[Tensor, list[int]]:
     """Our logits for the adapter's own template, and the row's token ids."""
-    made.check(model)
+    made.check(model.info)
     soft = made.spec.length if made.spec.site == "input" else 0
     row = Template.parse(made.task["template"], bos=made.task["bos"]).render({"text": text}, model.tokenizer, soft)
     return model.forward(collate([row]), made.tokens())[0], list(row.ids)

@@ -62,7 +62,7 @@ CASES = [
 def made(name: str, task: Task, targets: str = "attention") -> Adapter:
     """An adapter with a LoRA whose every number is moved, and a random head."""
     model, spec = frozen(name), LoraSpec(4, targets=targets)
-    task = task.for_model(model, None)
+    task = task.for_model(model.info, None)
     assert task.head is not None
     generator = torch.Generator().manual_seed(7)
     lora = {key: 0.2 * torch.randn(tensor.shape, generator=generator) for key, tensor in attach(model, spec)[1].state().items()}
@@ -77,9 +77,9 @@ def made(name: str, task: Task, targets: str = "attention") -> Adapter:
 @torch.no_grad()
 def ours(adapter: Adapter, name: str, kind: str) -> tuple[Tensor, tuple[int, ...]]:
     """What the head says of a text: at each token, or once; and the text's tokens."""
-    model, task = frozen(name), TASKS[kind].for_model(frozen(name), None)
+    model, task = frozen(name), TASKS[kind].for_model(frozen(name).info, None)
     example = {"text": TEXT, "tokens": TEXT, "question": "is it?", "context": TEXT}
-    row = task.eval_feature(example, model, budget_for(None, model), truncate=False)[0].rows[0]
+    row = task.eval_feature(example, model.info, budget_for(None, model.info), truncate=False)[0].rows[0]
     seen, head = look(adapter.model(model), None, [row]), adapter.adapter_state().needed_head()
     return head(seen.states)[0] if kind in ("tag", "qa") else head(pool(seen, "last"))[0], row.ids
 

@@ -59,7 +59,7 @@ def with_lora(name: str, spec: LoraSpec, method: str | None = None, template: st
 @torch.no_grad()
 def our_logits(made: Adapter, model: FrozenModel) -> Tensor:
     """Our logits of an adapter's own template."""
-    made.check(model)
+    made.check(model.info)
     template = Template.parse(made.task["template"], bos=made.task["bos"])
     soft = made.spec.length if made.recipe.prompt and made.spec.site == "input" else 0
     row = template.render({"text": TEXT, "input": TEXT}, model.tokenizer, soft)
@@ -189,13 +189,13 @@ def test_a_quantised_base_is_named_in_the_note_and_in_the_refusal(tmp_path: Path
     (exported,) = export_folders(made, tmp_path / "out", small)
     assert exported.note == "Load the base in nf4. Give PEFT the text '{text}\\nLabel:', tokenised with add_special_tokens=True."
     with pytest.raises(FingerprintError) as caught:
-        made.check(whole)
+        made.check(whole.info)
     assert str(caught.value) == (
         f"the adapter was trained on '{small.name}' in nf4, but '{small.name}' is loaded without quantisation; "
         "load it with quantize='nf4', or retrain."
     )
     with pytest.raises(FingerprintError) as caught:
-        replace(made, base_fingerprint=whole.fingerprint).check(small)
+        replace(made, base_fingerprint=whole.fingerprint).check(small.info)
     assert str(caught.value) == (
         f"the adapter was trained on '{small.name}' without quantisation, but '{small.name}' is loaded in nf4; "
         "load it without quantize, or retrain."

@@ -244,7 +244,7 @@ def test_tasks_and_heads_are_those_that_exist() -> None:
     tasks = [HeadClassify(labels), MultiLabel(labels), Regress(), Tag(labels), QA(), Choice()]
     for model in (tiny.frozen("llama"), tiny_encoders.frozen("bert")):
         for task in tasks:
-            real, counted = task.for_model(model, None).head, Inputs(task=task.kind, labels=3).head(model.shape.kind)
+            real, counted = task.for_model(model.info, None).head, Inputs(task=task.kind, labels=3).head(model.shape.kind)
             assert real is not None and counted is not None
             assert (counted.outputs, counted.bias) == (real.outputs, real.bias), task.kind
     assert Inputs(labels=3).head("causal") is None, "label words need no head"

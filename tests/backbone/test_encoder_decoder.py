@@ -12,7 +12,7 @@ from contract.given_seq2seq import EOS, by_hand, row, tokens
 from foreword.backbone import encoder_decoder
 from foreword.backbone.attention.interface import number
 from foreword.backbone.batch import collate
-from foreword.backbone.loading.load_model import load
+from foreword.backbone.loading.load_model import load, wrap
 from foreword.backbone.prompt_to_kv import compile_prompt
 from foreword.errors import DataError, ModelError, UsageError
 from foreword.prompts.init import Material, start
@@ -60,9 +60,9 @@ def test_only_answers_are_predicted() -> None:
 def test_what_decoders_begin_with() -> None:
     begins = {name: tiny_seq2seq.frozen(name).answer_opening for name in tiny_seq2seq.SEQ2SEQ}
     assert begins["t5"] == (0,) and begins["bart"] == (EOS, tiny_seq2seq.BOS) and begins["mbart"] == (tiny_seq2seq.LANGUAGE,)
-    network = tiny_seq2seq.network("mbart", decoder_start_token_id=None)
+    model = wrap(tiny_seq2seq.network("mbart", decoder_start_token_id=None), tiny_seq2seq.tokenizer("mbart"), name="m")
     with pytest.raises(ModelError) as caught:
-        encoder_decoder.opening(network, "m")
+        model.forward(collate([row(5, 3)]))
     assert str(caught.value) == "model 'm' names no decoder_start_token_id to begin answers with; set it in its generation_config.json."
 
 

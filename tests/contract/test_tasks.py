@@ -39,8 +39,14 @@ def everywhere() -> list[tuple[str, str, str]]:
 def ready(method: str, kind: str, name: str) -> tuple[FrozenModel, Task, LengthBudget, SoftPrompt, Head | None]:
     """A task with a prompt that looks trained and a random head."""
     model, made = frozen(name), spec(method, 3)
-    task = JOBS[kind].task.for_model(model, made)
-    return model, task, budget_for(made, model), prompt(model, made), Head(task.head, model.shape.states, seed=3) if task.head else None
+    task = JOBS[kind].task.for_model(model.info, made)
+    return (
+        model,
+        task,
+        budget_for(made, model.info),
+        prompt(model, made),
+        Head(task.head, model.shape.states, seed=3) if task.head else None,
+    )
 
 
 @pytest.mark.parametrize(("method", "kind", "name"), everywhere())
@@ -55,7 +61,7 @@ def test_an_example_does_not_see_its_neighbours(method: str, kind: str, name: st
 def test_gradients_with_checkpointing_equal_those_without(method: str, kind: str, name: str) -> None:
     model, task, length_budget, soft, head = ready(method, kind, name)
     train_features = [
-        train_feature for example in JOBS[kind].examples for train_feature in task.train_features(example, model, length_budget)[0]
+        train_feature for example in JOBS[kind].examples for train_feature in task.train_features(example, model.info, length_budget)[0]
     ]
     trained = [*soft.parameters(), *(head.parameters() if head else ())]
     found = []
@@ -109,7 +115,7 @@ def test_a_head_reads_the_states_of_the_texts_own_tokens(method: str, kind: str,
     given_states: list[Tensor] = []
     head.register_forward_pre_hook(lambda _, states: given_states.append(states[0]))
     examples = JOBS[kind].examples
-    eval_features = [task.eval_feature(example, model, length_budget, truncate=False)[0] for example in examples]
+    eval_features = [task.eval_feature(example, model.info, length_budget, truncate=False)[0] for example in examples]
     list(task.predict(model, AdapterState(read, head), eval_features, 99))
     truth = [
         wanted(kind, name, row, by_hand(name, row, read), example.get("tokens", ""))

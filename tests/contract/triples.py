@@ -93,11 +93,11 @@ def attempt(method: str, kind: str, name: str) -> None:
     if recipe.quantize:
         quantised_loading(model.name, model.network.config, recipe.quantize, torch.float32, "cpu")
     if recipe.shots:
-        FewShot.of(task, JOBS[kind].examples[:1]).tasks[0].for_model(model, None)
+        FewShot.of(task, JOBS[kind].examples[:1]).tasks[0].for_model(model.info, None)
     elif method in WRITTEN:
         Reader.plain(model, written(task))
     else:
-        task_for_model(task, recipe, model)
+        task_for_model(task, recipe, model.info)
 
 
 def why_not(method: str, kind: str, name: str) -> str | None:

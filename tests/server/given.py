@@ -30,6 +30,7 @@ from foreword.server.base_model import Base
 from foreword.server.request_log import Log
 from foreword.server.state import ServerState
 from foreword.server.uvicorn_server import Running, listen, url_of
+from foreword.serving.engine import Engine
 from foreword.serving.local_engine import LocalEngine
 from foreword.tasks.base import Prediction, Task
 from foreword.tasks.classify import Classify
@@ -74,7 +75,7 @@ def adapter(name: str, seed: int = 0) -> Adapter:
         fitted: Task = for_site(task, made) if isinstance(task, TemplateTask) else task
     else:
         made = spec("p-tuning-v2", 2)
-        fitted = HEADED[name].for_model(frozen, made)
+        fitted = HEADED[name].for_model(frozen.info, made)
     tensors = {KEY: prompt(frozen, made, len(name) + seed).bake()}
     if fitted.head is not None:
         head = Head(fitted.head, frozen.shape.hidden, seed=3)
@@ -112,7 +113,7 @@ class Served:
 
     url: str
     state: ServerState
-    engine: LocalEngine
+    engine: Any
     log: io.StringIO
     _loop: asyncio.AbstractEventLoop
     _running: Running
@@ -136,16 +137,21 @@ def serve(
     folder: Path, *, keys: Keys | None = None, limits: Limits | None = None, texts: bool = False, drain: float = 5.0, **engine: Any
 ) -> Served:
     """A server over a store; end it with stop() and join()."""
+    return serve_engine(LocalEngine(model(), str(folder), **engine), keys=keys, limits=limits, texts=texts, drain=drain)
+
+
+def serve_engine(
+    engine: Engine, *, keys: Keys | None = None, limits: Limits | None = None, texts: bool = False, drain: float = 5.0
+) -> Served:
+    """A server over any engine, which the application starts."""
     ready, found, log = threading.Event(), list[Served](), io.StringIO()
     made = listen("127.0.0.1", 0)
 
     async def run() -> None:
-        local = LocalEngine(model(), str(folder), **engine)
-        await local.start()
-        state = ServerState(local, Base.of(model()), keys=keys, limits=limits, log=Log(log.write, texts=texts), keep_alive=0.5)
+        state = ServerState(engine, Base.of(engine.info), keys=keys, limits=limits, log=Log(log.write, texts=texts), keep_alive=0.5)
         running = Running(create_app(state), state, made, drain_seconds=drain)
-        found.append(Served(url_of(made), state, local, log, asyncio.get_running_loop(), running, threading.current_thread()))
-        await running.run(ready.set, local.close)
+        found.append(Served(url_of(made), state, engine, log, asyncio.get_running_loop(), running, threading.current_thread()))
+        await running.run(ready.set)
 
     def thread() -> None:
         try:

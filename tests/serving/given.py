@@ -45,7 +45,7 @@ def adapter(family: str, name: str, seed: int | None = None) -> Adapter:
     method, length, task = TASKS[name]
     model, made = tiny.frozen(family), spec(method, length)
     recipe = made + LORA if name.startswith("lora") else Recipe.of(made)
-    fitted = task.for_model(model, made)
+    fitted = task.for_model(model.info, made)
     number = len(name) if seed is None else seed
     numbers = {KEY: prompt(model, made, number).bake(), **_weights(model, recipe, number)}
     if fitted.head is not None:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving.given import TASKS, TEXTS, adapter, example, predicted, store
 
-from foreword.errors import AdapterError, CapacityError
+from foreword.errors import AdapterError, CapacityError, ServingError
 from foreword.serving.engine import Engine
 from foreword.serving.local_engine import LocalEngine
 from foreword.serving.request import Answer, Done, Event, Failed, Request, Token
@@ -196,6 +196,37 @@ def test_closing_lets_requests_end_and_takes_no_more(prompts: Path) -> None:
         assert [type(event) for event in await answer(engine, "2", "prefix", "x")] == [Failed]
         assert text_of([event async for event in events]) == predicted("llama", "prefix", "x")
         await closing
+        assert not engine.healthy
+
+    live(close())
+
+
+def test_starting_and_closing_again_is_fine(prompts: Path) -> None:
+    refused = Failed("capacity", "the engine is shutting down and takes no more requests; ask another server, or later.")
+
+    async def twice() -> None:
+        engine = LocalEngine(tiny.frozen("llama"), str(prompts))
+        assert isinstance(engine, Engine) and engine.info is tiny.frozen("llama").info
+        assert await answer(engine, "1", "prefix", "x") == [Failed("engine", "the engine is not running; start it first.")]
+        await engine.start()
+        await engine.start()
+        assert engine.healthy and text_of(await answer(engine, "1", "prefix", "x")) == predicted("llama", "prefix", "x")
+        await engine.close()
+        await engine.close()
+        assert not engine.healthy and await answer(engine, "1", "prefix", "x") == [refused]
+        for work, cure in ((engine.load("prefix"), "ask another one"), (engine.start(), "make another one")):
+            with pytest.raises(ServingError) as caught:
+                await work
+            assert str(caught.value) == f"the engine is closed and takes no more work; {cure}."
+
+    live(twice())
+
+
+def test_an_engine_that_never_ran_is_closed(prompts: Path) -> None:
+    async def close() -> None:
+        engine = LocalEngine(tiny.frozen("llama"), str(prompts))
+        await engine.close()
+        await engine.close()
         assert not engine.healthy
 
     live(close())

@@ -35,7 +35,7 @@ TASKS: dict[str, tuple[str, Task, Example]] = {
 def adapter(name: str) -> Adapter:
     method, task, _ = TASKS[name]
     model, made = tiny_encoders.frozen("bert"), spec(method, 3)
-    fitted = task.for_model(model, made)
+    fitted = task.for_model(model.info, made)
     assert fitted.head is not None
     head = Head(fitted.head, model.shape.hidden, seed=len(name)).bake()
     tensors = {KEY: prompt(model, made, len(name)).bake(), **{f"head.{key}": value for key, value in head.items()}}

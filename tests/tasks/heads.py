@@ -22,9 +22,9 @@ def tiny_model(family: str) -> FrozenModel:
 def ready(task: Task, family: str, budget: int | None = None) -> tuple[Task, FrozenModel, LengthBudget, AdapterState]:
     """A task on a tiny model with a random head, reading at most `budget` tokens."""
     model = tiny_model(family)
-    task_for_model = task.for_model(model, None)
+    task_for_model = task.for_model(model.info, None)
     assert task_for_model.head is not None
-    length_budget = budget_for(None, model)
+    length_budget = budget_for(None, model.info)
     return (
         task_for_model,
         model,
@@ -36,13 +36,13 @@ def ready(task: Task, family: str, budget: int | None = None) -> tuple[Task, Fro
 def answers(
     task: Task, model: FrozenModel, length_budget: LengthBudget, adapter_state: AdapterState, rows: list[Example], batch_size: int
 ) -> list[Prediction]:
-    eval_features = [task.eval_feature(row, model, length_budget, truncate=False)[0] for row in rows]
+    eval_features = [task.eval_feature(row, model.info, length_budget, truncate=False)[0] for row in rows]
     return predictions(task, model, adapter_state, eval_features, batch_size)
 
 
 def gradient(task: Task, model: FrozenModel, length_budget: LengthBudget, adapter_state: AdapterState, rows: list[Example]) -> torch.Tensor:
     """The gradient of the head's weights for the mean loss of examples."""
-    train_features = [train_feature for row in rows for train_feature in task.train_features(row, model, length_budget)[0]]
+    train_features = [train_feature for row in rows for train_feature in task.train_features(row, model.info, length_budget)[0]]
     costs = task.losses(model, adapter_state, train_features)
     assert len(costs.losses) == sum(costs.sizes) and len(costs.sizes) == len(train_features)
     (found,) = torch.autograd.grad(costs.losses.mean(), [adapter_state.needed_head().weight])

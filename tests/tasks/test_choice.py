@@ -35,7 +35,7 @@ def test_shares_are_a_softmax_over_the_choices_and_alone_as_in_a_batch(family: s
             and p.value == {"label": p.text, "index": list(p.scores).index(p.text)}
             and p.text == max(p.scores, key=p.scores.__getitem__)
         )
-    rows = task.eval_feature(TWO, model, length_budget, truncate=False)[0].rows
+    rows = task.eval_feature(TWO, model.info, length_budget, truncate=False)[0].rows
     place = 0 if family == "bert" else -1
     inputs = [
         {"input_ids": torch.tensor([row.ids]), **({"token_type_ids": torch.tensor([row.types])} if family == "bert" else {})}
@@ -48,7 +48,7 @@ def test_shares_are_a_softmax_over_the_choices_and_alone_as_in_a_batch(family: s
 
 def test_one_loss_an_example_and_a_gradient_that_is_a_number() -> None:
     task, model, length_budget, adapter_state = ready(Choice(), "bert")
-    train_features = [task.train_features(row, model, length_budget)[0][0] for row in (TWO, THREE)]
+    train_features = [task.train_features(row, model.info, length_budget)[0][0] for row in (TWO, THREE)]
     assert [len(train_feature.rows) for train_feature in train_features] == [2, 3] and [
         train_feature.target for train_feature in train_features
     ] == [(0.0,), (2.0,)]
@@ -80,17 +80,18 @@ def test_bad_examples_get_one_sentence() -> None:
     }
     for message, change in cases.items():
         with pytest.raises(DataError) as caught:
-            task.train_features({**THREE, **change}, model, length_budget)
+            task.train_features({**THREE, **change}, model.info, length_budget)
         assert str(caught.value) == message
     long = {**THREE, "question": "film " * 60}
     full = len(model.tokenizer.pair(long["question"], "Paris", 1 << 30).ids)
     with pytest.raises(DataError) as caught:
-        task.eval_feature(long, model, LengthBudget(0, 20), truncate=False)
+        task.eval_feature(long, model.info, LengthBudget(0, 20), truncate=False)
     assert (
         str(caught.value) == f"a text needs {full} tokens with its virtual tokens, but 20 fit in tiny-bert; shorten it, or pass --truncate."
     )
     assert (
-        task.eval_feature(long, model, LengthBudget(0, 20), truncate=True)[1] and task.train_features(long, model, LengthBudget(0, 20))[1]
+        task.eval_feature(long, model.info, LengthBudget(0, 20), truncate=True)[1]
+        and task.train_features(long, model.info, LengthBudget(0, 20))[1]
     )
 
 

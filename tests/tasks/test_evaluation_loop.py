@@ -18,10 +18,10 @@ from foreword.tasks.head_task import HeadTask
 
 def prepared(kind: str, name: str) -> tuple[HeadTask, FrozenModel, AdapterState, EvalSet]:
     model = frozen(name)
-    task: Task = JOBS[kind].task.for_model(model, None)
+    task: Task = JOBS[kind].task.for_model(model.info, None)
     assert isinstance(task, HeadTask) and task.head is not None
     adapter_state = AdapterState(None, Head(task.head, model.shape.hidden, seed=3).requires_grad_(False))
-    return task, model, adapter_state, EvalSet.prepare(task, model, budget_for(None, model), JOBS[kind].examples, truncate=False)
+    return task, model, adapter_state, EvalSet.prepare(task, model.info, budget_for(None, model.info), JOBS[kind].examples, truncate=False)
 
 
 @pytest.mark.parametrize("name", ["bert", "llama"])

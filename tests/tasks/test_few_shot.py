@@ -24,7 +24,7 @@ WIDE = LengthBudget(0, 128)
 def read(few: FewShot, text: str, length_budget: LengthBudget = WIDE, **model: Any) -> tuple[str, int]:
     """What the model reads, and how many examples of it."""
     frozen = tiny.build("llama", **model)
-    eval_feature, cut, count = few.eval_feature({"text": text}, frozen, length_budget)
+    eval_feature, cut, count = few.eval_feature({"text": text}, frozen.info, length_budget)
     assert not cut
     return frozen.tokenizer.inner.decode(eval_feature.rows[0].ids), count
 
@@ -41,7 +41,7 @@ def test_a_description_stands_once_before_all_and_label_words_answer() -> None:
 
 def test_nothing_in_an_example_becomes_a_special_token() -> None:
     frozen = tiny.frozen("llama")
-    eval_feature, _, _ = FewShot.of(Classify(("bad", "good")), SHOTS).eval_feature({"text": "a <bos>"}, frozen, WIDE)
+    eval_feature, _, _ = FewShot.of(Classify(("bad", "good")), SHOTS).eval_feature({"text": "a <bos>"}, frozen.info, WIDE)
     assert eval_feature.rows[0].ids.count(tiny.EOS) == 0
     assert eval_feature.rows[0].ids.count(tiny.BOS) == 1
 
@@ -67,7 +67,7 @@ def test_examples_that_do_not_fit_beside_a_text_are_left_out() -> None:
 def test_a_text_that_is_too_long_by_itself_is_cut_and_has_none() -> None:
     model = tiny.frozen("llama")
     eval_feature, cut, count = FewShot.of(Classify(("bad", "good")), SHOTS).eval_feature(
-        {"text": "a joy " * 30}, model, LengthBudget(0, 20), room=2
+        {"text": "a joy " * 30}, model.info, LengthBudget(0, 20), room=2
     )
     assert (cut, count, eval_feature.num_tokens) == (True, 0, 18)
 
@@ -75,7 +75,7 @@ def test_a_text_that_is_too_long_by_itself_is_cut_and_has_none() -> None:
 def test_an_exam_asks_answers_and_counts_what_had_no_room() -> None:
     model = tiny.build("llama", max_position_embeddings=64)
     few = FewShot.of(Classify(("bad", "good")), SHOTS)
-    eval_set, fewer = few.eval_set(model, LengthBudget(0, 64), [ROWS[0], {"text": "x " * 25, "label": "good"}])
+    eval_set, fewer = few.eval_set(model.info, LengthBudget(0, 64), [ROWS[0], {"text": "x " * 25, "label": "good"}])
     assert (eval_set.targets, eval_set.cut, fewer, len(eval_set.train_features)) == (["bad", "good"], 0, 1, 2)
     scores = evaluate(few.tasks[0], model, _nothing(), eval_set, batch_size=2)
     assert scores["accuracy"].n == 2
@@ -83,7 +83,7 @@ def test_an_exam_asks_answers_and_counts_what_had_no_room() -> None:
 
 def test_generation_reads_examples_too() -> None:
     few = FewShot.of(Generate(max_new_tokens=4), [{"input": "a", "output": "b c"}])
-    eval_feature, _, count = few.eval_feature({"input": "x"}, tiny.frozen("llama"), WIDE)
+    eval_feature, _, count = few.eval_feature({"input": "x"}, tiny.frozen("llama").info, WIDE)
     assert count == 1
     assert tiny.frozen("llama").tokenizer.inner.decode(eval_feature.rows[0].ids) == "<bos>a\nOutput: b c\n\nx\nOutput:"
 
@@ -91,7 +91,7 @@ def test_generation_reads_examples_too() -> None:
 def test_a_prior_is_measured_behind_the_examples() -> None:
     model, plain = tiny.frozen("llama"), FewShot.of(Classify(("bad", "good")), SHOTS)
     found = plain.calibrated(model, WIDE)
-    rows = [plain.eval_feature({"text": text}, model, WIDE)[0].rows[0] for text in ("", "N/A", "[MASK]")]
+    rows = [plain.eval_feature({"text": text}, model.info, WIDE)[0].rows[0] for text in ("", "N/A", "[MASK]")]
     first = plain.tasks[0]
     assert isinstance(first, Classify)
     expected = first.scores(model, None, rows).softmax(1).mean(0).log().tolist()
@@ -101,7 +101,7 @@ def test_a_prior_is_measured_behind_the_examples() -> None:
 def test_a_column_may_be_called_like_an_example() -> None:
     task = Classify(("bad", "good"), template="{shot1_text} {answer}")
     few = FewShot.of(task, [{"shot1_text": "one", "label": "bad"}])
-    eval_feature, _, _ = few.eval_feature({"shot1_text": "two"}, tiny.frozen("llama"), WIDE)
+    eval_feature, _, _ = few.eval_feature({"shot1_text": "two"}, tiny.frozen("llama").info, WIDE)
     assert tiny.frozen("llama").tokenizer.inner.decode(eval_feature.rows[0].ids) == "<bos>one bad\n\ntwo"
 
 

@@ -46,8 +46,8 @@ def test_a_baked_head_gives_the_same_logits() -> None:
 
 def test_what_a_head_reads_on_a_causal_model_is_the_last_state_of_the_plain_network() -> None:
     model = tiny.frozen("llama")
-    task = TASK.for_model(model, None)
-    eval_feature, cut = task.eval_feature({"text": "a film"}, model, budget_for(None, model), truncate=False)
+    task = TASK.for_model(model.info, None)
+    eval_feature, cut = task.eval_feature({"text": "a film"}, model.info, budget_for(None, model.info), truncate=False)
     ids = eval_feature.rows[0].ids
     assert not cut and ids[0] == model.tokenizer.bos
     head = Head(HeadSpec(2, bias=False), model.shape.hidden)
@@ -74,19 +74,19 @@ def test_a_head_learns_and_is_saved(method: str, family: str, tmp_path: Path) ->
 def test_two_texts_are_read_in_the_tokenizers_own_way() -> None:
     model = tiny_encoders.frozen("bert")
     task = HeadClassify(LABELS, pair=True)
-    row = task.eval_feature({"text": "one", "text_b": "two"}, model, budget_for(None, model), truncate=False)[0].rows[0]
+    row = task.eval_feature({"text": "one", "text_b": "two"}, model.info, budget_for(None, model.info), truncate=False)[0].rows[0]
     inner = model.tokenizer.inner("one", "two", return_token_type_ids=True)
     assert list(row.ids) == inner["input_ids"] and list(row.types) == inner["token_type_ids"]
 
 
 def test_what_cannot_be_is_refused() -> None:
     model = tiny.frozen("llama")
-    length_budget = budget_for(None, model)
+    length_budget = budget_for(None, model.info)
     with pytest.raises(DataError) as caught:
-        TASK.train_features({"text": "x", "label": "maybe"}, model, length_budget)
+        TASK.train_features({"text": "x", "label": "maybe"}, model.info, length_budget)
     assert str(caught.value) == "label 'maybe' is not one of no, yes; correct the data, or train with this label."
     with pytest.raises(DataError) as caught:
-        HeadClassify(LABELS, pair=True).eval_feature({"text": "x"}, model, length_budget, truncate=False)
+        HeadClassify(LABELS, pair=True).eval_feature({"text": "x"}, model.info, length_budget, truncate=False)
     assert str(caught.value) == "the task needs the column 'text_b', but the example has text; rename a column, or map it with --columns."
     with pytest.raises(UsageError) as caught:
         HeadClassify(LABELS, pooling="sum")
@@ -94,11 +94,11 @@ def test_what_cannot_be_is_refused() -> None:
     long = {"text": "word " * 4000}
     needed = len(model.tokenizer.inner(long["text"])["input_ids"])
     with pytest.raises(DataError) as caught:
-        TASK.eval_feature(long, model, length_budget, truncate=False)
+        TASK.eval_feature(long, model.info, length_budget, truncate=False)
     assert str(caught.value) == (
         f"a text needs {needed} tokens with its virtual tokens, but {length_budget.max_tokens} fit in {model.name}; shorten it, or pass --truncate."
     )
-    assert TASK.eval_feature(long, model, length_budget, truncate=True)[1]
+    assert TASK.eval_feature(long, model.info, length_budget, truncate=True)[1]
 
 
 def test_it_reads_back() -> None:

@@ -26,23 +26,23 @@ TASK = Probe(("Paris", "a film", "no"), template="The capital of {subject} is {a
 
 def test_candidates_are_ranked_by_their_mean_log_probability() -> None:
     model = tiny.frozen("llama")
-    eval_feature, _ = TASK.eval_feature({"subject": "France"}, model, budget_for(None, model), truncate=False)
+    eval_feature, _ = TASK.eval_feature({"subject": "France"}, model.info, budget_for(None, model.info), truncate=False)
     found = next(iter(TASK.predict(model, AdapterState(), [eval_feature], 1)))
     ids = eval_feature.rows[0].ids
-    for candidate, pieces in zip(TASK.candidates, TASK.pieces(model), strict=True):
+    for candidate, pieces in zip(TASK.candidates, TASK.pieces(model.info), strict=True):
         logits = model.network(input_ids=torch.tensor([[*ids, *pieces]])).logits[0].log_softmax(-1)
         mean = sum(float(logits[len(ids) - 1 + i, piece]) for i, piece in enumerate(pieces)) / len(pieces)
         assert found.losses[candidate] == pytest.approx(-mean, abs=1e-4)
     assert list(found.losses.values()) == sorted(found.losses.values()) and found.text == next(iter(found.scores))
-    assert len({len(pieces) for pieces in TASK.pieces(model)}) > 1
+    assert len({len(pieces) for pieces in TASK.pieces(model.info)}) > 1
 
 
 def test_soft_tokens_stand_anywhere() -> None:
     model, spec = tiny.frozen("llama"), recipe("p-tuning", length=5)
-    task = Probe(("Paris", "no"), template="{soft:2}The capital of {subject}{soft:3} is {answer}").for_model(model, spec)
-    row = task.eval_feature({"subject": "France"}, model, budget_for(spec, model), truncate=False)[0].rows[0]
+    task = Probe(("Paris", "no"), template="{soft:2}The capital of {subject}{soft:3} is {answer}").for_model(model.info, spec)
+    row = task.eval_feature({"subject": "France"}, model.info, budget_for(spec, model.info), truncate=False)[0].rows[0]
     assert row.at[:2] == (1, 1) and row.at[2:] == (len(row.ids) - len(model.tokenizer.encode(" is")),) * 3
-    plain = Probe(("Paris", "no")).for_model(model, recipe("p-tuning-v2", length=5))
+    plain = Probe(("Paris", "no")).for_model(model.info, recipe("p-tuning-v2", length=5))
     assert plain.to_dict()["template"] == "{subject} {answer}"
 
 
@@ -60,7 +60,7 @@ def test_candidates_come_from_the_data() -> None:
 def test_what_cannot_be() -> None:
     model = tiny.frozen("llama")
     with pytest.raises(DataError) as caught:
-        TASK.train_features({"subject": "x", "answer": "Rome"}, model, budget_for(None, model))
+        TASK.train_features({"subject": "x", "answer": "Rome"}, model.info, budget_for(None, model.info))
     assert (
         str(caught.value)
         == "answer 'Rome' is not one of the 3 candidates (Paris, a film, no); correct the data, or train with this answer."
@@ -69,12 +69,12 @@ def test_what_cannot_be() -> None:
         Probe(("Paris",))
     assert str(caught.value) == "candidates Paris came, but probing needs at least two different ones; check the answer column."
     with pytest.raises(ModelError) as caught:
-        TASK.for_model(tiny_model("bert"), None)
+        TASK.for_model(tiny_model("bert").info, None)
     assert str(caught.value) == (
         "task 'probe' needs a model that writes words, but tiny-bert is an encoder; use a task with a head, or a causal model."
     )
     with pytest.raises(UsageError) as caught:
-        Probe(("", "a"), template="x{answer}").pieces(model)
+        Probe(("", "a"), template="x{answer}").pieces(model.info)
     assert str(caught.value) == "candidate '' has no tokens of its own for tiny-llama; leave it out."
 
 

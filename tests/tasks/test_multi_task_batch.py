@@ -22,13 +22,14 @@ METHODS = {"prompt-tuning": 3, "p-tuning-v2": 5, "none": 0}
 def asked_of(model: FrozenModel, kind: str, method: str) -> list[Asked]:
     """All examples of a task under one prompt and a head of its own."""
     made = spec(method, METHODS[method]) if METHODS[method] else None
-    task = JOBS[kind].task.for_model(model, made)
+    task = JOBS[kind].task.for_model(model.info, made)
     assert isinstance(task, HeadTask) and task.head is not None
     tokens = prompt(model, made, 3)() if made else None
     adapter_state = AdapterState(tokens, Head(task.head, model.shape.hidden, seed=len(kind)).requires_grad_(False))
-    length_budget = budget_for(made, model)
+    length_budget = budget_for(made, model.info)
     return [
-        Asked(task, adapter_state, task.eval_feature(example, model, length_budget, truncate=False)[0]) for example in JOBS[kind].examples
+        Asked(task, adapter_state, task.eval_feature(example, model.info, length_budget, truncate=False)[0])
+        for example in JOBS[kind].examples
     ]
 
 

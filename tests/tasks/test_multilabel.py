@@ -26,7 +26,7 @@ ROWS = [{"text": "a joy", "label": "fun"}, {"text": "a mess", "label": '["war", 
 def test_labels_are_read_from_lists_and_from_bars() -> None:
     assert MultiLabel.of([*ROWS, {"text": "x", "label": "fun | war"}]).labels == ("drama", "fun", "war")
     task, model, length_budget, _ = ready(TASK, "bert")
-    assert [task.train_features(row, model, length_budget)[0][0].target for row in ROWS] == [
+    assert [task.train_features(row, model.info, length_budget)[0][0].target for row in ROWS] == [
         (0.0, 1.0, 0.0),
         (1.0, 0.0, 1.0),
         (0.0, 0.0, 0.0),
@@ -40,7 +40,7 @@ def test_each_label_has_a_probability_of_its_own(family: str) -> None:
     for p, row in zip(found, ROWS, strict=True):
         assert answers(task, model, length_budget, adapter_state, [row], 1)[0].scores == pytest.approx(p.scores, abs=1e-5)
         assert p.value == [label for label, share in p.scores.items() if share >= 0.5] and p.text == "|".join(p.value)
-    train_features = [task.train_features(row, model, length_budget)[0][0] for row in ROWS]
+    train_features = [task.train_features(row, model.info, length_budget)[0][0] for row in ROWS]
     shares = torch.tensor([list(p.scores.values()) for p in found])
     meant = torch.tensor([train_feature.target for train_feature in train_features])
     expected = torch.nn.functional.binary_cross_entropy(shares, meant, reduction="none").mean(1)
@@ -56,7 +56,7 @@ def test_scores_compare_sets() -> None:
 def test_what_cannot_be() -> None:
     task, model, length_budget, _ = ready(TASK, "bert")
     with pytest.raises(DataError) as caught:
-        task.train_features({"text": "x", "label": "fun|sad"}, model, length_budget)
+        task.train_features({"text": "x", "label": "fun|sad"}, model.info, length_budget)
     assert str(caught.value) == "label 'sad' is not one of drama, fun, war; correct the data, or train with this label."
     with pytest.raises(DataError) as caught:
         MultiLabel(())

@@ -29,7 +29,7 @@ LONG = {"question": "What is it?", "context": "a dull mess of a film " * 12 + "i
 @pytest.mark.parametrize("family", FAMILIES)
 def test_targets_mark_the_answer(family: str) -> None:
     task, model, length_budget, _ = ready(QA(), family)
-    (train_feature,) = task.train_features(ROW, model, length_budget)[0]
+    (train_feature,) = task.train_features(ROW, model.info, length_budget)[0]
     begin, end = (int(place) for place in train_feature.target)
     assert model.tokenizer.decode(train_feature.rows[0].ids[begin : end + 1]).strip().lower().replace(" ", "") == "paris"
     assert train_feature.rows[0].labels[begin] == 0 == train_feature.rows[0].labels[end]
@@ -41,14 +41,14 @@ def test_windows_hold_the_question_and_together_the_whole_context(family: str) -
     whole = model.tokenizer.pair(LONG["question"], LONG["context"], 1 << 30)
     inside = [span for span, text in zip(whole.spans, whole.text, strict=True) if text == 1]
     question = [token for token, text in zip(whole.ids, whole.text, strict=True) if text == 0]
-    parts = windows(LONG["question"], LONG["context"], model, LengthBudget(3, 44), 8)
+    parts = windows(LONG["question"], LONG["context"], model.info, LengthBudget(3, 44), 8)
     assert len(parts) > 2 and all(part.row.num_tokens <= 44 and len(part.row.at) == 3 for part in parts)
     assert all(set(question) <= set(part.row.ids) for part in parts)
     for before, after in zip(parts, parts[1:], strict=False):
         assert before.spans[-8:] == after.spans[:8]
     joined = [*parts[0].spans, *(span for part in parts[1:] for span in part.spans[8:])]
     assert joined == inside
-    (alone,) = windows(ROW["question"], CONTEXT, model, LengthBudget(0, 1000), 8)
+    (alone,) = windows(ROW["question"], CONTEXT, model.info, LengthBudget(0, 1000), 8)
     plain = model.tokenizer.pair(ROW["question"], CONTEXT, 1 << 30)
     assert alone.row.ids[: len(plain.ids)] == plain.ids and alone.row.types[: len(plain.types)] == plain.types
     assert alone.null == (0 if family == "bert" else len(alone.row.ids) - 1)
@@ -56,7 +56,7 @@ def test_windows_hold_the_question_and_together_the_whole_context(family: str) -
 
 def test_a_window_without_the_whole_answer_teaches_that_it_is_not_there() -> None:
     task, model, _, _ = ready(QA(overlap=8), "bert")
-    train_features, cut = task.train_features(LONG, model, LengthBudget(0, 44))
+    train_features, cut = task.train_features(LONG, model.info, LengthBudget(0, 44))
     null = [train_feature.target == (0.0, 0.0) for train_feature in train_features]
     assert not cut and 0 < null.count(False) < len(null)
 
@@ -74,7 +74,7 @@ def test_answers_are_spans_of_the_context_and_alone_as_in_a_batch(family: str) -
 
 def test_the_best_span_by_trying_all() -> None:
     task, model, length_budget, adapter_state = ready(QA(max_answer=3), "bert")
-    question = task.eval_feature(ROW, model, length_budget, truncate=False)[0]
+    question = task.eval_feature(ROW, model.info, length_budget, truncate=False)[0]
     (window,) = question.notes[1]
     logits = adapter_state.needed_head()(look(model, adapter_state.tokens, [window.row]).states)[0].detach()
     tried = {
@@ -136,10 +136,10 @@ def test_bad_examples_get_one_sentence() -> None:
     }
     for message, change in cases.items():
         with pytest.raises(DataError) as caught:
-            (QA(unanswerable=True) if "context" in change else task).train_features({**ROW, **change}, model, length_budget)
+            (QA(unanswerable=True) if "context" in change else task).train_features({**ROW, **change}, model.info, length_budget)
         assert str(caught.value) == message
     with pytest.raises(DataError) as caught:
-        task.eval_feature({**ROW, "question": "what " * 50}, model, LengthBudget(0, 44), truncate=True)
+        task.eval_feature({**ROW, "question": "what " * 50}, model.info, LengthBudget(0, 44), truncate=True)
     assert str(caught.value) == (
         "the question 'what what what what what what what what…' leaves room for 0 tokens of its context in tiny-bert, but 16 are needed; shorten it or the prompt."
     )

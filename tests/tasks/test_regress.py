@@ -32,7 +32,7 @@ def test_answers_and_losses_are_in_units_of_the_spread(family: str) -> None:
     before, after = (answers(task, model, length_budget, adapter_state, ROWS, 2) for task in (plain, scaled))
     assert [p.value for p in after] == pytest.approx([100 + 10 * p.value for p in before], rel=1e-5)
     assert [p.text for p in after] == [f"{p.value:.4g}" for p in after]
-    train_features = [scaled.train_features({**ROWS[0], "label": "120"}, model, length_budget)[0][0]]
+    train_features = [scaled.train_features({**ROWS[0], "label": "120"}, model.info, length_budget)[0][0]]
     assert train_features[0].target == (2.0,)
     assert float(scaled.losses(model, adapter_state, train_features).losses[0].detach()) == pytest.approx(
         (before[0].value - 2) ** 2 / 2, rel=1e-4
@@ -41,7 +41,7 @@ def test_answers_and_losses_are_in_units_of_the_spread(family: str) -> None:
 
 def test_two_texts_are_read_as_a_pair() -> None:
     task, model, length_budget, _ = ready(Regress(pair=True), "bert")
-    row = task.eval_feature({"text": "one", "text_b": "two"}, model, length_budget, truncate=False)[0].rows[0]
+    row = task.eval_feature({"text": "one", "text_b": "two"}, model.info, length_budget, truncate=False)[0].rows[0]
     assert list(row.ids) == model.tokenizer.inner("one", "two")["input_ids"] and max(row.types) == 1
 
 
@@ -49,7 +49,7 @@ def test_what_cannot_be() -> None:
     task, model, length_budget, _ = ready(Regress(), "bert")
     for label in ("good", "nan", ""):
         with pytest.raises(DataError) as caught:
-            task.train_features({"text": "x", "label": label}, model, length_budget)
+            task.train_features({"text": "x", "label": label}, model.info, length_budget)
         assert str(caught.value) == f"'label' is '{label}', but regression needs a finite number; correct the data, or classify instead."
     with pytest.raises(DataError) as caught:
         Regress.of([ROWS[0], ROWS[0]])

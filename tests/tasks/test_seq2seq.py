@@ -35,7 +35,7 @@ PLAIN = "{input}{answer}"  # at the kv site {soft} has no place
 
 def test_the_source_is_closed_and_the_answer_ends() -> None:
     model, task = tiny_seq2seq.frozen("bart"), Seq2Seq(PLAIN)
-    row, cut = task.train_row(EXAMPLES[0], model, budget_for(None, model))
+    row, cut = task.train_row(EXAMPLES[0], model.info, budget_for(None, model.info))
     encode = model.tokenizer.encode
     source, answer = [1, *encode("film good"), EOS], [*encode("a good"), EOS]
     assert row.ids == (*source, *answer) and row.labels == ((-100,) * len(source) + tuple(answer)) and not cut
@@ -43,28 +43,28 @@ def test_the_source_is_closed_and_the_answer_ends() -> None:
 
 def test_source_and_answer_have_a_budget_each() -> None:
     model, task = tiny_seq2seq.frozen("bart"), Seq2Seq(max_new_tokens=100)
-    length_budget, long = budget_for(recipe("prompt-tuning", length=10), model), "ab " * 300
-    row, cut = task.for_model(model, recipe("prompt-tuning", length=10)).train_row(
-        {"input": long, "output": "ab " * 40}, model, length_budget
+    length_budget, long = budget_for(recipe("prompt-tuning", length=10), model.info), "ab " * 300
+    row, cut = task.for_model(model.info, recipe("prompt-tuning", length=10)).train_row(
+        {"input": long, "output": "ab " * 40}, model.info, length_budget
     )  # type: ignore[attr-defined]
     answer = len([label for label in row.labels if label >= 0])
     assert cut and answer > 40 and 150 < len(row.ids) - answer + 10 <= 160
-    asked, cut = task.eval_row({"input": long}, model, length_budget, truncate=True, room=task.room)
+    asked, cut = task.eval_row({"input": long}, model.info, length_budget, truncate=True, room=task.room)
     assert cut and 150 < len(asked.ids) + 10 <= 160
     with pytest.raises(DataError) as caught:
-        Seq2Seq(PLAIN).train_row({"input": "a", "output": "ab " * 200}, model, budget_for(None, model))
+        Seq2Seq(PLAIN).train_row({"input": "a", "output": "ab " * 200}, model.info, budget_for(None, model.info))
     assert (
         str(caught.value)
-        == f"an answer has {len(task.answer({'output': 'ab ' * 200}, model))} tokens, but 160 positions are there in tiny-bart; shorten it."
+        == f"an answer has {len(task.answer({'output': 'ab ' * 200}, model.info))} tokens, but 160 positions are there in tiny-bart; shorten it."
     )
     with pytest.raises(UsageError) as refused:
-        Seq2Seq(max_new_tokens=159).for_model(model, None)
+        Seq2Seq(max_new_tokens=159).for_model(model.info, None)
     assert str(refused.value) == ("max_new_tokens is 159, but tiny-bart has 160 positions for an answer and what begins it; ask for fewer.")
 
 
 def test_one_beam_is_what_generate_says() -> None:
     model, read = tiny_seq2seq.frozen("mbart"), AdapterState(tokens("mbart", "prefix-tuning"))
-    asked = [Seq2Seq(PLAIN).eval_feature(example, model, budget_for(None, model), truncate=False)[0] for example in EXAMPLES[:3]]
+    asked = [Seq2Seq(PLAIN).eval_feature(example, model.info, budget_for(None, model.info), truncate=False)[0] for example in EXAMPLES[:3]]
     one, four = (Seq2Seq(PLAIN, num_beams=beams, max_new_tokens=6) for beams in (1, 4))
     greedy = Generate(PLAIN, max_new_tokens=6)
     said = [prediction.text for prediction in greedy.predict(model, read, asked, 2)]
@@ -79,9 +79,9 @@ def test_label_words_are_said_by_the_decoder() -> None:
     """Checked against one plain forward pass of the stock model per label."""
     for name in ("t5", "bart"):
         model, task = tiny_seq2seq.frozen(name), Classify(("no", "yes indeed", "perhaps"), template="{text}\nLabel: {answer}")
-        eval_feature, _ = task.eval_row({"text": "a film"}, model, budget_for(None, model), truncate=False)
+        eval_feature, _ = task.eval_row({"text": "a film"}, model.info, budget_for(None, model.info), truncate=False)
         scores, opening = task.scores(model, None, [eval_feature])[0], list(model.answer_opening)
-        for index, ids in enumerate(task.pieces(model)):
+        for index, ids in enumerate(task.pieces(model.info)):
             logits = tiny_seq2seq.network(name)(
                 torch.tensor([eval_feature.ids]), decoder_input_ids=torch.tensor([[*opening, *ids[:-1]]])
             ).logits
@@ -136,7 +136,7 @@ def test_columns_of_texts_go_to_the_task_of_the_model() -> None:
 
 def test_models_of_one_stack_are_refused() -> None:
     with pytest.raises(ModelError) as caught:
-        Seq2Seq().for_model(tiny.frozen("llama"), None)
+        Seq2Seq().for_model(tiny.frozen("llama").info, None)
     assert str(caught.value) == (
         "task 'seq2seq' needs an encoder–decoder, but tiny-llama has one stack; use task 'generate', or a model such as T5 or BART."
     )
@@ -145,7 +145,7 @@ def test_models_of_one_stack_are_refused() -> None:
 def test_dampening_is_refused() -> None:
     model = tiny_seq2seq.frozen("t5")
     with pytest.raises(UsageError) as caught:
-        Seq2Seq(PLAIN).train_features(EXAMPLES[0], model, budget_for(None, model), 0.2)
+        Seq2Seq(PLAIN).train_features(EXAMPLES[0], model.info, budget_for(None, model.info), 0.2)
     assert str(caught.value) == ("dampening is 0.2, but tiny-t5 is an encoder–decoder, which never predicts its source; leave it at 0.")
 
 
@@ -158,7 +158,7 @@ def test_numbers_that_are_too_small(name: str) -> None:
 
 def test_an_empty_output() -> None:
     with pytest.raises(DataError) as caught:
-        Seq2Seq().answer({"input": "a", "output": " "}, tiny_seq2seq.frozen("t5"))
+        Seq2Seq().answer({"input": "a", "output": " "}, tiny_seq2seq.frozen("t5").info)
     assert str(caught.value) == "an example has an empty 'output'; remove the row or fill it."
 
 
@@ -168,5 +168,5 @@ def test_scores_name_all_metrics() -> None:
 
 def test_a_batch_of_rows_without_answers_predicts_nothing() -> None:
     model = tiny_seq2seq.frozen("t5")
-    batch = collate([Seq2Seq(PLAIN).eval_row(EXAMPLES[0], model, budget_for(None, model), truncate=False)[0]])
+    batch = collate([Seq2Seq(PLAIN).eval_row(EXAMPLES[0], model.info, budget_for(None, model.info), truncate=False)[0]])
     assert model.predicting(batch, None, batch.labels >= 0).shape == (0, 320)

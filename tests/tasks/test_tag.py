@@ -26,7 +26,7 @@ ROW = {"tokens": json.dumps(["a", "horrible", "film"]), "tags": json.dumps(["DET
 @pytest.mark.parametrize("family", FAMILIES)
 def test_one_token_of_each_word_speaks(family: str) -> None:
     task, model, length_budget, _ = ready(POS, family)
-    row = task.train_features(ROW, model, length_budget)[0][0].rows[0]
+    row = task.train_features(ROW, model.info, length_budget)[0][0].rows[0]
     marked = [place for place, label in enumerate(row.labels) if label >= 0]
     assert [row.labels[place] for place in marked] == [1, 0, 2]
     pieces = model.tokenizer.words(["a", "horrible", "film"], 99).spans
@@ -43,7 +43,7 @@ def test_predictions_are_the_heads_at_those_tokens_and_alone_as_in_a_batch(famil
     found = answers(task, model, length_budget, adapter_state, rows, 3)
     assert [len(p.value) for p in found] == [3, 1, 5]
     assert found == [answers(task, model, length_budget, adapter_state, [row], 1)[0] for row in rows]
-    row = task.eval_feature(ROW, model, length_budget, truncate=False)[0].rows[0]
+    row = task.eval_feature(ROW, model.info, length_budget, truncate=False)[0].rows[0]
     states = model.network.base_model(input_ids=torch.tensor([row.ids])).last_hidden_state[0]
     marked = [place for place, label in enumerate(row.labels) if label >= 0]
     assert found[0].value == [task.labels[i] for i in adapter_state.needed_head()(states[marked]).argmax(1).tolist()]  # type: ignore[attr-defined]
@@ -52,7 +52,7 @@ def test_predictions_are_the_heads_at_those_tokens_and_alone_as_in_a_batch(famil
 
 def test_every_word_counts_once_in_the_loss() -> None:
     task, model, length_budget, adapter_state = ready(POS, "bert")
-    train_feature = task.train_features(ROW, model, length_budget)[0][0]
+    train_feature = task.train_features(ROW, model.info, length_budget)[0][0]
     assert train_feature.weight == 3.0 and task.losses(model, adapter_state, [train_feature, train_feature]).sizes == [3, 3]
     assert gradient(task, model, length_budget, adapter_state, [ROW]).abs().sum() > 0
 
@@ -63,7 +63,7 @@ def test_entities_are_mended() -> None:
     assert (scores["entity_f1"].value, scores["token_accuracy"].value) == (1.0, 1.0)
     assert list(scores)[0] == "entity_f1" and list(POS.score([Prediction("", value=["DET"])], ["DET"])) == ["token_accuracy"]
     task, model, length_budget, _ = ready(NER, "bert")
-    row = task.train_features({"tokens": "in Paris", "tags": "O I-LOC"}, model, length_budget)[0][0].rows[0]
+    row = task.train_features({"tokens": "in Paris", "tags": "O I-LOC"}, model.info, length_budget)[0][0].rows[0]
     assert [label for label in row.labels if label >= 0] == [0, 1]
 
 
@@ -87,12 +87,12 @@ def test_words_that_do_not_fit_are_refused_or_counted_as_wrong() -> None:
     row = {"tokens": json.dumps(["film"] * 30), "tags": json.dumps(["NOUN"] * 30)}
     full = len(model.tokenizer.words(["film"] * 30, 1000).ids)
     with pytest.raises(DataError) as caught:
-        task.eval_feature(row, model, length_budget, truncate=False)
+        task.eval_feature(row, model.info, length_budget, truncate=False)
     assert (
         str(caught.value) == f"a text needs {full} tokens with its virtual tokens, but 12 fit in tiny-bert; shorten it, or pass --truncate."
     )
-    eval_feature, cut = task.eval_feature(row, model, length_budget, truncate=True)
-    train_features, cut_too = task.train_features(row, model, length_budget)
+    eval_feature, cut = task.eval_feature(row, model.info, length_budget, truncate=True)
+    train_features, cut_too = task.train_features(row, model.info, length_budget)
     found = next(iter(task.predict(model, adapter_state, [eval_feature], 1)))
     read = eval_feature.notes[0]
     assert cut and cut_too and 0 < read < 30 and train_features[0].weight == read
@@ -123,7 +123,7 @@ def test_bad_examples_get_one_sentence() -> None:
     }
     for message, row in cases.items():
         with pytest.raises(DataError) as caught:
-            task.train_features(row, model, length_budget)
+            task.train_features(row, model.info, length_budget)
         assert str(caught.value) == message
 
 
@@ -170,6 +170,6 @@ def test_it_learns_and_is_saved(family: str, tmp_path: Path) -> None:
 def test_positions_leave_room_for_soft_tokens() -> None:
     model = tiny_model("bert")
     spec = recipe("prompt-tuning", length=4)
-    task = POS.for_model(model, spec)
-    row = task.eval_feature(ROW, model, budget_for(spec, model), truncate=False)[0].rows[0]
+    task = POS.for_model(model.info, spec)
+    row = task.eval_feature(ROW, model.info, budget_for(spec, model.info), truncate=False)[0].rows[0]
     assert row.at == (1,) * 4

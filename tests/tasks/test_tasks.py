@@ -28,9 +28,9 @@ PLAIN = Template.parse("{text}\nLabel: {answer}")
 def test_label_scores_are_mean_log_probabilities_of_the_words() -> None:
     """Checked against one plain forward pass of the base model per label."""
     model, task = tiny.frozen("llama"), Classify(("no", "yes indeed", "perhaps"), template=PLAIN)
-    eval_feature, _ = task.eval_row({"text": "a film"}, model, budget_for(recipe("p-tuning-v2"), model), truncate=False)
+    eval_feature, _ = task.eval_row({"text": "a film"}, model.info, budget_for(recipe("p-tuning-v2"), model.info), truncate=False)
     scores = task.scores(model, None, [eval_feature])[0]
-    for index, ids in enumerate(task.pieces(model)):
+    for index, ids in enumerate(task.pieces(model.info)):
         whole = torch.tensor([[*eval_feature.ids, *ids]])
         logits = model.network(input_ids=whole).logits[0].log_softmax(-1)
         steps = range(len(eval_feature.ids) - 1, whole.shape[1] - 1)
@@ -41,8 +41,8 @@ def test_label_scores_are_mean_log_probabilities_of_the_words() -> None:
 def test_one_piece_labels_take_one_forward_and_agree() -> None:
     model = tiny.frozen("llama")
     short = Classify(("a", "b"), template=Template.parse("{text}{answer}"))
-    assert [len(ids) for ids in short.pieces(model)] == [1, 1]
-    row, _ = short.eval_row({"text": "film "}, model, budget_for(recipe("p-tuning-v2"), model), truncate=False)
+    assert [len(ids) for ids in short.pieces(model.info)] == [1, 1]
+    row, _ = short.eval_row({"text": "film "}, model.info, budget_for(recipe("p-tuning-v2"), model.info), truncate=False)
     fast = short.scores(model, None, [row, row])
     long = torch.tensor([[-losses_of(short, row, index) for index in (0, 1)]])
     assert torch.allclose(fast, long.expand(2, -1), atol=1e-4)
@@ -50,14 +50,14 @@ def test_one_piece_labels_take_one_forward_and_agree() -> None:
 
 def losses_of(task: Classify, row: Row, index: int) -> float:
     model = tiny.frozen("llama")
-    ids = task.pieces(model)[index]
+    ids = task.pieces(model.info)[index]
     train_feature = Row((*row.ids, *ids), row.at, (-100,) * len(row.ids) + tuple(ids), (0.0,) * len(row.ids) + (1.0,) * len(ids))
     return next(iter(losses(task, model, AdapterState(), [TrainFeature((train_feature,))], 1)))
 
 
 def test_a_prior_is_subtracted() -> None:
     model, task = tiny.frozen("llama"), Classify(("no", "yes"), template=PLAIN)
-    row, _ = task.eval_row({"text": "a film"}, model, budget_for(recipe("p-tuning-v2"), model), truncate=False)
+    row, _ = task.eval_row({"text": "a film"}, model.info, budget_for(recipe("p-tuning-v2"), model.info), truncate=False)
     shifted = Classify(("no", "yes"), template=PLAIN, prior=(-1.0, -2.0))
     assert torch.allclose(shifted.scores(model, None, [row]), task.scores(model, None, [row]) + torch.tensor([1.0, 2.0]))
     calibrated = task.calibrated(model, None, 0)
@@ -82,41 +82,41 @@ def test_labels_that_cannot_be(labels: tuple[str, ...], words: tuple[str, ...], 
 def test_unknown_labels_and_words_that_read_the_same() -> None:
     model = tiny.frozen("llama")
     with pytest.raises(DataError) as caught:
-        Classify(("no", "yes")).answer({"label": "maybe"}, model)
+        Classify(("no", "yes")).answer({"label": "maybe"}, model.info)
     assert str(caught.value) == "label 'maybe' is not one of no, yes; correct the data, or train with this label."
     with pytest.raises(UsageError) as caught:
-        Classify(("no", "yes"), words=("x", "x")).pieces(model)
+        Classify(("no", "yes"), words=("x", "x")).pieces(model.info)
     assert str(caught.value) == "label words x, x are not distinct tokens for tiny-llama; give other words."
 
 
 def test_outputs_end_with_the_end_token() -> None:
     model = tiny.frozen("llama")
-    assert Generate().answer({"output": "x"}, model)[-1] == model.tokenizer.eos
+    assert Generate().answer({"output": "x"}, model.info)[-1] == model.tokenizer.eos
     with pytest.raises(DataError) as caught:
-        Generate().answer({"output": "  "}, model)
+        Generate().answer({"output": "  "}, model.info)
     assert str(caught.value) == "an example has an empty 'output'; remove the row or fill it."
 
 
 def test_a_text_that_is_too_long_is_refused_or_cut() -> None:
     model, task = tiny.frozen("llama"), for_site(Classify(("no", "yes")), recipe("prompt-tuning", length=4))
-    length_budget = budget_for(recipe("prompt-tuning", length=4), model, 24)
+    length_budget = budget_for(recipe("prompt-tuning", length=4), model.info, 24)
     example = {"text": "word " * 80, "label": "yes"}
     full = task.template.render(example, model.tokenizer, 4).num_tokens
     with pytest.raises(DataError) as caught:
-        task.eval_row(example, model, length_budget, truncate=False)
+        task.eval_row(example, model.info, length_budget, truncate=False)
     assert str(caught.value) == (
         f"a text needs {full} tokens with its template and answer, but 28 fit in tiny-llama; shorten it, or pass --truncate."
     )
-    row, cut = task.eval_row(example, model, length_budget, truncate=True)
+    row, cut = task.eval_row(example, model.info, length_budget, truncate=True)
     assert cut and row.num_tokens <= 28
-    train_feature, cut = task.train_row(example, model, length_budget)
-    assert cut and train_feature.num_tokens <= 28 and train_feature.labels[-1] == task.answer(example, model)[-1]
+    train_feature, cut = task.train_row(example, model.info, length_budget)
+    assert cut and train_feature.num_tokens <= 28 and train_feature.labels[-1] == task.answer(example, model.info)[-1]
 
 
 def test_a_prompt_longer_than_the_model_is_refused() -> None:
     model = tiny.frozen("llama")
     with pytest.raises(UsageError) as caught:
-        budget_for(recipe("p-tuning-v2", length=model.shape.positions), model)
+        budget_for(recipe("p-tuning-v2", length=model.shape.positions), model.info)
     positions = model.shape.positions
     assert str(caught.value) == (
         f"{positions} virtual tokens and a text of at least 8 tokens need more than the {positions} positions of tiny-llama; use fewer."
@@ -151,7 +151,7 @@ def test_streamed_pieces_join_to_the_answer() -> None:
 def test_scores_follow_the_order_of_the_examples() -> None:
     model, task = tiny.frozen("llama"), Classify(("no", "yes"), template=PLAIN)
     rows = [{"text": "w " * (20 - i), "label": ("no", "yes")[i % 2]} for i in range(7)]
-    eval_set = EvalSet.prepare(task, model, budget_for(recipe("p-tuning-v2"), model), rows, truncate=False)
+    eval_set = EvalSet.prepare(task, model.info, budget_for(recipe("p-tuning-v2"), model.info), rows, truncate=False)
     one = [next(iter(task.predict(model, AdapterState(), [row], 1))).text for row in eval_set.eval_features]
     expected = sum(a == b["label"] for a, b in zip(one, rows, strict=True)) / 7
     assert evaluate(task, model, AdapterState(), eval_set, batch_size=3)["accuracy"].value == pytest.approx(expected)
@@ -179,7 +179,9 @@ def test_perfect_answers_score_one(targets: list[str]) -> None:
 
 def test_collated_lessons_keep_weights() -> None:
     model, task = tiny.frozen("llama"), for_site(Classify(("no", "yes")), recipe("prompt-tuning", length=2))
-    row, _ = task.train_row({"text": "x y", "label": "yes"}, model, budget_for(recipe("prompt-tuning", length=2), model), dampening=0.25)
+    row, _ = task.train_row(
+        {"text": "x y", "label": "yes"}, model.info, budget_for(recipe("prompt-tuning", length=2), model.info), dampening=0.25
+    )
     batch = collate([row])
     assert set(batch.weights[0].tolist()) <= {0.0, 0.25, 1.0} and 0.25 in batch.weights[0].tolist()
     assert int((batch.labels >= 0).sum()) == len(row.ids) - 1  # all but the very first token, which nothing predicts
@@ -190,6 +192,6 @@ def test_the_loss_of_a_classifier_needs_no_second_pass() -> None:
     for labels, prior in ((("a", "b"), ()), (("no", "yes indeed"), (-0.3, -1.2))):
         task = Classify(labels, template=PLAIN, prior=prior)
         rows = [{"text": "w " * (3 + i), "label": labels[i % 2]} for i in range(5)]
-        eval_set = EvalSet.prepare(task, model, budget_for(recipe("p-tuning-v2"), model), rows, truncate=False)
+        eval_set = EvalSet.prepare(task, model.info, budget_for(recipe("p-tuning-v2"), model.info), rows, truncate=False)
         loss = evaluate(task, model, AdapterState(), eval_set, batch_size=2)["loss"].value
         assert loss == pytest.approx(sum(losses(task, model, AdapterState(), eval_set.train_features, 2)) / 5, abs=1e-4)

@@ -48,8 +48,8 @@ def test_answers_are_tokenized_once(name: str, read: Counter[str]) -> None:
     known = task.labels if isinstance(task, Classify) else NAMES
     examples = [{"text": f"film {i}", task.target: known[i % 12]} for i in range(30)]
     for example in examples:
-        task.train_features(example, model, budget)
-    evaluate(task, model, AdapterState(), EvalSet.prepare(task, model, budget, examples, truncate=False), batch_size=4)
+        task.train_features(example, model.info, budget)
+    evaluate(task, model, AdapterState(), EvalSet.prepare(task, model.info, budget, examples, truncate=False), batch_size=4)
     assert {text: read[f" {text}"] for text in NAMES} == dict.fromkeys(NAMES, 1)
 
 
@@ -57,7 +57,7 @@ def test_another_tokenizer_has_tokens_of_its_own() -> None:
     task, models = Classify(("good", "bad"), "{text} is {answer}"), [tiny.frozen("llama"), tiny_encoders.frozen("bert")]
     for model in (*models, *models):
         expected = [model.tokenizer.answer(f" {label}") for label in task.labels]
-        assert [task.answer({"label": label}, model) for label in task.labels] == expected == task.pieces(model)
+        assert [task.answer({"label": label}, model.info) for label in task.labels] == expected == task.pieces(model.info)
     assert task.pieces(models[0]) != task.pieces(models[1])
 
 

@@ -33,7 +33,7 @@ def test_logits_and_loss_are_those_of_the_frozen_model_with_the_prompt(family: s
     model = moved(trainable(frozen, spec(name), TASK, examples(8)))
     rows = examples(5)
     found = model(**batch_of(model, side, rows))
-    train_features = [model.task.train_features(row, frozen, budget_for(spec(name), frozen))[0][0] for row in rows]
+    train_features = [model.task.train_features(row, frozen.info, budget_for(spec(name), frozen.info))[0][0] for row in rows]
     adapter_state = model.adapter().adapter_state()
     costs = model.task.losses(frozen, adapter_state, train_features)
     assert found.loss.item() == pytest.approx(costs.losses.mean().item(), abs=1e-5)

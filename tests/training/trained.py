@@ -61,7 +61,7 @@ def assert_reads_alike(model: Trainable, frozen: FrozenModel, folder: Path) -> N
     reader = Reader.of(frozen, adapter)
     rows = examples(6, 50)
     given = batch_of(model, "right", rows)
-    train_features = [reader.task.train_features(row, frozen, reader.length_budget)[0][0] for row in rows]
+    train_features = [reader.task.train_features(row, frozen.info, reader.length_budget)[0][0] for row in rows]
     batch = collate([train_feature.rows[0] for train_feature in train_features], pad=tiny.PAD)
     expected = reader.model.predicting(batch, reader.adapter_state.tokens, batch.labels >= 0)
     with torch.no_grad():

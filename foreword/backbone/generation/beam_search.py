@@ -14,7 +14,8 @@ from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig, Pr
 
 from foreword.backbone.attention.interface import Attachment
 from foreword.backbone.batch import Batch
-from foreword.backbone.frozen import FrozenModel, Tokens
+from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.model_inputs import Tokens
 
 
 @torch.inference_mode()

@@ -12,7 +12,8 @@ from transformers import LogitsProcessorList, NoBadWordsLogitsProcessor
 
 from foreword.backbone.attention.interface import Attachment
 from foreword.backbone.batch import Batch
-from foreword.backbone.frozen import FrozenModel, Prepared, Tokens
+from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.model_inputs import ModelInputs, Tokens
 from foreword.errors import DataError
 
 Advance = Callable[[dict[str, Any], Any, Tensor], dict[str, Any]]
@@ -42,7 +43,7 @@ def steps(model: FrozenModel, batch: Batch, tokens: Tokens, *, max_new_tokens: i
         inputs = advance(inputs, out, chosen[:, None])
 
 
-def _continuing(model: FrozenModel, ready: Prepared) -> Advance:
+def _continuing(model: FrozenModel, ready: ModelInputs) -> Advance:
     """How a causal model's inputs go on: one token, one position and one more column to see."""
     if not bool(ready.mask.any(1).all()):
         raise DataError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,19 +49,15 @@ def load(
     or what cannot be quantised.
     """
     check_dtype(dtype)
-    config = _config(name, revision)
+    config = load_config(name, revision)
     shape = shape_of(config.to_dict())
     _no_dropout(config)
     device = usable(own_device(device))
     read = precision(str(name), dtype, config, _worker(device))
     more = {} if quantize is None else quantised_loading(str(name), config, quantize, computing(read, config), device)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+    tokenizer = load_tokenizer(name, revision)
+    with _readable(name):
         network = _complete(str(name), config, shape, read, revision, more)
-    except ImportError as error:  # Marian's tokenizer
-        raise ModelError(f"model '{name}' needs a package that is not installed ({_first_line(error)}); install it.") from error
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ModelError(f"model '{name}' cannot be loaded ({_first_line(error)}); check that the folder is complete.") from error
     return FrozenModel(network if quantize else network.to(torch.device(device)), tokenizer, shape, str(name))  # type: ignore[arg-type]  # `to` is typed as any module
 
 
@@ -72,14 +70,32 @@ def wrap(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: 
 
 def kind_of_model(name: str | Path, *, revision: str | None = None) -> Kind:
     """Which stacks a model has, from its config alone; raises ModelError as `load` does."""
-    return shape_of(_config(name, revision).to_dict()).kind
+    return shape_of(load_config(name, revision).to_dict()).kind
 
 
-def _config(name: str | Path, revision: str | None) -> Any:
+def load_config(name: str | Path, revision: str | None = None) -> Any:
+    """A model's config; raises ModelError where there is none."""
     try:
         return AutoConfig.from_pretrained(name, revision=revision)
     except (OSError, ValueError, StrictDataclassError) as error:
         raise ModelError(f"model '{name}' cannot be read ({_first_line(error)}); give a hub id or a folder with config.json.") from error
+
+
+def load_tokenizer(name: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """A model's tokenizer; raises ModelError where it is missing, broken, or needs a package."""
+    with _readable(name):
+        return AutoTokenizer.from_pretrained(name, revision=revision)
+
+
+@contextmanager
+def _readable(name: str | Path) -> Iterator[None]:
+    """What stops a checkpoint from being read, as ModelError."""
+    try:
+        yield
+    except ImportError as error:  # Marian's tokenizer
+        raise ModelError(f"model '{name}' needs a package that is not installed ({_first_line(error)}); install it.") from error
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(f"model '{name}' cannot be loaded ({_first_line(error)}); check that the folder is complete.") from error
 
 
 def shape_of(config: dict[str, Any]) -> ModelShape:

@@ -50,6 +50,11 @@ def computing(dtype: torch.dtype | str, config: PreTrainedConfig) -> torch.dtype
     return found if isinstance(found, torch.dtype) else torch.float32
 
 
+def stored_name(config: PreTrainedConfig) -> str:
+    """The name of the checkpoint's own precision, "auto" where its config names none of ours."""
+    return next((name for name, dtype in DTYPES.items() if dtype == _stored(config)), "auto")
+
+
 def _stored(config: PreTrainedConfig) -> torch.dtype | None:
     found = config.dtype
     return found if isinstance(found, torch.dtype) else None

@@ -47,7 +47,7 @@ def import_(
     meant = _meant(task, labels)
     frozen = open_model(model, dtype=dtype, device=device)
     if meant is not None and task.chat:
-        meant = in_chat(meant, frozen)
+        meant = in_chat(meant, frozen.info)
     adapter = import_folder(folder, frozen, task=None if meant is None else meant.to_dict())
     adapter.save(out, overwrite=force)
     if json:

@@ -88,9 +88,9 @@ async def _run(
     try:
         for task in _names(engine, memory.load):
             await engine.load(task)
-        state = ServerState(engine, Base.of(frozen, model_name), keys=keys, limits=_limits(amounts), log=Log(texts=log_texts))
+        state = ServerState(engine, Base.of(engine.info, model_name), keys=keys, limits=_limits(amounts), log=Log(texts=log_texts))
         running = Running(create_app(state), state, made, drain_seconds=amounts.drain_seconds)
-        await running.run(lambda: _say(state, url_of(made)), engine.close)
+        await running.run(lambda: _say(state, url_of(made)))
     finally:
         await engine.close()
 

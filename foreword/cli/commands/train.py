@@ -82,7 +82,7 @@ def train(
         rows, held = split(rows)  # only now: messages name the rows of the file
     _note_checkpoint(out, resume)
     frozen = open_model(model, dtype=dtype, device=device, quantize=recipe.quantize)
-    job = in_chat(job, frozen) if task.chat else job
+    job = in_chat(job, frozen.info) if task.chat else job
     run = partial(_fit, frozen, recipe, job, rows, held, plan, out=out, resume=resume, overwrite=force or resume)
     result = _watched(run, job.metric, out)
     if not output.is_main():

@@ -17,7 +17,7 @@ from foreword.specs import INIT_KINDS, Init, Layers, PromptSpec
 from foreword.task_kinds import TASK_KINDS, TaskKind
 
 if TYPE_CHECKING:
-    from foreword.backbone.frozen import FrozenModel
+    from foreword.backbone.model_info import ModelInfo
     from foreword.tasks.base import Task
     from foreword.tasks.data.reader import Rows
 
@@ -192,12 +192,12 @@ class TaskOptions:
         return given
 
 
-def in_chat(task: Task, model: FrozenModel) -> Task:
+def in_chat(task: Task, info: ModelInfo) -> Task:
     """The task, read through the model's chat format."""
     from foreword.tasks.template_task import TemplateTask
 
     assert isinstance(task, TemplateTask), "--chat is refused for tasks without a template"
-    return task.with_template(Template.parse(model.tokenizer.chat(task.template.source)))
+    return task.with_template(Template.parse(info.tokenizer.chat(task.template.source)))
 
 
 def check_columns(rows: Rows, task: Task, source: str) -> None:

@@ -52,7 +52,7 @@ def model(folder: Path) -> FrozenModel:
 def test_a_row_is_what_the_tokenizer_makes_of_both_sides(model: FrozenModel) -> None:
     inner = model.tokenizer.inner
     assert isinstance(inner, MarianTokenizer) and not inner.is_fast
-    row, _ = Seq2Seq("{input}{answer}").train_row({"input": "a joy to watch", "output": "A JOY"}, model, budget_for(None, model))
+    row, _ = Seq2Seq("{input}{answer}").train_row({"input": "a joy to watch", "output": "A JOY"}, model.info, budget_for(None, model.info))
     truth = inner("a joy to watch", text_target="A JOY")
     assert row.ids == (*truth["input_ids"], *truth["labels"]) and row.labels[-len(truth["labels"]) :] == tuple(truth["labels"])
     assert model.tokenizer.decode(model.tokenizer.answer("A JOY")) == "A JOY"

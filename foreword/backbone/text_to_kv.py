@@ -1,0 +1,56 @@
+"""Keys and values of a text: what every attention of a model makes of a run of input embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from foreword.backbone import encoder_decoder
+from foreword.backbone.attention import interface
+from foreword.backbone.input_embeddings import InputEmbeddings
+from foreword.backbone.model_info import ModelInfo
+
+
+@torch.no_grad()
+def keys_values(
+    network: PreTrainedModel,
+    info: ModelInfo,
+    input_embeddings: InputEmbeddings,
+    slots: Mapping[nn.Module, int],
+    embeddings: Float[Tensor, "N E"],
+    *,
+    opening: bool = False,
+) -> Float[Tensor, "M W"]:
+    """Keys and values of every attention for a run of input embeddings between special tokens (whose own are left out), flat.
+
+    With `opening` those of the token before it come first (M = N + 1), where the model has one and reads one text (M = N elsewhere).
+    An encoder–decoder reads it as a source and as an answer. A run longer than the model's positions is read in pieces.
+    """
+    tokenizer, shape, embed = info.tokenizer, info.shape, input_embeddings.embed
+    room = shape.positions - len(tokenizer.opening) - len(tokenizer.closing) - 2  # a decoder's own opening
+    if len(embeddings) > room:
+        pieces = embeddings.split(room)
+        return torch.cat(
+            [keys_values(network, info, input_embeddings, slots, piece, opening=opening and piece is pieces[0]) for piece in pieces]
+        )
+    text = embeddings.to(network.device, network.dtype)
+    first = tokenizer.bos
+    before = embed([first]) if first is not None else embed([])
+    given, begin = {"inputs_embeds": torch.cat([before, text])[None]}, {"self": 0 if opening else len(before)}
+    count = len(before) + len(text) - begin["self"]
+    if shape.kind == "encoder-decoder":
+        before, after, start = (embed(ids) for ids in (tokenizer.opening, tokenizer.closing, info.answer_opening))
+        given, begin = encoder_decoder.sides(text, before, after, start, input_embeddings.scale)
+        count = len(text)
+    recorder = interface.Recorder()
+    network.base_model(**given, foreword=recorder, **({} if shape.kind == "encoder" else {"use_cache": False}))
+    parts = []
+    for module, slot in slots.items():
+        skip = begin[shape.kv[slot].part]
+        pair = torch.stack([side[0, :, skip : skip + count] for side in recorder.seen[module]])  # [2, K, N, D]
+        parts.append(pair.permute(2, 0, 1, 3).reshape(count, -1))
+    return torch.cat(parts, dim=1).to(embeddings.device)
