@@ -31,7 +31,8 @@ from foreword.tasks.few_shot import FewShot, choose, written
 from foreword.tasks.metrics.base import Score
 from foreword.tasks.registry import task_from_dict
 from foreword.tasks.template_task import TemplateTask
-from foreword.training.loop import FitResult, fit
+from foreword.training.fit_result import FitResult
+from foreword.training.loop import fit
 from foreword.training.setup import task_for_model
 
 UNTRAINED = {

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from foreword.recipe import Recipe
     from foreword.tasks.base import Task
     from foreword.tasks.data.reader import Rows
-    from foreword.training.loop import FitResult
+    from foreword.training.fit_result import FitResult
 
 DATA, ADAPTER = "Data", "Adapter"
 
