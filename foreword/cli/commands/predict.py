@@ -13,6 +13,7 @@ from foreword.cli.support import output, predict_inputs, progress
 from foreword.cli.support.loaders import open_adapter, open_base, warm_up
 from foreword.cli.support.options import AdapterPath, AsJson, BaseModel, BatchSize, Device, Dtype, Truncate
 from foreword.cli.support.predict_inputs import Example
+from foreword.cli.support.save_options import Overwrite, Save, check_save, saved
 from foreword.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def predict(
     stream: Annotated[
         bool | None, typer.Option("--stream/--no-stream", help="Print tokens as they are generated; by default on terminals only.")
     ] = None,
+    save: Save = None,
+    overwrite: Overwrite = False,
     json: AsJson = False,
 ) -> None:
     """Predict the answers to texts with an adapter.
@@ -51,8 +54,12 @@ def predict(
     """
     if stream and json:
         raise UsageError("--stream and --json came together; a JSON object is printed whole, so leave one of them out.")
+    if stream and save:
+        raise UsageError("--stream and --save came together; a text is saved whole, so leave one of them out.")
+    check_save(save, overwrite)
     warm_up()
     from foreword.evaluation.evaluate import Reader
+    from foreword.evaluation.example_results import ExampleResult
     from foreword.tasks.registry import task_from_dict
 
     found = open_adapter(adapter)
@@ -63,14 +70,16 @@ def predict(
         raise DataError("no text came, only empty lines; give one text or JSON object a line.")
     reader = Reader.of(open_base(found, adapter, model, dtype=dtype, device=device), found)
     many = len(texts or []) != 1
-    if stream or (stream is None and texts and sys.stdout.isatty() and not json and task.kind == "generate"):
+    if stream or (stream is None and texts and sys.stdout.isatty() and not json and not save and task.kind == "generate"):
         _stream(reader, chain([first], source), truncate, many)
         return
     printer = Printer(task.kind, task.columns, task.target, many, json)
-    with progress.ticking("predicting", None, shown=not sys.stdout.isatty()) as tick:
+    with saved(save) as write, progress.ticking("predicting", None, shown=not sys.stdout.isatty()) as tick:
         for part in predict_inputs.chunks(chain([first], source), CHUNK * batch_size):
-            for example, prediction in zip(part, reader.predict(part, truncate=truncate, batch_size=batch_size, tick=tick), strict=True):
+            found = reader.predict(part, truncate=truncate, batch_size=batch_size, tick=tick)
+            for example, prediction in zip(part, found, strict=True):
                 printer(example, prediction)
+            write(ExampleResult.of(task, example, prediction) for example, prediction in zip(part, found, strict=True))
 
 
 def _stream(reader: Reader, source: Iterable[Example], truncate: bool, many: bool) -> None:
