@@ -1,4 +1,4 @@
-"""A run minimises what its objective says: a second one, defined here, trains, is judged and resumes without any other code."""
+"""A run minimises what its objective says: a second one, defined here, trains, is evaluated and resumes without any other code."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from foreword.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from foreword.evaluation.evaluate import Reader
+    from foreword.evaluation.example_results import Write
 
 BEST = 10  # likeliest labels or candidates that are shown
 NOTHING = "(none)"  # no label, or no answer in the context
@@ -59,7 +60,6 @@ def predict(
     check_save(save, overwrite)
     warm_up()
     from foreword.evaluation.evaluate import Reader
-    from foreword.evaluation.example_results import ExampleResult
     from foreword.tasks.registry import task_from_dict
 
     found = open_adapter(adapter)
@@ -74,12 +74,20 @@ def predict(
         _stream(reader, chain([first], source), truncate, many)
         return
     printer = Printer(task.kind, task.columns, task.target, many, json)
-    with saved(save) as write, progress.ticking("predicting", None, shown=not sys.stdout.isatty()) as tick:
-        for part in predict_inputs.chunks(chain([first], source), CHUNK * batch_size):
-            found = reader.predict(part, truncate=truncate, batch_size=batch_size, tick=tick)
-            for example, prediction in zip(part, found, strict=True):
+    with saved(save) as write:
+        _answer(reader, chain([first], source), truncate, batch_size, printer, write)
+
+
+def _answer(reader: Reader, source: Iterable[Example], truncate: bool, batch_size: int, printer: Printer, write: Write) -> None:
+    """Answers printed and kept, some batches at a time."""
+    from foreword.evaluation.example_results import ExampleResult
+
+    with progress.ticking("predicting", None, shown=not sys.stdout.isatty()) as tick:
+        for part in predict_inputs.chunks(source, CHUNK * batch_size):
+            pairs = list(zip(part, reader.predict(part, truncate=truncate, batch_size=batch_size, tick=tick), strict=True))
+            for example, prediction in pairs:
                 printer(example, prediction)
-            write(ExampleResult.of(task, example, prediction) for example, prediction in zip(part, found, strict=True))
+            write(ExampleResult.of(reader.task, example, prediction) for example, prediction in pairs)
 
 
 def _stream(reader: Reader, source: Iterable[Example], truncate: bool, many: bool) -> None:
