@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
 
 import typer
@@ -53,10 +54,7 @@ def predict(
 
     [bold]Example:[/bold] foreword predict prompts/sentiment "a joy to watch"
     """
-    if stream and json:
-        raise UsageError("--stream and --json came together; a JSON object is printed whole, so leave one of them out.")
-    if stream and save:
-        raise UsageError("--stream and --save came together; a text is saved whole, so leave one of them out.")
+    _check_stream(stream, json, save)
     check_save(save, overwrite)
     warm_up()
     from foreword.evaluation.evaluate import Reader
@@ -76,6 +74,14 @@ def predict(
     printer = Printer(task.kind, task.columns, task.target, many, json)
     with saved(save) as write:
         _answer(reader, chain([first], source), truncate, batch_size, printer, write)
+
+
+def _check_stream(stream: bool | None, json: bool, save: Path | None) -> None:
+    """Raise UsageError for what needs a text whole."""
+    if stream and json:
+        raise UsageError("--stream and --json came together; a JSON object is printed whole, so leave one of them out.")
+    if stream and save:
+        raise UsageError("--stream and --save came together; a text is saved whole, so leave one of them out.")
 
 
 def _answer(reader: Reader, source: Iterable[Example], truncate: bool, batch_size: int, printer: Printer, write: Write) -> None:
