@@ -54,8 +54,7 @@ def predict(
 
     [bold]Example:[/bold] foreword predict prompts/sentiment "a joy to watch"
     """
-    _check_stream(stream, json, save)
-    check_save(save, overwrite)
+    _check_output(stream, json, save, overwrite)
     warm_up()
     from foreword.evaluation.evaluate import Reader
     from foreword.tasks.registry import task_from_dict
@@ -71,17 +70,17 @@ def predict(
     if stream or (stream is None and texts and sys.stdout.isatty() and not json and not save and task.kind == "generate"):
         _stream(reader, chain([first], source), truncate, many)
         return
-    printer = Printer(task.kind, task.columns, task.target, many, json)
     with saved(save) as write:
-        _answer(reader, chain([first], source), truncate, batch_size, printer, write)
+        _answer(reader, chain([first], source), truncate, batch_size, Printer(task.kind, task.columns, task.target, many, json), write)
 
 
-def _check_stream(stream: bool | None, json: bool, save: Path | None) -> None:
-    """Raise UsageError for what needs a text whole."""
+def _check_output(stream: bool | None, json: bool, save: Path | None, overwrite: bool) -> None:
+    """Raise UsageError for outputs that exclude each other, and for a file that cannot be written."""
     if stream and json:
         raise UsageError("--stream and --json came together; a JSON object is printed whole, so leave one of them out.")
     if stream and save:
         raise UsageError("--stream and --save came together; a text is saved whole, so leave one of them out.")
+    check_save(save, overwrite)
 
 
 def _answer(reader: Reader, source: Iterable[Example], truncate: bool, batch_size: int, printer: Printer, write: Write) -> None:
