@@ -24,7 +24,8 @@ from foreword.tasks.classify import Classify
 from foreword.tasks.metrics import base as metrics
 from foreword.tasks.metrics.base import Score
 from foreword.tasks.template_task import for_site
-from foreword.training.loop import fit, schedule
+from foreword.training.loop import fit
+from foreword.training.optimization import cosine_schedule_with_warmup
 from foreword.training.plan import TrainPlan
 from foreword.training.sampler import BucketSampler
 
@@ -119,7 +120,7 @@ class PeftLoop:
     def _step(self, step: int) -> bool:
         """One step of the optimiser; False when the loss is no number."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate * schedule(step, self.plan)
+            group["lr"] = self.rate * cosine_schedule_with_warmup(step, self.plan)
         rows = [self.rows[index] for index in self.sampler.batch(step)]
         loss = theirs.token_losses(self.peft, rows, self.reader.tokenizer.pad)[0].mean()
         if not math.isfinite(float(loss.detach())):

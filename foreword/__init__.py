@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from foreword.tasks.qa import QA as QA
     from foreword.tasks.regress import Regress as Regress
     from foreword.tasks.tag import Tag as Tag
+    from foreword.training.fit_result import FitResult as FitResult
     from foreword.training.hf_trainer import trainable as trainable
-    from foreword.training.loop import FitResult as FitResult
     from foreword.training.loop import fit as fit
     from foreword.training.plan import TrainPlan as TrainPlan
 
@@ -56,7 +56,7 @@ _HOMES = {
     "AdapterStore": "adapters.store",
     "Choice": "tasks.choice",
     "Classify": "tasks.classify",
-    "FitResult": "training.loop",
+    "FitResult": "training.fit_result",
     "ForewordError": "errors",
     "FrozenModel": "backbone.frozen",
     "Generate": "tasks.generate",

@@ -20,6 +20,7 @@ from foreword.demo import gemma
 from foreword.demo.tasks import TASKS, DemoTask
 from foreword.errors import ModelError
 from foreword.evaluation.evaluate import Reader
+from foreword.evaluation.example_results import EXAMPLES
 from foreword.evaluation.subprocess_pool import Processes
 from foreword.tasks.metrics.base import Score
 
@@ -30,37 +31,35 @@ _ASKED = 2  # requests of each task that the demo answers
 
 
 def run(*, out: Path, quick: bool, console: Console, display: Display) -> dict[str, Any]:
-    """Prepare the model, train and judge the tasks, answer a few requests of all from one model; the table's rows are returned for --json.
+    """Prepare the model, train and evaluate the tasks, answer a few requests of all from one model; the table's rows are returned for --json.
 
     Raises ModelError where a task's process ends early.
     """
-    begun = time.monotonic()
+    started_at = time.monotonic()
     console.print(gemma.TERMS)
     source = str(gemma.prepare())
     for item in TASKS:
         console.print(f"{item.name}: {item.what}")
     with display({item.name: item.task.metric for item in TASKS}) as listener:
-        rows = _taught(source, out, quick, listener)
+        rows = _trained(source, out, quick, listener)
     _show(console, rows)
     model = load(source)
     answers = [
         answer for item in TASKS for answer in _ask(Reader.of(model, Adapter.load(out / item.name), max_length=item.plan.max_length), item)
     ]
     _show_answers(console, answers)
-    console.print(
-        f"\nThe adapters are in '{out}'. Next:\n  foreword list {out}\n  foreword predict {out / 'sentiment'} \"a joy to watch\"",
-        soft_wrap=True,
-    )
-    return {"model": model.name, "rows": rows, "answers": answers, "seconds": round(time.monotonic() - begun, 3)}
+    kept = f"The adapters are in '{out}', every test text with its answers in '{out / EXAMPLES}'."
+    console.print(f'\n{kept} Next:\n  foreword list {out}\n  foreword predict {out / "sentiment"} "a joy to watch"', soft_wrap=True)
+    return {"model": model.name, "rows": rows, "answers": answers, "seconds": round(time.monotonic() - started_at, 3)}
 
 
-def _taught(source: str, out: Path, quick: bool, listener: Listener) -> list[dict[str, Any]]:
+def _trained(source: str, out: Path, quick: bool, listener: Listener) -> list[dict[str, Any]]:
     """The table's rows. All tasks at once, each in a process of its own: the small steps of one gain little from a second core."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     shared = {"model": source, "out": str(out), "quick": quick, "threads": max(1, cores // len(TASKS))}
     processes = [Processes(_WORKER) for _ in TASKS]
 
-    def teach(item: DemoTask, process: Processes) -> dict[str, Any]:
+    def train(item: DemoTask, process: Processes) -> dict[str, Any]:
         with process:
             found = process({"task": item.name, **shared}, lambda event: listener(item.name, event))
         if found["status"] != "done":
@@ -69,7 +68,7 @@ def _taught(source: str, out: Path, quick: bool, listener: Listener) -> list[dic
 
     with ThreadPoolExecutor(len(TASKS)) as pool:
         try:
-            return list(pool.map(teach, TASKS, processes))
+            return list(pool.map(train, TASKS, processes))
         except BaseException:  # Ctrl-C among them: the others end too
             pool.shutdown(wait=False, cancel_futures=True)
             for process in processes:

@@ -12,6 +12,7 @@ from typing import Any, final
 
 from foreword import errors
 from foreword.errors import ModelError, UsageError
+from foreword.evaluation.example_results import EXAMPLES
 from foreword.evaluation.results_file import Results, Row
 from foreword.evaluation.run_config import RunConfig
 from foreword.evaluation.subprocess_pool import Job, Outcome, Work
@@ -152,7 +153,7 @@ class Comparison:
         """A run as it is kept."""
         kept = {key: value for key, value in outcome.items() if key not in ("event", "error")}
         named = {"method": run.method, "task": self.setting.task["kind"], "model": self.setting.model, "seed": run.seed, "rate": run.rate}
-        return {"adapter": None, **named, "recipe": self.recipes[run.method].to_dict(), "scores": {}, **kept}
+        return {"adapter": None, "examples": None, **named, "recipe": self.recipes[run.method].to_dict(), "scores": {}, **kept}
 
     def _job(self, run: Run) -> Job:
         return {
@@ -163,6 +164,7 @@ class Comparison:
             "seed": run.seed,
             "rate": run.rate,
             "adapter": str(self.out / run.folder),
+            "examples": str(self.out / EXAMPLES / f"{run.folder}.jsonl"),
         }
 
     def _done(self) -> dict[Run, Row]:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from foreword.backbone.loading.logging import quiet
 from foreword.errors import ForewordError
 from foreword.evaluation import latency, peak_memory
 from foreword.evaluation.evaluate import Reader
+from foreword.evaluation.example_results import ExampleResult, example_results, write_results
 from foreword.evaluation.fork_server import Event, Tell, serve
 from foreword.evaluation.run_config import RunConfig
 from foreword.prompts.template import Template
@@ -26,12 +27,13 @@ from foreword.recipe import Recipe
 from foreword.tasks.base import Task, budget_for
 from foreword.tasks.classify import Classify
 from foreword.tasks.data.row_origin import map_rows
-from foreword.tasks.evaluation_loop import EvalSet, evaluate, predictions
+from foreword.tasks.evaluation_loop import EvalSet, evaluate_examples, predictions
 from foreword.tasks.few_shot import FewShot, choose, written
 from foreword.tasks.metrics.base import Score
 from foreword.tasks.registry import task_from_dict
 from foreword.tasks.template_task import TemplateTask
-from foreword.training.loop import FitResult, fit
+from foreword.training.fit_result import FitResult
+from foreword.training.loop import fit
 from foreword.training.setup import task_for_model
 
 UNTRAINED = {
@@ -119,13 +121,13 @@ def _check(bench: Bench, recipe: Recipe, is_written: bool) -> None:
 
 
 def run(job: dict[str, Any], tell: Tell) -> Event:
-    """Train, judge on the test data and take the time of single texts."""
+    """Train, evaluate on the test data and take the time of single texts."""
     recipe = Recipe.from_dict(job["recipe"])
     bench = Bench.of(RunConfig.from_dict(job["setting"]), recipe.quantize)
     if job["written"] and recipe.shots:
-        return _few_shot(bench, recipe.shots, job["seed"], tell)
+        return _few_shot(bench, recipe.shots, job, tell)
     if job["written"]:
-        return UNTRAINED | _judged(bench, bench.zero_shot(), tell)
+        return UNTRAINED | _evaluated(bench, bench.zero_shot(), Path(job["examples"]), tell)
     if recipe.lora is not None:
         import foreword.backbone.weights.lora  # noqa: F401  (PEFT takes seconds to import, which are no training)
     plan = replace(bench.setting.plan, seed=job["seed"], learning_rate=job["rate"])
@@ -135,7 +137,7 @@ def run(job: dict[str, Any], tell: Tell) -> Event:
     result.adapter.save(job["adapter"], overwrite=True)
     reader = Reader.of(bench.model, result.adapter, max_length=plan.max_length)
     monitor = {"monitor": _number(reader.task.monitor(result.scores))}
-    return _trained(result, job["adapter"], peak) | monitor | _judged(bench, reader, tell)
+    return _trained(result, job["adapter"], peak) | monitor | _evaluated(bench, reader, Path(job["examples"]), tell)
 
 
 def _trained(result: FitResult, adapter: str, peak: int) -> Event:
@@ -152,28 +154,37 @@ def _trained(result: FitResult, adapter: str, peak: int) -> Event:
     }
 
 
-def _judged(bench: Bench, reader: Reader, tell: Tell) -> Event:
-    """Scores on the test data, what answering needs, and the time it adds."""
+def _evaluated(bench: Bench, reader: Reader, examples: Path, tell: Tell) -> Event:
+    """Scores on the test data, with the result of each example in a file, what answering needs, and the time it adds."""
     peak_memory.forget_peak(bench.model.device)
     setting = bench.setting
-    scores, cut = reader.evaluate(setting.test, truncate=True, batch_size=setting.plan.batch_size, tick=_ticking(tell, len(setting.test)))
+    scores, cut, results = reader.evaluate_examples(
+        setting.test, truncate=True, batch_size=setting.plan.batch_size, tick=_ticking(tell, len(setting.test))
+    )
     held = peak_memory.peak(bench.model.device)
     short = Reader(reader.model, latency.first_token(reader.task), reader.adapter_state, reader.length_budget)
     added = latency.added(lambda text: short.predict([text], truncate=True), _bare(bench, reader), setting.test, bench.model.device)
-    return {"scores": _plain(scores), "truncated": cut, "answering_memory": held, "latency": added}
+    return _saved(examples, results) | {"scores": _plain(scores), "truncated": cut, "answering_memory": held, "latency": added}
 
 
-def _few_shot(bench: Bench, shots: int, seed: int, tell: Tell) -> Event:
-    """As `_judged`, with examples chosen by the seed before every text."""
+def _saved(examples: Path, results: Sequence[ExampleResult]) -> Event:
+    """The results of the examples in their file, and its name for the row. A run that is repeated replaces it."""
+    examples.parent.mkdir(parents=True, exist_ok=True)
+    write_results(examples, results)
+    return {"examples": str(examples)}
+
+
+def _few_shot(bench: Bench, shots: int, job: dict[str, Any], tell: Tell) -> Event:
+    """As `_evaluated`, with examples chosen by the seed before every text."""
     setting, model, none = bench.setting, bench.model, AdapterState()
     length_budget = budget_for(None, model.info, setting.plan.max_length)
-    few = bench.few_shot(shots, seed)
+    few = bench.few_shot(shots, job["seed"])
     if setting.plan.calibrate_prior:
         few = few.calibrated(model, length_budget)
     peak_memory.forget_peak(model.device)
     eval_set, fewer = few.eval_set(model.info, length_budget, setting.test)
     task = few.tasks[0]
-    scores = evaluate(task, model, none, eval_set, batch_size=setting.plan.batch_size, tick=_ticking(tell, len(setting.test)))
+    found = evaluate_examples(task, model, none, eval_set, batch_size=setting.plan.batch_size, tick=_ticking(tell, len(setting.test)))
     held = peak_memory.peak(model.device)
     first = latency.first_token(task)
     added = latency.added(
@@ -183,13 +194,18 @@ def _few_shot(bench: Bench, shots: int, seed: int, tell: Tell) -> Event:
         model.device,
     )
     notices = [f"{fewer} of {len(setting.test)} texts had no room for all {shots} examples."] if fewer else []
-    return UNTRAINED | {
-        "scores": _plain(scores),
-        "truncated": eval_set.cut,
-        "answering_memory": held,
-        "latency": added,
-        "notices": notices,
-    }
+    results = example_results(task, setting.test, found)
+    return (
+        UNTRAINED
+        | _saved(Path(job["examples"]), results)
+        | {
+            "scores": _plain(found.scores),
+            "truncated": eval_set.cut,
+            "answering_memory": held,
+            "latency": added,
+            "notices": notices,
+        }
+    )
 
 
 def _bare(bench: Bench, reader: Reader | None) -> latency.Answer:

@@ -9,10 +9,11 @@ from foreword.adapters.adapter import Adapter
 from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.frozen import FrozenModel
 from foreword.errors import UsageError
+from foreword.evaluation.example_results import ExampleResult, example_results
 from foreword.families.registry import check_site
 from foreword.tasks.base import EvalFeature, Example, LengthBudget, Prediction, Task, budget_for
 from foreword.tasks.data.row_origin import with_origin
-from foreword.tasks.evaluation_loop import EvalSet, Tick, evaluate, predictions
+from foreword.tasks.evaluation_loop import EvalSet, Tick, evaluate, evaluate_examples, predictions
 from foreword.tasks.generate import Generate
 from foreword.tasks.metrics.base import Score
 from foreword.tasks.registry import task_from_dict
@@ -73,6 +74,14 @@ class Reader:
         """Scores with standard errors, and how many texts were cut."""
         eval_set = EvalSet.prepare(self.task, self.model.info, self.length_budget, examples, truncate=truncate)
         return evaluate(self.task, self.model, self.adapter_state, eval_set, batch_size=batch_size, tick=tick), eval_set.cut
+
+    def evaluate_examples(
+        self, examples: Sequence[Example], *, truncate: bool = False, batch_size: int = 16, tick: Tick | None = None
+    ) -> tuple[dict[str, Score], int, list[ExampleResult]]:
+        """As `evaluate`, with the result of every example."""
+        eval_set = EvalSet.prepare(self.task, self.model.info, self.length_budget, examples, truncate=truncate)
+        found = evaluate_examples(self.task, self.model, self.adapter_state, eval_set, batch_size=batch_size, tick=tick)
+        return found.scores, eval_set.cut, example_results(self.task, examples, found)
 
     def _eval_feature(self, example: Example, truncate: bool) -> EvalFeature:
         with with_origin(example):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
 from foreword.errors import UsageError
+from foreword.evaluation.atomic_file import atomic_file
 
 Row = dict[str, Any]
 FILE, FORMAT = "compare.json", 1
@@ -49,17 +49,8 @@ class Results:
     def keep(self, row: Row, same: Mapping[str, Any]) -> None:
         """Add a row at once, in place of an earlier one with the same values of `same`."""
         self._document["rows"] = [old for old in self._document["rows"] if any(old[key] != value for key, value in same.items())] + [row]
-        temporary = self.path.with_name(f".{FILE}.{os.getpid()}")
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                json.dump(self._document, file, indent=1, ensure_ascii=False, allow_nan=False)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path)
-        except OSError as error:
-            raise UsageError(f"'{self.path}' cannot be written ({error.strerror}); free some space or choose another --out.") from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        with atomic_file(self.path) as file:
+            file.write(json.dumps(self._document, indent=1, ensure_ascii=False, allow_nan=False).encode())
 
     def _read(self) -> dict[str, Any]:
         wrong = UsageError(f"'{self.path}' is no results file of a comparison; give another --out, or move it away.")

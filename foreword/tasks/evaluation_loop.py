@@ -1,4 +1,4 @@
-"""Scores of what was learned on examples: predictions against targets, and the loss of the right answer."""
+"""Evaluation on examples: predictions against targets, and the loss of the right answer."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class EvalSet:
-    """Examples rendered once: questions to predict, lessons (with answers) for the loss, targets, and how many texts were cut."""
+    """Examples rendered once: features to predict, features with the answer for the loss (`num_losses` of them for each example), targets, and how
+    many texts were cut."""
 
     eval_features: list[EvalFeature]
     train_features: list[TrainFeature]
+    num_losses: list[int]
     targets: list[str]
     cut: int
 
@@ -34,25 +36,26 @@ class EvalSet:
     def prepare(cls, task: Task, info: ModelInfo, length_budget: LengthBudget, examples: Sequence[Example], *, truncate: bool) -> EvalSet:
         room = max(map_rows(examples, lambda example: task.answer_length(example, info)), default=0)
         asked = map_rows(examples, lambda example: task.eval_feature(example, info, length_budget, truncate=truncate, room=room))
-        taught = map_rows(examples, lambda example: task.train_features(example, info, length_budget))
+        answered = [features for features, _ in map_rows(examples, lambda example: task.train_features(example, info, length_budget))]
         return cls(
             [eval_feature for eval_feature, _ in asked],
-            [train_feature for train_features, _ in taught for train_feature in train_features],
+            [train_feature for train_features in answered for train_feature in train_features],
+            [len(train_features) for train_features in answered],
             [example[task.target] for example in examples],
             sum(cut for _, cut in asked),
         )
 
     def paired(self) -> list[tuple[EvalFeature, list[TrainFeature]]] | None:
-        """Each question with its lessons, where these stand on its own rows; None where an answer stands in the row, too."""
+        """Each eval feature with its train features, where these have the same rows; None where the answer stands in the row, too."""
         left, found = iter(self.train_features), []
         for eval_feature in self.eval_features:
-            mine, rows = [], []
+            own, rows = [], []
             while len(rows) < len(eval_feature.rows) and (train_feature := next(left, None)) is not None:
-                mine.append(train_feature)
+                own.append(train_feature)
                 rows += train_feature.rows
             if [(row.ids, row.at, row.types) for row in rows] != [(row.ids, row.at, row.types) for row in eval_feature.rows]:
                 return None
-            found.append((eval_feature, mine))
+            found.append((eval_feature, own))
         return found
 
 
@@ -64,44 +67,71 @@ def predictions(
     batch_size: int,
     tick: Tick | None = None,
 ) -> list[Prediction]:
-    """Predictions in the order of the questions."""
+    """Predictions in the order of the eval features."""
     return _in_order(eval_features, lambda order: task.predict(model, adapter_state, [eval_features[i] for i in order], batch_size), tick)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores, and what they were made from: for each example, in order, its prediction and its losses (several where a text has several windows)."""
+
+    scores: dict[str, Score]
+    predictions: list[Prediction]
+    losses: list[list[float]]
 
 
 def evaluate(
     task: Task, model: FrozenModel, adapter_state: AdapterState, eval_set: EvalSet, *, batch_size: int, tick: Tick | None = None
 ) -> dict[str, Score]:
-    """The task's metrics, and `loss`: mean nats per labelled token of a lesson, averaged over lessons."""
-    if isinstance(task, HeadTask) and (asked := eval_set.paired()) is not None:
+    """The task's metrics, and `loss`: mean nats per labelled token of a train feature, averaged over train features."""
+    return evaluate_examples(task, model, adapter_state, eval_set, batch_size=batch_size, tick=tick).scores
+
+
+def evaluate_examples(
+    task: Task, model: FrozenModel, adapter_state: AdapterState, eval_set: EvalSet, *, batch_size: int, tick: Tick | None = None
+) -> Evaluation:
+    """As `evaluate`, with the prediction and the losses of every example; no text is read again for them."""
+    if isinstance(task, HeadTask) and (paired := eval_set.paired()) is not None:
         both = _in_order(
             eval_set.eval_features,
-            lambda order: task.predict_with_losses(model, adapter_state, [asked[i] for i in order], batch_size),
+            lambda order: task.predict_with_losses(model, adapter_state, [paired[i] for i in order], batch_size),
             tick,
         )
-        answers, costs = [answer for answer, _ in both], [cost for _, its in both for cost in its]
+        predicted, by_example = [prediction for prediction, _ in both], [found for _, found in both]
+        summed = [loss for found in by_example for loss in found]
     else:
-        answers = predictions(task, model, adapter_state, eval_set.eval_features, batch_size, tick)
-        if all(answer.losses for answer in answers):  # labels were all scored already: no second pass
-            costs = [answer.losses[target] for answer, target in zip(answers, eval_set.targets, strict=True)]
+        predicted = predictions(task, model, adapter_state, eval_set.eval_features, batch_size, tick)
+        if all(prediction.losses for prediction in predicted):  # labels were all scored already: no second pass
+            summed = [prediction.losses[target] for prediction, target in zip(predicted, eval_set.targets, strict=True)]
+            by_example = [[loss] for loss in summed]
         else:
-            costs = list(losses(task, model, adapter_state, eval_set.train_features, batch_size))
-    return {**task.score(answers, eval_set.targets), "loss": metrics.mean(costs)}
+            summed = list(losses(task, model, adapter_state, eval_set.train_features, batch_size))
+            by_example = _by_example(summed, eval_set)
+    scores = {**task.score(predicted, eval_set.targets), "loss": metrics.mean(summed)}
+    return Evaluation(scores, predicted, by_example)
+
+
+def _by_example(shortest_first: list[float], eval_set: EvalSet) -> list[list[float]]:
+    """The losses of each example, from those that `losses` gives."""
+    placed = dict(zip(_by_length(eval_set.train_features), shortest_first, strict=True))
+    in_order = iter([placed[i] for i in range(len(placed))])
+    return [[next(in_order) for _ in range(count)] for count in eval_set.num_losses]
 
 
 def losses(
     task: Task, model: FrozenModel, adapter_state: AdapterState, train_features: Sequence[TrainFeature], batch_size: int
 ) -> Iterator[float]:
-    """Mean loss of each lesson, shortest first."""
+    """Mean loss of each train feature, shortest first."""
     order = _by_length(train_features)
     for begin in range(0, len(order), batch_size):
         with torch.inference_mode():  # around the work only: a generator's caller keeps its own mode
-            costs = task.losses(model, adapter_state, [train_features[i] for i in order[begin : begin + batch_size]])
-            found = [float(part.mean()) for part in costs.losses.cpu().split(costs.sizes)]
+            batch = task.losses(model, adapter_state, [train_features[i] for i in order[begin : begin + batch_size]])
+            found = [float(part.mean()) for part in batch.losses.cpu().split(batch.sizes)]
         yield from found
 
 
 def _in_order(eval_features: Sequence[EvalFeature], answer: Callable[[list[int]], Iterator[Found]], tick: Tick | None) -> list[Found]:
-    """What is found for each question, computed shortest first so that batches hold few pads."""
+    """What is found for each eval feature, computed shortest first so that batches hold few pads."""
     order = _by_length(eval_features)
     found: dict[int, Found] = {}
     for index, one in zip(order, answer(order), strict=True):

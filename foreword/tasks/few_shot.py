@@ -79,13 +79,17 @@ class FewShot:
         plain = self.tasks[0]
         room = max(map_rows(examples, lambda example: plain.answer_length(example, info)), default=0)
         asked = map_rows(examples, lambda example: self.eval_feature(example, info, length_budget, room=room))
-        train_features = [
-            train_feature
+        answered = [
+            self.tasks[count].train_features(self._filled(example), info, self._budget(info, length_budget, count))[0]
             for example, (_, _, count) in zip(examples, asked, strict=True)
-            for train_feature in self.tasks[count].train_features(self._filled(example), info, self._budget(info, length_budget, count))[0]
         ]
-        targets = [example[plain.target] for example in examples]
-        eval_set = EvalSet([eval_feature for eval_feature, _, _ in asked], train_features, targets, sum(cut for _, cut, _ in asked))
+        eval_set = EvalSet(
+            [eval_feature for eval_feature, _, _ in asked],
+            [train_feature for train_features in answered for train_feature in train_features],
+            [len(train_features) for train_features in answered],
+            [example[plain.target] for example in examples],
+            sum(cut for _, cut, _ in asked),
+        )
         return eval_set, sum(count < len(self.tasks) - 1 for _, _, count in asked)
 
     def calibrated(self, model: FrozenModel, length_budget: LengthBudget) -> FewShot:

@@ -87,7 +87,7 @@ class Probe(TemplateTask):
 
     def score(self, predictions: Sequence[Prediction], targets: Sequence[str]) -> dict[str, Score]:
         """`p_at_1`: the share of examples whose likeliest candidate is right; `mrr`: the mean of 1 / rank of the right one."""
-        ranks = [1 + list(p.losses).index(target) for p, target in zip(predictions, targets, strict=True)]
+        ranks = [1 + list(p.scores).index(target) for p, target in zip(predictions, targets, strict=True)]
         return {"p_at_1": mean([float(rank == 1) for rank in ranks]), "mrr": mean([1 / rank for rank in ranks])}
 
     def material(self, examples: Sequence[Example]) -> Material:

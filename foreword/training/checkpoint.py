@@ -17,18 +17,19 @@ _FILE = "checkpoint.pt"
 
 @dataclass
 class Checkpoint:
-    """State after `step` steps: everything trained (encoders too), optimiser, RNG, the best numbers so far and all scores seen."""
+    """State after `step` steps: everything trained (encoders too), optimiser, RNG, the best tensors so far, all scores
+    seen, and `identity`: what it shares with every run that may resume it."""
 
     step: int
-    tuning: dict[str, Tensor]
+    trainable: dict[str, Tensor]
     optimizer: dict[str, Any]
     rng: Tensor
-    best: dict[str, Tensor]
-    best_value: float
-    stale: int
+    best_tensors: dict[str, Tensor]
+    best_metric: float
+    evals_since_best: int
     seconds: float
     history: list[dict[str, float | int]]
-    binding: dict[str, Any]
+    identity: dict[str, Any]
 
 
 def folder(out: Path) -> Path:
@@ -51,7 +52,7 @@ def save(checkpoint: Checkpoint, run: Path) -> Path:
     return target
 
 
-def load(run: Path, binding: dict[str, Any]) -> Checkpoint:
+def load(run: Path, identity: dict[str, Any]) -> Checkpoint:
     """Read a checkpoint that belongs to the same run; raises TrainingError naming the first thing that differs."""
     path = run / _FILE
     if not path.exists():
@@ -60,9 +61,9 @@ def load(run: Path, binding: dict[str, Any]) -> Checkpoint:
         found = Checkpoint(**torch.load(path, weights_only=True, map_location="cpu"))
     except (RuntimeError, TypeError, EOFError, OSError, ValueError, KeyError) as error:
         raise TrainingError(f"'{path}' cannot be read ({type(error).__name__}); delete '{run}' and train again.") from error
-    for key, value in binding.items():
-        if found.binding.get(key) != value:
+    for key, value in identity.items():
+        if found.identity.get(key) != value:
             raise TrainingError(
-                f"the checkpoint in '{run}' was made with another {key} ({found.binding.get(key)!r}, now {value!r}); repeat the options of that run, or train without --resume."
+                f"the checkpoint in '{run}' was made with another {key} ({found.identity.get(key)!r}, now {value!r}); repeat the options of that run, or train without --resume."
             )
     return found

@@ -38,7 +38,7 @@ class Processes:
         """Whether this is the process that writes and talks."""
         return self.accelerator.is_main_process
 
-    def agree(self, facts: Mapping[str, Any]) -> None:
+    def check_equal(self, facts: Mapping[str, Any]) -> None:
         """Raise UsageError, in all of them, where processes have other data, models or options than this one."""
         if self.number == 1:
             return
@@ -57,8 +57,8 @@ class Processes:
             raise UsageError(f"method '{recipe.method}' trains layers of the model, which --use_fsdp spreads out; launch it without.")
         fsdp.shard(model, self.accelerator.device)
 
-    def record(self, listener: Listener | None) -> RunLog:
-        """The diary of the main process; that of another one is lost."""
+    def run_log(self, listener: Listener | None) -> RunLog:
+        """The log of the main process; other processes keep none."""
         return RunLog(self.folder, listener) if self.main else RunLog(None, None)
 
     def track(self, config: Mapping[str, Any]) -> None:

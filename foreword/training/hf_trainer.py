@@ -101,7 +101,7 @@ class Trainable(TrainerModel):
 
         `rate` is relative to the target's RMS, as in `TrainPlan`. A trainer's own rate would be absolute and the same for all.
         """
-        return self.tuning.groups(rate, self.task.kind, self.base.shape.kind)
+        return self.tuning.parameter_groups(rate, self.task.kind, self.base.shape.kind)
 
     def features(self, example: Example) -> dict[str, Any]:
         """An example of the task as collators take it: `input_ids`, `attention_mask`, `labels`. Texts that are too long lose their end."""

@@ -1,4 +1,4 @@
-"""The run's diary: one JSON line a step, an evaluation or a notice, and a tracker where one is installed."""
+"""The run's log: one JSON line a step, an evaluation or a notice, and a tracker where one is installed."""
 
 from __future__ import annotations
 

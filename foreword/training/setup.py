@@ -28,13 +28,13 @@ from foreword.specs import PromptSpec
 from foreword.tasks.base import Task, TrainFeature
 from foreword.training.trainable_module import TrainableModule
 
-_PROBES = 16  # lessons whose states give a head its scale
+_PROBES = 16  # training features whose states give a head its scale
 
 
 def task_for_model(task: Task, recipe: Recipe, info: ModelInfo) -> Task:
     """The task as this model reads it with what the recipe trains.
 
-    Raises ModelError for a model that keeps no laws at the prompt's site or cannot do the task, UsageError where nothing would be trained.
+    Raises ModelError for a model that takes no prompt at this site or cannot do the task, UsageError where nothing would be trained.
     """
     check_site(recipe.prompt, info.shape)
     found = task.for_model(info, recipe.prompt)
@@ -69,10 +69,10 @@ def start(
 
     Initialisers see the frozen model: a fresh LoRA adds nothing yet, a saved one they see.
     """
-    model, inside = weight_adapters.apply(base, recipe, tensors=lora, seed=seed)
+    model, weight_adapter = weight_adapters.apply(base, recipe, tensors=lora, seed=seed)
     prompt = _prompt(model, recipe.prompt, material, seed) if recipe.prompt else None
     head = _head(model, task.head, train_features, seed) if task.head else None
-    return model, TrainableModule(recipe, prompt, head, inside)
+    return model, TrainableModule(recipe, prompt, head, weight_adapter)
 
 
 def _prompt(model: FrozenModel, spec: PromptSpec, material: Material, seed: int) -> SoftPrompt:

@@ -25,23 +25,25 @@ class TrainableModule(nn.Module):
     def __init__(self, recipe: Recipe, prompt: SoftPrompt | None, head: Head | None, weights: WeightAdapter | None) -> None:
         super().__init__()
         self.recipe, self.prompt, self.head = recipe, prompt, head
-        self.inside = weights
+        self.weight_adapter = weights
         self.weights = nn.ParameterList(weights.parameters() if weights else [])
-        self.train()  # a module begins in this mode, LoRA's dropout does not
+        self.train()  # a module starts in this mode, LoRA's dropout does not
 
     def train(self, mode: bool = True) -> TrainableModule:
         """Dropout of prompts and of LoRA on or off."""
         super().train(mode)
-        if self.inside is not None:
-            self.inside.train(mode)
+        if self.weight_adapter is not None:
+            self.weight_adapter.train(mode)
         return self
 
     def forward(self) -> AdapterState:
         return AdapterState(self.prompt() if self.prompt else None, self.head)
 
-    def groups(self, rate: float | None, task: str, kind: Kind) -> list[dict[str, Any]]:
-        """Parameter groups of the optimiser, for a task on a kind of base model. `rate` is the user's: it means the prompt where there is one, else
-        what is trained instead."""
+    def parameter_groups(self, rate: float | None, task: str, kind: Kind) -> list[dict[str, Any]]:
+        """Parameter groups of the optimiser, for a task on a kind of base model.
+
+        `rate` is the user's: the prompt's where there is one, else that of what is trained instead.
+        """
         main = main_part(self.recipe)
 
         def of(part: str) -> float:
@@ -58,16 +60,16 @@ class TrainableModule(nn.Module):
         return found
 
     def bake(self) -> dict[str, Tensor]:
-        """The numbers as an adapter keeps them, re-parameterisations dropped."""
+        """The tensors as an adapter keeps them, re-parameterisations dropped."""
         baked = {KEY: self.prompt.bake()} if self.prompt else {}
         if self.head is not None:
             baked |= {HEAD + name: tensor for name, tensor in self.head.bake().items()}
-        return baked | (self.inside.state() if self.inside else {})
+        return baked | (self.weight_adapter.state() if self.weight_adapter else {})
 
-    def read(self, baked: dict[str, Tensor], shape: ModelShape) -> AdapterState:
-        """What tasks read, from baked numbers; trained weights are put back into the model."""
-        if self.inside is not None:
-            self.inside.load(baked)
+    def adapter_state(self, baked: dict[str, Tensor], shape: ModelShape) -> AdapterState:
+        """What tasks read, from baked tensors; trained weights are put back into the model."""
+        if self.weight_adapter is not None:
+            self.weight_adapter.load(baked)
         head = {name.removeprefix(HEAD): tensor for name, tensor in baked.items() if name.startswith(HEAD)}
         tokens = as_tokens(baked[KEY], self.prompt.spec, shape) if self.prompt else None
         return AdapterState(tokens, Head.read(head).to(next(iter(head.values())).device) if head else None)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoModelForTokenClassification, PreTrainedModel
 
 from foreword.backbone.batch import collate
-from foreword.backbone.families.model_overrides import branch
+from foreword.backbone.families.model_overrides import override_modules
 from foreword.backbone.frozen import FrozenModel
 from foreword.backbone.gradient_checkpointing import recomputing
 from foreword.backbone.loading.load_model import load, wrap
@@ -114,7 +114,7 @@ def test_without_a_prompt_a_branch_is_the_original(name: str) -> None:
     before, ids = dict(network.named_parameters()), torch.tensor([text(name, 9).ids])
     with torch.no_grad():
         states = network(ids).last_hidden_state
-    own = branch(network)
+    own = override_modules(network)
     assert own == (tiny_encoders.TINY[name][0] in ("deberta-v2", "mpnet"))
     after = dict(network.named_parameters())
     assert list(after) == list(before) and all(after[key] is before[key] for key in before), "the very same weights under the same names"
@@ -122,7 +122,7 @@ def test_without_a_prompt_a_branch_is_the_original(name: str) -> None:
         {True, False} if name in (*BRANCHED, "albert-groups") else {False}
     )
     modules = list(network.modules())
-    assert branch(network) == own and all(left is right for left, right in zip(modules, network.modules(), strict=True)), "once is enough"
+    assert override_modules(network) == own and all(left is right for left, right in zip(modules, network.modules(), strict=True)), "once is enough"
     with torch.no_grad():
         assert torch.equal(network(ids).last_hidden_state, states)
 

@@ -14,6 +14,7 @@ from cli.given import ROWS, Foreword, write
 from cli.test_screen import on_a_terminal
 
 from foreword.adapters.adapter import Adapter
+from foreword.evaluation.example_results import read_results
 
 BUDGET = ("--steps", "4", "--eval-every", "2", "--batch-size", "4", "--length", "4")
 METHODS = ("--methods", "prompt-tuning,p-tuning-v2,zero-shot", "--seeds", "2")
@@ -75,6 +76,20 @@ def test_every_training_leaves_its_adapter(whole: tuple[Path, dict[str, Any], st
     assert (row["num_parameters"], row["num_trained"], row["steps"]) == (adapter.num_parameters, 4 * 32, 4)
     assert adapter.provenance["seed"] == row["seed"] == 0
     assert foreword("predict", row["adapter"], "a joy").exit_code == 0
+
+
+def test_every_run_leaves_the_results_of_its_test_examples(whole: tuple[Path, dict[str, Any], str]) -> None:
+    out, found, _ = whole
+    names = [f"{row['method']}-seed-{row['seed']}.jsonl" for row in found["rows"]]
+    assert [row["examples"] for row in found["rows"]] == [str(out / "examples" / name) for name in names]
+    assert sorted(path.name for path in (out / "examples").iterdir()) == sorted(names)
+    inputs = set()
+    for row in found["rows"]:
+        results = read_results(Path(row["examples"]))
+        assert sum(result.answer == result.target for result in results) / 8 == row["scores"]["accuracy"]["value"]
+        assert sum(result.loss or 0.0 for result in results) / 8 == pytest.approx(row["scores"]["loss"]["value"])
+        inputs.add(tuple(result.input["text"] for result in results))
+    assert len(inputs) == 1, "line n is the same example in every file"
 
 
 def test_all_methods_train_on_the_same_examples_and_test_ones_are_never_among_them(whole: tuple[Path, dict[str, Any], str]) -> None:

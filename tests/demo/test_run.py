@@ -16,6 +16,7 @@ from foreword.adapters.adapter import Adapter
 from foreword.demo import gemma
 from foreword.demo.run_demo import Listener, run
 from foreword.errors import ModelError
+from foreword.evaluation.example_results import read_results
 
 pytestmark = pytest.mark.real
 NAMES = ["sentiment", "topic", "headline"]
@@ -50,6 +51,10 @@ def test_three_tasks_are_trained_judged_and_answered(model: Path, tmp_path: Path
         row = found["rows"][NAMES.index(name)]
         assert row["num_parameters"] == adapter.num_parameters and row["bytes"] == sum(t.nbytes for t in adapter.tensors.values())
         assert {side: scores["loss"]["n"] for side, scores in row["scores"].items()} == {"written": 40, "soft": 40}
+        for side, scores in row["scores"].items():
+            results = read_results(Path(row["examples"][side]))
+            assert row["examples"][side] == str(tmp_path / "out" / "examples" / f"{name}-{side}.jsonl")
+            assert sum(result.loss or 0 for result in results) / 40 == pytest.approx(scores["loss"]["value"])
     assert [answer["task"] for answer in found["answers"]] == [name for name in NAMES for _ in range(2)]
     lines = said.splitlines()
     assert "One frozen model: a written prompt against a soft prompt" in said and sum(line.startswith("sentiment  ") for line in lines) == 2

@@ -16,6 +16,7 @@ import torch
 from foreword.adapters.adapter import Adapter
 from foreword.backbone.loading.load_model import load
 from foreword.evaluation.evaluate import Reader
+from foreword.evaluation.example_results import read_results
 from foreword.evaluation.run_config import RunConfig
 from foreword.evaluation.subprocess_pool import Processes
 from foreword.methods import WRITTEN, named
@@ -66,6 +67,7 @@ def job(
         "seed": seed,
         "rate": rate,
         "adapter": str(out / "a"),
+        "examples": str(out / "examples" / "a.jsonl"),
     }
 
 
@@ -106,6 +108,10 @@ def test_a_written_prompt_trains_nothing(work: Processes, folder: Path, tmp_path
     assert (found["num_trained"], found["bytes"], found["steps"], found["peak_memory"]) == (0, 0, 0, None)
     assert found["scores"]["accuracy"]["n"] == 4
     assert found["answering_memory"] > 0
+    results = read_results(Path(found["examples"]))
+    assert [result.input["text"] for result in results] == [row["text"] for row in ROWS[16:]]
+    assert sum(result.answer == result.target for result in results) / 4 == found["scores"]["accuracy"]["value"]
+    assert sum(result.loss or 0.0 for result in results) / 4 == pytest.approx(found["scores"]["loss"]["value"])
 
 
 def test_texts_are_written_and_judged(work: Processes, folder: Path, tmp_path: Path) -> None:

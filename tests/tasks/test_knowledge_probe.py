@@ -47,7 +47,7 @@ def test_soft_tokens_stand_anywhere() -> None:
 
 
 def test_precision_at_one_and_the_mean_reciprocal_rank() -> None:
-    found = [Prediction("a", losses={"a": 0.1, "b": 0.2, "c": 0.3}), Prediction("c", losses={"c": 0.1, "a": 0.2, "b": 0.3})]
+    found = [Prediction("a", {"a": 0.5, "b": 0.3, "c": 0.2}), Prediction("c", {"c": 0.5, "a": 0.3, "b": 0.2})]
     scores = TASK.score(found, ["a", "b"])
     assert scores["p_at_1"].value == 0.5 and scores["mrr"].value == pytest.approx((1 + 1 / 3) / 2) and list(scores)[0] == TASK.metric
 

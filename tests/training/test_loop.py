@@ -22,7 +22,8 @@ from foreword.errors import DivergedError, TrainingError, UsageError
 from foreword.tasks.base import Losses
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
-from foreword.training.loop import TrainingInterrupted, fit, schedule
+from foreword.training.loop import TrainingInterrupted, fit
+from foreword.training.optimization import cosine_schedule_with_warmup
 from foreword.training.plan import TrainPlan
 
 
@@ -216,7 +217,7 @@ def test_trackers_write_beside_the_adapter(tmp_path: Path) -> None:
 
 def test_schedule_warms_up_then_falls_to_zero() -> None:
     plan = TrainPlan(steps=100, warmup=0.1)
-    values = [schedule(step, plan) for step in range(100)]
+    values = [cosine_schedule_with_warmup(step, plan) for step in range(100)]
     assert values[0] == pytest.approx(0.1) and values[9] == 1.0 and values[10] == 1.0
     assert all(a >= b for a, b in zip(values[10:], values[11:], strict=False)) and values[-1] < 0.001
 

@@ -20,6 +20,7 @@ from foreword.cli.support.options import (
     check_columns,
     parse_columns,
 )
+from foreword.cli.support.save_options import Overwrite, Save, check_save, saved
 
 
 def evaluate(
@@ -31,6 +32,8 @@ def evaluate(
     device: Device = None,
     truncate: Truncate = False,
     batch_size: BatchSize = 16,
+    save: Save = None,
+    overwrite: Overwrite = False,
     json: AsJson = False,
 ) -> None:
     """Evaluate an adapter on labelled examples.
@@ -39,6 +42,7 @@ def evaluate(
 
     [bold]Example:[/bold] foreword evaluate prompts/sentiment test.jsonl
     """
+    check_save(save, overwrite)
     from foreword.tasks.data.reader import read
 
     rows = read(data, columns=parse_columns(columns))
@@ -50,11 +54,14 @@ def evaluate(
     check_columns(rows, task_from_dict(found.task), data)
     reader = Reader.of(open_base(found, adapter, model, dtype=dtype, device=device), found)
     with progress.ticking("evaluating", len(rows)) as tick:
-        scores, cut = reader.evaluate(rows, truncate=truncate, batch_size=batch_size, tick=tick)
+        scores, cut, results = reader.evaluate_examples(rows, truncate=truncate, batch_size=batch_size, tick=tick)
     plain = {name: score.to_dict() for name, score in scores.items()}
     if cut:
         output.say(f"note: {output.count(cut, 'text')} did not fit and lost the end.")
+    with saved(save) as write:
+        write(results)
     if json:
-        output.document({"adapter": adapter, "n": len(rows), "scores": plain, "truncated": cut})
+        kept = {} if save is None else {"examples": str(save)}
+        output.document({"adapter": adapter, "n": len(rows), "scores": plain, "truncated": cut, **kept})
     else:
         output.facts((name, output.score_text(score)) for name, score in plain.items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
 
 import typer
@@ -13,11 +14,13 @@ from foreword.cli.support import output, predict_inputs, progress
 from foreword.cli.support.loaders import open_adapter, open_base, warm_up
 from foreword.cli.support.options import AdapterPath, AsJson, BaseModel, BatchSize, Device, Dtype, Truncate
 from foreword.cli.support.predict_inputs import Example
+from foreword.cli.support.save_options import Overwrite, Save, check_save, saved
 from foreword.errors import DataError, UsageError
 from foreword.task_kinds import TASK_KINDS, TaskKind
 
 if TYPE_CHECKING:
     from foreword.evaluation.evaluate import Reader
+    from foreword.evaluation.example_results import Write
 
 BEST = 10  # likeliest labels or candidates that are shown
 NOTHING = "(none)"  # no label, or no answer in the context
@@ -41,6 +44,8 @@ def predict(
     stream: Annotated[
         bool | None, typer.Option("--stream/--no-stream", help="Print tokens as they are generated; by default on terminals only.")
     ] = None,
+    save: Save = None,
+    overwrite: Overwrite = False,
     json: AsJson = False,
 ) -> None:
     """Predict the answers to texts with an adapter.
@@ -50,8 +55,7 @@ def predict(
 
     [bold]Example:[/bold] foreword predict prompts/sentiment "a joy to watch"
     """
-    if stream and json:
-        raise UsageError("--stream and --json came together; a JSON object is printed whole, so leave one of them out.")
+    _check_output(stream, json, save, overwrite)
     warm_up()
     from foreword.evaluation.evaluate import Reader
     from foreword.tasks.registry import task_from_dict
@@ -64,14 +68,32 @@ def predict(
         raise DataError("no text came, only empty lines; give one text or JSON object a line.")
     reader = Reader.of(open_base(found, adapter, model, dtype=dtype, device=device), found)
     many = len(texts or []) != 1
-    if stream or (stream is None and texts and sys.stdout.isatty() and not json and kind.streams):
+    if stream or (stream is None and texts and sys.stdout.isatty() and not json and not save and kind.streams):
         _stream(reader, chain([first], source), truncate, many)
         return
-    printer = Printer(kind, task.columns, many, json)
+    with saved(save) as write:
+        _answer(reader, chain([first], source), truncate, batch_size, Printer(kind, task.columns, many, json), write)
+
+
+def _check_output(stream: bool | None, json: bool, save: Path | None, overwrite: bool) -> None:
+    """Raise UsageError for outputs that exclude each other, and for a file that cannot be written."""
+    if stream and json:
+        raise UsageError("--stream and --json came together; a JSON object is printed whole, so leave one of them out.")
+    if stream and save:
+        raise UsageError("--stream and --save came together; a text is saved whole, so leave one of them out.")
+    check_save(save, overwrite)
+
+
+def _answer(reader: Reader, source: Iterable[Example], truncate: bool, batch_size: int, printer: Printer, write: Write) -> None:
+    """Answers printed and kept, some batches at a time."""
+    from foreword.evaluation.example_results import ExampleResult
+
     with progress.ticking("predicting", None, shown=not sys.stdout.isatty()) as tick:
-        for part in predict_inputs.chunks(chain([first], source), CHUNK * batch_size):
-            for example, prediction in zip(part, reader.predict(part, truncate=truncate, batch_size=batch_size, tick=tick), strict=True):
+        for part in predict_inputs.chunks(source, CHUNK * batch_size):
+            pairs = list(zip(part, reader.predict(part, truncate=truncate, batch_size=batch_size, tick=tick), strict=True))
+            for example, prediction in pairs:
                 printer(example, prediction)
+            write(ExampleResult.of(reader.task, example, prediction) for example, prediction in pairs)
 
 
 def _stream(reader: Reader, source: Iterable[Example], truncate: bool, many: bool) -> None:

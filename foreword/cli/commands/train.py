@@ -35,7 +35,7 @@ from foreword.training.plan import TrainPlan
 
 if TYPE_CHECKING:
     from foreword.tasks.data.reader import Rows
-    from foreword.training.loop import FitResult
+    from foreword.training.fit_result import FitResult
 
 DATA, ADAPTER = "Data", "Adapter"
 

@@ -1,0 +1,32 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from foreword.errors import UsageError
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, put in the place of `path` when the block ends; after an error or a kill, what was there before is unchanged.
+
+    Raises UsageError where the system refuses to write.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BrokenPipeError:  # of a pipe that the block writes to, never of this file
+        raise
+    except OSError as error:
+        raise UsageError(f"'{path}' cannot be written ({error.strerror}); free some space or choose another place.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
