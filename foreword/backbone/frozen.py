@@ -15,7 +15,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from foreword.backbone import encoder_decoder, merge
 from foreword.backbone.attention import interface
-from foreword.backbone.attention.padding_free import in_line
+from foreword.backbone.attention.introspection import number_attentions
+from foreword.backbone.attention.kv_prefix import attach
+from foreword.backbone.attention.observed_pass import ObservedPass
+from foreword.backbone.attention.observer import AttentionObserver
+from foreword.backbone.attention.observers import Recorder
+from foreword.backbone.attention.padding_free import remove_padding
+from foreword.backbone.attention.pass_layout import PassLayout, one_stack, two_stacks
 from foreword.backbone.batch import Batch
 from foreword.backbone.families.model_overrides import override_modules
 from foreword.backbone.fingerprint import fingerprint_model, fingerprint_tokenizer
@@ -23,11 +29,12 @@ from foreword.backbone.gradient_checkpointing import recomputing
 from foreword.backbone.quantization import quantization_of, settle
 from foreword.backbone.tokenizer import TextTokenizer
 from foreword.errors import DataError
-from foreword.families.registry import check_window, family_of
+from foreword.families.registry import family_of
 from foreword.prompts.tokens import EmbeddingPrefix, KVPrefix, VirtualTokens
 from foreword.shape import ModelShape
 
 Tokens = VirtualTokens | Sequence[VirtualTokens | None] | None
+Observers = Sequence[AttentionObserver]
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,12 @@ class Prepared:
     inputs: dict[str, Any]
     mask: Bool[Tensor, "B N"]
     text: Int[Tensor, "B T"]
+    observed: ObservedPass | None = None
+
+    def finish(self) -> None:
+        """To be called once the network has run: observers are shown nothing that is computed again later."""
+        if self.observed:
+            self.observed.finish()
 
 
 @final
@@ -87,32 +100,34 @@ class FrozenModel:
     def slots(self) -> dict[nn.Module, int]:
         """The attention modules, numbered as `shape.kv`."""
         if self.base is None:
-            return interface.number(self.network, self.shape)
+            return number_attentions(self.network, self.shape)
         names = {module: name for name, module in self.base.network.named_modules()}
         return {self.network.get_submodule(names[module]): index for module, index in self.base.slots.items()}
 
-    def hidden(self, batch: Batch, tokens: Tokens = None) -> Float[Tensor, "B T H"]:
+    def hidden(self, batch: Batch, tokens: Tokens = None, observers: Observers = ()) -> Float[Tensor, "B T H"]:
         """The last layer's output at each of the caller's T tokens: what a task's head reads."""
         assert self.shape.kind != "encoder-decoder", "head tasks refuse encoder–decoders"
-        ready = self.prepare(batch, tokens)
-        inputs, line = in_line(self.network, self.shape, ready.inputs, ready.mask)
+        ready = self.prepare(batch, tokens, observers)
+        inputs, flat = remove_padding(self.network, self.shape, ready.inputs, ready.mask)
         states = self.network.base_model(**inputs, **self._no_cache).last_hidden_state
-        states = line.apart(states[0]) if line else states
+        ready.finish()
+        states = flat.pad_back(states[0]) if flat else states
         return states.gather(1, ready.text[:, :, None].expand(-1, -1, states.shape[2]))
 
-    def forward(self, batch: Batch, tokens: Tokens = None) -> Float[Tensor, "B T V"]:
+    def forward(self, batch: Batch, tokens: Tokens = None, observers: Observers = ()) -> Float[Tensor, "B T V"]:
         """Logits after each of the caller's T tokens; an encoder–decoder reads a source as a whole, so they are the same for all its tokens."""
-        ready = self.prepare(batch, tokens)
+        ready = self.prepare(batch, tokens, observers)
         logits = self.network(**ready.inputs, use_cache=False).logits
+        ready.finish()
         return logits.gather(1, ready.text[:, :, None].expand(-1, -1, logits.shape[2]))
 
-    def predicting(self, batch: Batch, tokens: Tokens, select: Bool[Tensor, "B T"]) -> Float[Tensor, "M V"]:
+    def predicting(self, batch: Batch, tokens: Tokens, select: Bool[Tensor, "B T"], observers: Observers = ()) -> Float[Tensor, "M V"]:
         """Logits that predict the M selected tokens, row by row: those after whatever stands before each, a soft token perhaps.
 
         Only columns that predict something reach the output matrix, which at V = 262,144 is most of the work. Raises DataError for a
         selected token that nothing stands before.
         """
-        ready = self.prepare(batch, tokens)
+        ready = self.prepare(batch, tokens, observers)
         rows, columns = select.nonzero(as_tuple=True)
         before = ready.text[rows, columns] - 1
         if bool(((before < 0) | ~ready.mask[rows, before]).any()):
@@ -120,15 +135,18 @@ class FrozenModel:
                 "a label stands first in its row, where nothing predicts it; begin the template with {bos}, words, a field or a soft token."
             )
         if self.shape.kind == "encoder-decoder":  # hardly any column of a decoder predicts nothing
-            return self.network(**ready.inputs, use_cache=False).logits[rows, before]
-        inputs, line = in_line(self.network, self.shape, ready.inputs, ready.mask)
-        columns = line.places()[rows, before] if line else before
+            logits = self.network(**ready.inputs, use_cache=False).logits
+            ready.finish()
+            return logits[rows, before]
+        inputs, flat = remove_padding(self.network, self.shape, ready.inputs, ready.mask)
+        columns = flat.flat_index()[rows, before] if flat else before
         keep, where = columns.unique(return_inverse=True)
         logits = self.network(**inputs, use_cache=False, logits_to_keep=keep).logits
-        return logits[torch.zeros_like(rows) if line else rows, where]
+        ready.finish()
+        return logits[torch.zeros_like(rows) if flat else rows, where]
 
-    def prepare(self, batch: Batch, tokens: Tokens) -> Prepared:
-        """Merge virtual tokens with a batch into the network's keyword arguments."""
+    def prepare(self, batch: Batch, tokens: Tokens, observers: Observers = ()) -> Prepared:
+        """Merge virtual tokens with a batch into the network's keyword arguments; `observers` see every attention of the pass."""
         batch = batch.to(self.device)
         tokens = list(tokens) if isinstance(tokens, Sequence) else tokens
         soft = self._soft(batch, tokens)
@@ -142,8 +160,16 @@ class FrozenModel:
         if self.shape.kind != "encoder-decoder":
             inputs["position_ids"] = positions
         if any(prefixes):
-            inputs["foreword"] = self._attachment(prefixes, lengths, positions)
-        return Prepared(inputs, mask, text)
+            inputs["foreword"] = attach(prefixes, self.shape, self.slots, positions, self.dtype)
+        if not observers:
+            return Prepared(inputs, mask, text)
+        observed = ObservedPass(self.slots, self.shape, self._layout(batch), inputs.get("foreword"), observers)
+        return Prepared({**inputs, "foreword": observed}, mask, text, observed)
+
+    def _layout(self, batch: Batch) -> PassLayout:
+        if self.shape.kind != "encoder-decoder":
+            return one_stack(batch.mask, batch.at)
+        return two_stacks(batch.mask, batch.at, encoder_decoder.answers(batch), len(self.answer_opening))
 
     def _line(self, batch: Batch, soft: Tensor | None) -> tuple[dict[str, Any], Tensor, Tensor]:
         """One stack's inputs, merged mask and text columns."""
@@ -183,42 +209,6 @@ class FrozenModel:
             for t in rows
         ]
         return torch.stack(stacked)
-
-    def _attachment(self, prefixes: list[KVPrefix | None], lengths: Tensor, position_ids: Tensor) -> interface.Attachment:
-        """KV prefixes of one shared or B different rows as one attachment, cast once to the network's precision."""
-        for prefix in prefixes:
-            check_window(prefix.window if prefix else "pinned", self.shape)
-        longest = int(lengths.max())
-        device, dtype = self.device, self.dtype  # transformers looks through all parameters for each
-        layers = sorted({layer for prefix in prefixes if prefix for layer in prefix.keys})
-
-        def stack(side: str, layer: int) -> Tensor:
-            kv = self.shape.kv[layer]
-            rows = []
-            for prefix in prefixes:
-                part = getattr(prefix, side).get(layer) if prefix else None
-                if part is None:
-                    part = torch.zeros(kv.heads, 0, kv.dim)
-                part = part.to(device, dtype)
-                rows.append(part if part.shape[1] == longest else torch.nn.functional.pad(part, (0, 0, 0, longest - part.shape[1])))
-            return torch.stack(rows)
-
-        real = torch.arange(longest, device=self.device) < lengths[:, None]
-
-        def present(layer: int) -> Tensor:
-            """A row whose prefix leaves this layer out sees nothing of it here."""
-            has = [prefix is not None and layer in prefix.keys for prefix in prefixes]
-            return real if all(has) else real & torch.tensor(has, device=self.device)[:, None]
-
-        return interface.Attachment(
-            slots=self.slots,
-            keys={layer: stack("keys", layer) for layer in layers},
-            values={layer: stack("values", layer) for layer in layers},
-            mask={layer: present(layer) for layer in layers},
-            fading=torch.tensor([prefix is not None and prefix.window == "model" for prefix in prefixes], device=self.device),
-            positions=position_ids,
-            windows=tuple(kv.window for kv in self.shape.kv),
-        )
 
     def gradient_checkpointing(self, on: bool = True) -> AbstractContextManager[None]:
         """`with model.gradient_checkpointing():` forward passes inside keep one activation per layer and compute the rest again.
@@ -290,11 +280,12 @@ class FrozenModel:
             before, after, start = (self.embed(ids) for ids in (self.tokenizer.opening, self.tokenizer.closing, self.answer_opening))
             given, begin = encoder_decoder.sides(text, before, after, start, self.embed_scale)
             count = len(text)
-        recorder = interface.Recorder()
-        self.network.base_model(**given, foreword=recorder, **self._no_cache)
+        recorder = Recorder()
+        observed = ObservedPass(self.slots, self.shape, PassLayout.empty(self.shape), None, [recorder])
+        self.network.base_model(**given, foreword=observed, **self._no_cache)
         parts = []
-        for module, slot in self.slots.items():
-            skip = begin[self.shape.kv[slot].part]
-            pair = torch.stack([side[0, :, skip : skip + count] for side in recorder.seen[module]])  # [2, K, N, D]
+        for slot, kv in enumerate(self.shape.kv):
+            skip, call = begin[kv.part], recorder.calls[slot][0]
+            pair = torch.stack([side[0, :, skip : skip + count] for side in (call.key, call.value)])  # [2, K, N, D]
             parts.append(pair.permute(2, 0, 1, 3).reshape(count, -1))
         return torch.cat(parts, dim=1).to(embeddings.device)

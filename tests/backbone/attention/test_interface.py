@@ -7,7 +7,9 @@ import tiny
 import torch
 from torch import Tensor, nn
 
-from foreword.backbone.attention.interface import EAGER, SDPA, Attachment, cpu_attention
+from foreword.backbone.attention import cpu_attention
+from foreword.backbone.attention.interface import EAGER, SDPA
+from foreword.backbone.attention.kv_prefix import PrefixAttachment
 from foreword.backbone.batch import collate
 from foreword.prompts.template import Row
 from foreword.prompts.tokens import KVPrefix
@@ -21,10 +23,12 @@ def test_score_caps_and_sinks_need_the_familys_own_attention(name: str, installe
     assert tiny.frozen(name).network.config._attn_implementation == installed
 
 
-def attachment(fading: bool, layer: int = 0) -> Attachment:
+def attachment(fading: bool, layer: int = 0) -> PrefixAttachment:
     zeros = torch.zeros(1, 1, 4, 2)
     mask = torch.tensor([[True, True, True, False]])
-    return Attachment(SLOTS, {layer: zeros}, {layer: zeros}, {layer: mask}, torch.tensor([fading]), torch.tensor([[3, 4, 5]]), (3, None))
+    return PrefixAttachment(
+        SLOTS, {layer: zeros}, {layer: zeros}, {layer: mask}, torch.tensor([fading]), torch.tensor([[3, 4, 5]]), (3, None)
+    )
 
 
 @pytest.mark.parametrize(
