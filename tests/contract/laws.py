@@ -51,6 +51,8 @@ LAWS: dict[str, Law] = {
     "frozen": Law("training leaves every weight of the base model bit-identical"),
     "threads": Law("two threads with different prompts on one model do not meet"),
     "peft": Law("the same numbers in PEFT give the same logits"),
+    "observed": Law("observers see the weights that make every attention's output, and change no output"),
+    "masked": Law("a masked virtual token = a prefix without it, at the same positions; all masked = the base model", ("kv",)),
 }
 
 
@@ -65,6 +67,8 @@ ENCODER_LAWS: dict[str, Law] = {
     "frozen": LAWS["frozen"],
     "threads": LAWS["threads"],
     "peft": Law("the same numbers in PEFT give the same states", ("input",)),
+    "observed": LAWS["observed"],
+    "masked": Law("a masked virtual token = a prefix without it; all masked = the base model", ("kv",)),
 }
 
 SEQ2SEQ_LAWS: dict[str, Law] = {
@@ -81,6 +85,8 @@ SEQ2SEQ_LAWS: dict[str, Law] = {
     "checkpointed": LAWS["checkpointed"],
     "frozen": LAWS["frozen"],
     "threads": LAWS["threads"],
+    "observed": LAWS["observed"],
+    "masked": ENCODER_LAWS["masked"],
 }
 
 # Each kind of model has laws of its own, and tiny models: name -> model type and config.

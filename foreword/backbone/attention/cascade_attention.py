@@ -61,8 +61,9 @@ class SharedContext:
 class CascadeAttention:
     """The hook and backend of one step of serving.
 
-    Row b stands in slot `first` + b; its new tokens are the last `counts[b]` of T columns and follow `starts[b]` stored ones. Either every row brings one token (T = 1), or all rows are new (`starts` 0). `positions` [B, T] are those of the new tokens,
-    `offset` [B] that of each row's first token of its own.
+    Row b stands in slot `first` + b; its new tokens are the last `counts[b]` of T columns and follow `starts[b]` stored ones. Either
+    every row brings one token (T = 1), or all rows are new (`starts` 0). `positions` [B, T] are those of the new tokens, `offset` [B]
+    that of each row's first token of its own.
     """
 
     modules: Mapping[nn.Module, int]

@@ -20,9 +20,9 @@ def attention(
     query: Float[Tensor, "B A T D"],
     key: Float[Tensor, "B K S D"],
     value: Float[Tensor, "B K S O"],
-    mask: Bool[Tensor, "B 1 T S"] | Bool[Tensor, "1 1 T S"],
+    mask: Bool[Tensor, "#B 1 #T S"],
     scaling: float | None,
-    bias: Float[Tensor, "1 A T S"] | Float[Tensor, "B A T S"] | None = None,
+    bias: Float[Tensor, "#B A T S"] | None = None,
 ) -> Float[Tensor, "B T A O"]:
     """softmax(q·kᵀ·scaling)·v with the A query heads of a key/value head packed into its rows, so keys are never repeated; softmax in fp32.
 
@@ -36,9 +36,9 @@ def attention(
 def attention_weights(
     query: Float[Tensor, "B A T D"],
     key: Float[Tensor, "B K S D"],
-    mask: Bool[Tensor, "B 1 T S"] | Bool[Tensor, "1 1 T S"],
+    mask: Bool[Tensor, "#B 1 #T S"],
     scaling: float | None,
-    bias: Float[Tensor, "1 A T S"] | Float[Tensor, "B A T S"] | None = None,
+    bias: Float[Tensor, "#B A T S"] | None = None,
 ) -> Float[Tensor, "B A T S"]:
     """softmax(q·kᵀ·scaling) in fp32."""
     batch, heads, length, dim = query.shape

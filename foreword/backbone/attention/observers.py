@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import final
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
