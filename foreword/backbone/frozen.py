@@ -16,7 +16,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from foreword.backbone import encoder_decoder, merge
 from foreword.backbone.attention import interface
 from foreword.backbone.attention.introspection import number_attentions
-from foreword.backbone.attention.kv_prefix import attach
 from foreword.backbone.attention.observed_pass import ObservedPass
 from foreword.backbone.attention.observer import AttentionObserver
 from foreword.backbone.attention.observers import Recorder
@@ -26,6 +25,7 @@ from foreword.backbone.batch import Batch
 from foreword.backbone.families.model_overrides import override_modules
 from foreword.backbone.fingerprint import fingerprint_model, fingerprint_tokenizer
 from foreword.backbone.gradient_checkpointing import recomputing
+from foreword.backbone.kv_attachment import attach
 from foreword.backbone.quantization import quantization_of, settle
 from foreword.backbone.tokenizer import TextTokenizer
 from foreword.errors import DataError

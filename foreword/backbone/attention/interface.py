@@ -48,7 +48,7 @@ def attend(
 
 
 def _plain(
-    how: str, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, kwargs: dict[str, Any]
+    how: Any, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, kwargs: dict[str, Any]
 ) -> tuple[Tensor, Tensor | None]:
     """Attention over these keys and values; its weights too where the family's own eager function gives them."""
     if how == EAGER:

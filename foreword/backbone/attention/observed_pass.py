@@ -56,14 +56,9 @@ class ObservedPass:
             return
         slot = self.slots[module]
         part = self.shape.kv[slot].part
-        call = AttentionCall(
-            slot,
-            part,
-            *(side.detach() for side in (query, key, value, output)),
-            self.layout.tokens[part].to(query.device),
-            self._virtual(slot).to(query.device),
-            compute_weights,
-        )
+        seen = [side.detach() for side in (query, key, value, output)]
+        tokens, virtual = self.layout.tokens[part].to(query.device), self._virtual(slot).to(query.device)
+        call = AttentionCall(slot, part, *seen, tokens=tokens, virtual=virtual, compute_weights=compute_weights)
         for observer in self.observers:
             observer.observe(call)
 
