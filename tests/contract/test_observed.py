@@ -67,7 +67,7 @@ def check(method: str, name: str) -> None:
             check_weights(name, call)
             check_columns(name, batch, read, call)
             read_by[call.part] |= call.tokens >= 0
-            assert torch.equal(shares, again), "observers ride together as each does alone"
+            assert torch.equal(shares, again), "together observers see what each sees alone"
             assert shares.shape == (*batch.ids.shape, P) and torch.equal(each.mean(1), shares)
             for b, t, j in ((b, t, j) for b in range(3) for t in range(batch.ids.shape[1]) for j in (0, P - 1)):
                 query, key = int(call.tokens[b, t]), int(call.virtual[b, j])

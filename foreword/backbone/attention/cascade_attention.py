@@ -24,11 +24,11 @@ from foreword.shape import ModelShape
 class SharedContext:
     """What B rows in U groups read of the shared pool; `group` [B] names each row's group. Rows stay the same over many steps.
 
-    `indices` [U, N] are a group's tokens in the pool and `positions` [U, N] their positions; `real` [U, N] is False on pads, and `pinned`
+    `slots` [U, N] are those of a group's tokens in the pool and `positions` [U, N] their positions; `real` [U, N] is False on pads, and `pinned`
     [U, N] marks tokens that no sliding window ever leaves behind.
     """
 
-    indices: Int[Tensor, "U N"]
+    slots: Int[Tensor, "U N"]
     positions: Int[Tensor, "U N"]
     real: Bool[Tensor, "U N"]
     pinned: Bool[Tensor, "U N"]
@@ -37,8 +37,8 @@ class SharedContext:
     @cached_property
     def rows_of_group(self) -> Int[Tensor, "U G"]:
         """The rows of each group, in order; a group with fewer rows than another repeats row 0, whose result there is not used."""
-        counts = torch.bincount(self.group, minlength=len(self.indices))
-        table = self.group.new_zeros(len(self.indices), int(counts.max()))
+        counts = torch.bincount(self.group, minlength=len(self.slots))
+        table = self.group.new_zeros(len(self.slots), int(counts.max()))
         table[self.group, self.index_in_group] = torch.arange(len(self.group), device=self.group.device)
         return table
 
@@ -51,7 +51,7 @@ class SharedContext:
     @cached_property
     def one_row_per_group(self) -> bool:
         """Whether every row is a group of its own, in order."""
-        return bool(len(self.indices) == len(self.group)) and bool(
+        return bool(len(self.slots) == len(self.group)) and bool(
             (self.group == torch.arange(len(self.group), device=self.group.device)).all()
         )
 
@@ -61,7 +61,7 @@ class SharedContext:
 class CascadeAttention:
     """The hook and backend of one step of serving.
 
-    Row b stands in slot `first` + b; its new tokens are the last `counts[b]` of T columns and follow `starts[b]` stored ones. Either
+    Row b is row `first` + b of the cache; its new tokens are the last `counts[b]` of T columns and follow `starts[b]` stored ones. Either
     every row brings one token (T = 1), or all rows are new (`starts` 0). `positions` [B, T] are those of the new tokens, `offset` [B]
     that of each row's first token of its own.
     """
@@ -69,7 +69,7 @@ class CascadeAttention:
     modules: Mapping[nn.Module, int]
     shape: ModelShape
     pool: SharedKVPool
-    slots: Slots
+    cache: Slots
     context: SharedContext | None
     starts: Int[Tensor, " B"]
     counts: Int[Tensor, " B"]
@@ -124,7 +124,7 @@ class CascadeAttention:
 
     def _own(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Store new keys and values, and give all of the rows' own: views, where each row brings one token."""
-        keys, values, rows = self.slots.keys[layer], self.slots.values[layer], len(key)
+        keys, values, rows = self.cache.keys[layer], self.cache.values[layer], len(key)
         if key.shape[2] == 1:
             here = slice(self.first, self.first + rows)
             index = torch.arange(rows, device=key.device) + self.first
@@ -144,9 +144,9 @@ class CascadeAttention:
     def _stored(self, layer: int) -> tuple[Tensor, Tensor]:
         """Keys and values [U, K, N, D] of the pool, gathered for this step once for each group."""
         assert self.context is not None
-        indices = self.context.indices
+        pool_slots = self.context.slots
         keys, values = (
-            side[layer].index_select(0, indices.flatten()).view(*indices.shape, *side[layer].shape[1:]).transpose(1, 2)
+            side[layer].index_select(0, pool_slots.flatten()).view(*pool_slots.shape, *side[layer].shape[1:]).transpose(1, 2)
             for side in (self.pool.keys, self.pool.values)
         )
         return keys, values

@@ -45,7 +45,7 @@ class AttentionCall:
 
 
 class AttentionObserver:
-    """Rides on forward passes (`observers=` of `FrozenModel`); this one sees nothing. An observer serves one pass at a time."""
+    """Looks at forward passes (`observers=` of `FrozenModel`), one at a time; this one does nothing."""
 
     def begin(self, virtual_tokens: int, attentions: int) -> None:
         """A pass begins, whose longest prompt has so many virtual tokens, over a model of so many attentions."""
