@@ -181,7 +181,7 @@ def _all(step: Callable[[Sequence[int]], None], batches: Sequence[Sequence[int]]
 @contextmanager
 def padded() -> Iterator[None]:
     """Every row of a batch goes through the layers with its pads, as elsewhere."""
-    with patch.object(frozen, "in_line", lambda network, shape, inputs, mask: (inputs, None)):
+    with patch.object(frozen, "remove_padding", lambda network, shape, inputs, mask: (inputs, None)):
         yield
 
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from foreword.backbone.attention import interface
-from foreword.backbone.attention.padding_free import in_line
+from foreword.backbone.attention.introspection import number_attentions
+from foreword.backbone.attention.padding_free import remove_padding
 from foreword.backbone.batch import Batch
 from foreword.backbone.encoder_decoder import decoder_opening
 from foreword.backbone.families.model_overrides import override_modules
@@ -21,7 +22,7 @@ from foreword.backbone.fingerprint import fingerprint_model
 from foreword.backbone.gradient_checkpointing import recomputing
 from foreword.backbone.input_embeddings import InputEmbeddings
 from foreword.backbone.model_info import ModelInfo
-from foreword.backbone.model_inputs import InputMerger, ModelInputs, Tokens
+from foreword.backbone.model_inputs import InputMerger, ModelInputs, Observers, Tokens
 from foreword.backbone.quantization import quantization_of, settle
 from foreword.backbone.text_to_kv import keys_values
 from foreword.backbone.tokenizer import TextTokenizer
@@ -90,32 +91,34 @@ class FrozenModel:
     def slots(self) -> dict[nn.Module, int]:
         """The attention modules, numbered as `shape.kv`."""
         if self.base is None:
-            return interface.number(self.network, self.shape)
+            return number_attentions(self.network, self.shape)
         names = {module: name for name, module in self.base.network.named_modules()}
         return {self.network.get_submodule(names[module]): index for module, index in self.base.slots.items()}
 
-    def hidden(self, batch: Batch, tokens: Tokens = None) -> Float[Tensor, "B T H"]:
+    def hidden(self, batch: Batch, tokens: Tokens = None, observers: Observers = ()) -> Float[Tensor, "B T H"]:
         """The last layer's output at each of the caller's T tokens: what a task's head reads."""
         assert self.shape.kind != "encoder-decoder", "head tasks refuse encoder–decoders"
-        ready = self.prepare(batch, tokens)
-        inputs, line = in_line(self.network, self.shape, ready.inputs, ready.mask)
+        ready = self.prepare(batch, tokens, observers)
+        inputs, flat = remove_padding(self.network, self.shape, ready.inputs, ready.mask)
         states = self.network.base_model(**inputs, **self._no_cache).last_hidden_state
-        states = line.apart(states[0]) if line else states
+        ready.finish()
+        states = flat.pad_back(states[0]) if flat else states
         return states.gather(1, ready.text[:, :, None].expand(-1, -1, states.shape[2]))
 
-    def forward(self, batch: Batch, tokens: Tokens = None) -> Float[Tensor, "B T V"]:
+    def forward(self, batch: Batch, tokens: Tokens = None, observers: Observers = ()) -> Float[Tensor, "B T V"]:
         """Logits after each of the caller's T tokens; an encoder–decoder reads a source as a whole, so they are the same for all its tokens."""
-        ready = self.prepare(batch, tokens)
+        ready = self.prepare(batch, tokens, observers)
         logits = self.network(**ready.inputs, use_cache=False).logits
+        ready.finish()
         return logits.gather(1, ready.text[:, :, None].expand(-1, -1, logits.shape[2]))
 
-    def predicting(self, batch: Batch, tokens: Tokens, select: Bool[Tensor, "B T"]) -> Float[Tensor, "M V"]:
+    def predicting(self, batch: Batch, tokens: Tokens, select: Bool[Tensor, "B T"], observers: Observers = ()) -> Float[Tensor, "M V"]:
         """Logits that predict the M selected tokens, row by row: those after whatever stands before each, a soft token perhaps.
 
         Only columns that predict something reach the output matrix, which at V = 262,144 is most of the work. Raises DataError for a
         selected token that nothing stands before.
         """
-        ready = self.prepare(batch, tokens)
+        ready = self.prepare(batch, tokens, observers)
         rows, columns = select.nonzero(as_tuple=True)
         before = ready.text[rows, columns] - 1
         if bool(((before < 0) | ~ready.mask[rows, before]).any()):
@@ -123,16 +126,19 @@ class FrozenModel:
                 "a label stands first in its row, where nothing predicts it; begin the template with {bos}, words, a field or a soft token."
             )
         if self.shape.kind == "encoder-decoder":  # hardly any column of a decoder predicts nothing
-            return self.network(**ready.inputs, use_cache=False).logits[rows, before]
-        inputs, line = in_line(self.network, self.shape, ready.inputs, ready.mask)
-        columns = line.places()[rows, before] if line else before
+            logits = self.network(**ready.inputs, use_cache=False).logits
+            ready.finish()
+            return logits[rows, before]
+        inputs, flat = remove_padding(self.network, self.shape, ready.inputs, ready.mask)
+        columns = flat.flat_index()[rows, before] if flat else before
         keep, where = columns.unique(return_inverse=True)
         logits = self.network(**inputs, use_cache=False, logits_to_keep=keep).logits
-        return logits[torch.zeros_like(rows) if line else rows, where]
+        ready.finish()
+        return logits[torch.zeros_like(rows) if flat else rows, where]
 
-    def prepare(self, batch: Batch, tokens: Tokens) -> ModelInputs:
-        """Merge virtual tokens with a batch into the network's keyword arguments."""
-        return self.inputs.prepare(batch, tokens, lambda: self.slots)
+    def prepare(self, batch: Batch, tokens: Tokens, observers: Observers = ()) -> ModelInputs:
+        """Merge virtual tokens with a batch into the network's keyword arguments; `observers` see every attention of the pass."""
+        return self.inputs.prepare(batch, tokens, lambda: self.slots, observers)
 
     def gradient_checkpointing(self, on: bool = True) -> AbstractContextManager[None]:
         """`with model.gradient_checkpointing():` forward passes inside keep one activation per layer and compute the rest again.

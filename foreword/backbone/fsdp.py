@@ -9,7 +9,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from foreword.backbone.attention import interface
+from foreword.backbone.attention.introspection import number_attentions
 from foreword.backbone.frozen import FrozenModel
 from foreword.errors import ModelError
 
@@ -41,4 +41,4 @@ def shard(model: FrozenModel, device: torch.device) -> None:
     for layer in layers:
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
     model.network.to(device)  # type: ignore[arg-type]  # its decorator loses the overloads
-    interface.number(model.network, model.shape)  # a first pass outside inference mode: what it allocates, later passes of both kinds use
+    number_attentions(model.network, model.shape)  # a first pass outside inference mode: what it allocates, later passes of both kinds use

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from foreword.backbone.attention.attention_context import recalled
+from foreword.backbone.attention.attention_context import checkpoint_contexts
 from foreword.errors import ModelError
 
 
@@ -33,7 +33,7 @@ def recomputing(network: PreTrainedModel, name: str) -> Iterator[None]:
         )
     try:
         for layer in layers:
-            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False, context_fn=recalled)  # type: ignore[assignment]  # torch types no attributes of modules
+            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False, context_fn=checkpoint_contexts)  # type: ignore[assignment]  # torch types no attributes of modules
             layer.gradient_checkpointing = layer.training = True
         yield
     finally:

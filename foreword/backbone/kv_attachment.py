@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from foreword.backbone.attention import interface
+from foreword.backbone.attention.kv_prefix import PrefixAttachment
 from foreword.families.registry import check_window
 from foreword.prompts.tokens import KVPrefix
 from foreword.shape import ModelShape
@@ -20,8 +20,11 @@ def attach(
     slots: Mapping[nn.Module, int],
     positions: Int[Tensor, "B T"],
     dtype: torch.dtype,
-) -> interface.Attachment:
-    """KV prefixes of one shared or B different rows as one attachment, cast once to the network's precision `dtype`."""
+) -> PrefixAttachment:
+    """KV prefixes of one shared or B different rows as one attachment, cast once to the network's precision.
+
+    Raises ModelError for a window that the model cannot keep.
+    """
     for prefix in prefixes:
         check_window(prefix.window if prefix else "pinned", shape)
     device = positions.device
@@ -45,7 +48,7 @@ def attach(
         has = [prefix is not None and layer in prefix.keys for prefix in prefixes]
         return real if all(has) else real & torch.tensor(has, device=device)[:, None]
 
-    return interface.Attachment(
+    return PrefixAttachment(
         slots=slots,
         keys={layer: stack("keys", layer) for layer in layers},
         values={layer: stack("values", layer) for layer in layers},

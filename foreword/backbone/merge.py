@@ -20,15 +20,18 @@ class Merged:
 
 def merge(text: Float[Tensor, "B T E"], mask: Bool[Tensor, "B T"], soft: Float[Tensor, "B P E"], at: Int[Tensor, "B P"]) -> Merged:
     """Put soft token j before text column at[j]; a place of -1 is an absent soft token and becomes a pad in front."""
-    present = at >= 0
-    place = at.clamp_min(0)
-    columns = torch.arange(text.shape[1], device=text.device).expand(len(text), -1)
-    text_at = columns + (place[:, :, None] <= columns[:, None, :]).sum(1)
-    soft_at = place + torch.arange(at.shape[1], device=text.device)
+    soft_at, text_at = columns(at, text.shape[1])
     order = torch.cat([soft_at, text_at], 1).argsort(1)  # the inverse permutation: which source stands in each column
     both = torch.cat([soft.to(text.dtype), text], 1)
     embeds = both.gather(1, order[:, :, None].expand(-1, -1, both.shape[2]))
-    return Merged(embeds, torch.cat([present, mask], 1).gather(1, order), text_at)
+    return Merged(embeds, torch.cat([at >= 0, mask], 1).gather(1, order), text_at)
+
+
+def columns(at: Int[Tensor, "B P"], width: int) -> tuple[Int[Tensor, "B P"], Int[Tensor, "B T"]]:
+    """The column of each soft token and of each of `width` text tokens once both are merged."""
+    place = at.clamp_min(0)
+    text = torch.arange(width, device=at.device).expand(len(at), -1)
+    return place + torch.arange(at.shape[1], device=at.device), text + (place[:, :, None] <= text[:, None, :]).sum(1)
 
 
 def positions(mask: Bool[Tensor, "B N"], start: Int[Tensor, " B"]) -> Int[Tensor, "B N"]:

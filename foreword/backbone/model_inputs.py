@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from foreword.backbone import encoder_decoder, merge
+from foreword.backbone.attention.observed_pass import ObservedPass
+from foreword.backbone.attention.observer import AttentionObserver
+from foreword.backbone.attention.pass_layout import PassLayout, one_stack, two_stacks
 from foreword.backbone.batch import Batch
 from foreword.backbone.input_embeddings import InputEmbeddings
 from foreword.backbone.kv_attachment import attach
@@ -22,6 +25,7 @@ from foreword.families.registry import family_of
 from foreword.prompts.tokens import EmbeddingPrefix, KVPrefix, VirtualTokens
 
 Tokens = VirtualTokens | Sequence[VirtualTokens | None] | None
+Observers = Sequence[AttentionObserver]
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,12 @@ class ModelInputs:
     inputs: dict[str, Any]
     mask: Bool[Tensor, "B N"]
     text: Int[Tensor, "B T"]
+    observed: ObservedPass | None = None
+
+    def finish(self) -> None:
+        """To be called once the network has run: observers are shown nothing that is computed again later."""
+        if self.observed:
+            self.observed.finish()
 
 
 @final
@@ -50,10 +60,10 @@ class InputMerger:
         """Whether the model tells a first text from a second by token types."""
         return self._shape.kind == "encoder" and (getattr(self._network.config, "type_vocab_size", 0) or 0) > 1
 
-    def prepare(self, batch: Batch, tokens: Tokens, slots: Callable[[], Mapping[nn.Module, int]]) -> ModelInputs:
-        """Merge virtual tokens with a batch into the network's keyword arguments.
+    def prepare(self, batch: Batch, tokens: Tokens, slots: Callable[[], Mapping[nn.Module, int]], observers: Observers = ()) -> ModelInputs:
+        """Merge virtual tokens with a batch into the network's keyword arguments; `observers` see every attention of the pass.
 
-        `slots` is called where a kv prefix comes: it gives the attention modules, numbered as `shape.kv`.
+        `slots` is called where a kv prefix or an observer comes: it gives the attention modules, numbered as `shape.kv`.
         """
         device = self._network.device
         batch = batch.to(device)
@@ -70,7 +80,15 @@ class InputMerger:
             inputs["position_ids"] = positions
         if any(prefixes):
             inputs["foreword"] = attach(prefixes, self._shape, slots(), positions, self._network.dtype)
-        return ModelInputs(inputs, mask, text)
+        if not observers:
+            return ModelInputs(inputs, mask, text)
+        observed = ObservedPass(slots(), self._shape, self._layout(batch), inputs.get("foreword"), observers)
+        return ModelInputs({**inputs, "foreword": observed}, mask, text, observed)
+
+    def _layout(self, batch: Batch) -> PassLayout:
+        if self._shape.kind != "encoder-decoder":
+            return one_stack(batch.mask, batch.at)
+        return two_stacks(batch.mask, batch.at, encoder_decoder.answers(batch), len(self._info.answer_opening))
 
     def _line(self, batch: Batch, soft: Tensor | None) -> tuple[dict[str, Any], Tensor, Tensor]:
         """One stack's inputs, merged mask and text columns."""

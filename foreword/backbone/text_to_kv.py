@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from foreword.backbone import encoder_decoder
-from foreword.backbone.attention import interface
+from foreword.backbone.attention.observed_pass import ObservedPass
+from foreword.backbone.attention.observers import Recorder
+from foreword.backbone.attention.pass_layout import PassLayout
 from foreword.backbone.input_embeddings import InputEmbeddings
 from foreword.backbone.model_info import ModelInfo
 
@@ -46,11 +48,12 @@ def keys_values(
         before, after, start = (embed(ids) for ids in (tokenizer.opening, tokenizer.closing, info.answer_opening))
         given, begin = encoder_decoder.sides(text, before, after, start, input_embeddings.scale)
         count = len(text)
-    recorder = interface.Recorder()
-    network.base_model(**given, foreword=recorder, **({} if shape.kind == "encoder" else {"use_cache": False}))
+    recorder = Recorder()
+    observed = ObservedPass(slots, shape, PassLayout.empty(shape), None, [recorder])
+    network.base_model(**given, foreword=observed, **({} if shape.kind == "encoder" else {"use_cache": False}))
     parts = []
-    for module, slot in slots.items():
-        skip = begin[shape.kv[slot].part]
-        pair = torch.stack([side[0, :, skip : skip + count] for side in recorder.seen[module]])  # [2, K, N, D]
+    for slot, kv in enumerate(shape.kv):
+        skip, call = begin[kv.part], recorder.calls[slot][0]
+        pair = torch.stack([side[0, :, skip : skip + count] for side in (call.key, call.value)])  # [2, K, N, D]
         parts.append(pair.permute(2, 0, 1, 3).reshape(count, -1))
     return torch.cat(parts, dim=1).to(embeddings.device)

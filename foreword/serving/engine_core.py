@@ -10,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from foreword.backbone.attention.cascade_attention import Context
+from foreword.backbone.attention.cascade_attention import SharedContext
 from foreword.backbone.frozen import FrozenModel
 from foreword.errors import ForewordError
 from foreword.prompts.template import Row
@@ -58,7 +58,7 @@ class EngineCore:
         self.running: list[Running] = []
         self.views: dict[Key, EngineCore] = {}  # a task with weights of its own has a core of its own
         self.retired: set[Key] = set()
-        self.context: Context | None = None
+        self.context: SharedContext | None = None
         self.steps = self.evictions = 0
 
     @property

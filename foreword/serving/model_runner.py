@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from foreword.backbone.attention.cascade_attention import Context, Step
+from foreword.backbone.attention.cascade_attention import CascadeAttention, SharedContext
 from foreword.backbone.batch import collate
 from foreword.backbone.frozen import FrozenModel
 from foreword.backbone.kv_cache import SharedKVPool, Slots
@@ -66,7 +66,7 @@ class ModelRunner:
 
     @torch.inference_mode()
     def decode(
-        self, tokens: Int[Tensor, " B"], context: Context | None, starts: Int[Tensor, " B"], offset: Int[Tensor, " B"]
+        self, tokens: Int[Tensor, " B"], context: SharedContext | None, starts: Int[Tensor, " B"], offset: Int[Tensor, " B"]
     ) -> Float[Tensor, "B V"]:
         """One more token of each sequence: the logits after it."""
         positions = (starts + offset)[:, None]
@@ -75,7 +75,7 @@ class ModelRunner:
         inputs = {"input_ids": tokens[:, None], "attention_mask": mask, "position_ids": positions}
         return self.model.network(**inputs, foreword=step, use_cache=False, logits_to_keep=self.last).logits[:, -1]
 
-    def context(self, stored: Sequence[Stored]) -> Context | None:
+    def context(self, stored: Sequence[Stored]) -> SharedContext | None:
         """What rows read of the arena, as tensors; rows that read the same share it. None where nobody reads anything."""
         if not any(each.places for each in stored):
             return None
@@ -88,7 +88,7 @@ class ModelRunner:
 
         real = torch.tensor([[i < len(each.places) for i in range(width)] for each in lists], device=device)
         group = torch.tensor([lists.index(each) for each in stored], device=device)
-        return Context(table("places"), table("positions"), real, table("pinned").bool(), group)
+        return SharedContext(table("places"), table("positions"), real, table("pinned").bool(), group)
 
     def fit(self, length: int) -> None:
         """Make places long enough for sequences of so many tokens."""
@@ -97,12 +97,12 @@ class ModelRunner:
 
     def _step(
         self,
-        context: Context | None,
+        context: SharedContext | None,
         starts: Int[Tensor, " B"],
         counts: Int[Tensor, " B"],
         positions: Int[Tensor, "B T"],
         offset: Int[Tensor, " B"],
         first: int,
-    ) -> Step:
+    ) -> CascadeAttention:
         model = self.model
-        return Step(model.slots, model.shape, self.arena, self.slots, context, starts, counts, positions, offset, first)
+        return CascadeAttention(model.slots, model.shape, self.arena, self.slots, context, starts, counts, positions, offset, first)

@@ -10,7 +10,7 @@ import torch
 from contract.given_seq2seq import EOS, by_hand, row, tokens
 
 from foreword.backbone import encoder_decoder
-from foreword.backbone.attention.interface import number
+from foreword.backbone.attention.introspection import number_attentions
 from foreword.backbone.batch import collate
 from foreword.backbone.loading.load_model import load, wrap
 from foreword.backbone.prompt_to_kv import compile_prompt
@@ -128,7 +128,7 @@ def test_a_saved_model_is_loaded_with_its_rules(tmp_path: Path) -> None:
 def test_a_model_with_other_attentions_than_its_config_says() -> None:
     model = tiny_seq2seq.frozen("t5")
     with pytest.raises(ModelError) as caught:
-        number(model.network, tiny_seq2seq.frozen("t5-odd").shape)
+        number_attentions(model.network, tiny_seq2seq.frozen("t5-odd").shape)
     assert str(caught.value) == (
         "a model of type 't5' has 6 attentions that take a prefix, but its config promises 8; "
         "load it with transformers' own class, without remote code."

@@ -1,4 +1,4 @@
-"""Encoders: loading them however they were saved, and the branches of families that transformers' interfaces leave out."""
+"""Encoders: loading them however they were saved, and the overrides of families that transformers' interfaces leave out."""
 
 from __future__ import annotations
 
@@ -122,7 +122,9 @@ def test_without_a_prompt_a_branch_is_the_original(name: str) -> None:
         {True, False} if name in (*BRANCHED, "albert-groups") else {False}
     )
     modules = list(network.modules())
-    assert override_modules(network) == own and all(left is right for left, right in zip(modules, network.modules(), strict=True)), "once is enough"
+    assert override_modules(network) == own and all(left is right for left, right in zip(modules, network.modules(), strict=True)), (
+        "once is enough"
+    )
     with torch.no_grad():
         assert torch.equal(network(ids).last_hidden_state, states)
 

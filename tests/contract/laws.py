@@ -59,6 +59,8 @@ LAWS: dict[str, Law] = {
     "frozen": Law("after training, every weight of the base model is bit-identical"),
     "threads": Law("two threads that use different prompts on one model do not affect each other"),
     "peft": Law("the same parameters give the same logits in PEFT"),
+    "observed": Law("attention observers see the weights that produce each attention output, and change no output"),
+    "masked": Law("masking a virtual token equals a prefix without it at the same positions; masking all equals the base model", ("kv",)),
 }
 
 
@@ -75,6 +77,8 @@ ENCODER_LAWS: dict[str, Law] = {
     "frozen": LAWS["frozen"],
     "threads": LAWS["threads"],
     "peft": Law("the same parameters give the same hidden states in PEFT", ("input",)),
+    "observed": LAWS["observed"],
+    "masked": Law("masking a virtual token equals a prefix without it; masking all equals the base model", ("kv",)),
 }
 
 SEQ2SEQ_LAWS: dict[str, Law] = {
@@ -92,6 +96,8 @@ SEQ2SEQ_LAWS: dict[str, Law] = {
     "checkpointed": LAWS["checkpointed"],
     "frozen": LAWS["frozen"],
     "threads": LAWS["threads"],
+    "observed": LAWS["observed"],
+    "masked": ENCODER_LAWS["masked"],
 }
 
 # Each kind of model has laws of its own, and tiny models: name -> model type and config.

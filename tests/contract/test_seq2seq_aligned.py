@@ -11,7 +11,7 @@ from contract.given import TOLERANCE, distance
 from contract.given_seq2seq import PARTS, by_hand, reference, row, row_for, sides, tokens
 from contract.laws import law
 
-from foreword.backbone.attention.interface import Recorder
+from foreword.backbone.attention.observers import Recorder
 from foreword.backbone.batch import collate
 from foreword.prompts.template import Row
 from foreword.prompts.tokens import EmbeddingPrefix, KVPrefix
@@ -72,17 +72,10 @@ def test_a_part_changes_what_it_should_and_nothing_else(method: str, name: str) 
 
     def seen(part: str | None) -> list[torch.Tensor]:
         read = None if part is None else tokens(name, method, parts=(part,))
-        recorder, inputs = Recorder(), model.prepare(batch, read).inputs
-        attachment = inputs.pop("foreword", None)
-
-        class Both:
-            def extend(self, module, key, value, mask):  # type: ignore[no-untyped-def]
-                recorder.extend(module, key, value, mask)
-                return attachment.extend(module, key, value, mask) if attachment else (key, value, mask)
-
+        recorder = Recorder()
         with torch.no_grad():
-            model.network(**inputs, use_cache=False, foreword=Both())
-        return [recorder.seen[module][0] for module in model.slots]
+            model.forward(batch, read, [recorder])
+        return [call.key[:, :, int((call.virtual >= 0).sum()) :] for slot in range(model.shape.num_layers) for call in recorder.calls[slot]]
 
     bare = seen(None)
     first = {part: [kv.part for kv in model.shape.kv].index(part) for part in PARTS}

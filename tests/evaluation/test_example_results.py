@@ -127,7 +127,9 @@ def test_results_cost_no_pass(kind: str, monkeypatch: pytest.MonkeyPatch) -> Non
     found, found_cut, _ = reader.evaluate_examples(JOBS[kind].examples, batch_size=2)
     assert (found, found_cut, read) == (scores, cut, plain)
     if kind in HEADED:
-        rows = [reader.task.eval_feature(row, reader.model.info, reader.length_budget, truncate=False)[0].rows for row in JOBS[kind].examples]
+        rows = [
+            reader.task.eval_feature(row, reader.model.info, reader.length_budget, truncate=False)[0].rows for row in JOBS[kind].examples
+        ]
         assert sum(read) == sum(map(len, rows))
 
 

@@ -1,7 +1,7 @@
-"""The visitor of a forward pass for families whose layers hand no keywords on: noted in the context of the call, for its duration.
+"""The hook of a forward pass for families whose layers hand no keywords on: kept in the context of the call, for its duration.
 
-A context belongs to one thread, so threads cannot meet. Gradient checkpointing computes layers again outside the call: `recalled` takes
-the visitor along.
+A context belongs to one thread, so threads cannot meet. Gradient checkpointing computes layers again outside the call:
+`checkpoint_contexts` takes the hook along.
 """
 
 from __future__ import annotations
@@ -13,43 +13,43 @@ from typing import Any
 
 from torch import nn
 
-from foreword.backbone.attention.interface import AttentionHook
+from foreword.backbone.attention.hooks import AttentionHook
 
-_VISITOR: ContextVar[AttentionHook | None] = ContextVar("foreword_visitor", default=None)
-
-
-def current() -> AttentionHook | None:
-    """The visitor of the forward pass that runs in this context."""
-    return _VISITOR.get()
+_HOOK: ContextVar[AttentionHook | None] = ContextVar("foreword_attention_hook", default=None)
 
 
-def announce(model: nn.Module) -> None:
-    """Have a model note its keyword `foreword` while it runs."""
+def current_hook() -> AttentionHook | None:
+    """The hook of the forward pass that runs in this context."""
+    return _HOOK.get()
+
+
+def keep_hook(model: nn.Module) -> None:
+    """Have a model put its keyword `foreword` into the context while it runs."""
 
     def begin(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        _VISITOR.set(kwargs.get("foreword"))
+        _HOOK.set(kwargs.get("foreword"))
 
     def end(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        _VISITOR.set(None)
+        _HOOK.set(None)
 
     model.register_forward_pre_hook(begin, with_kwargs=True)
     model.register_forward_hook(end, always_call=True)
 
 
-class _Recall(AbstractContextManager[None]):
+class _SameHook(AbstractContextManager[None]):
     """The context of a forward pass once more; it may be entered again and again, as a graph that is kept is computed again."""
 
     def __init__(self) -> None:
-        self._visitor = current()
+        self._hook = current_hook()
 
     def __enter__(self) -> None:
-        self._outer = current()
-        _VISITOR.set(self._visitor)
+        self._outer = current_hook()
+        _HOOK.set(self._hook)
 
     def __exit__(self, *exception: object) -> None:
-        _VISITOR.set(self._outer)
+        _HOOK.set(self._outer)
 
 
-def recalled() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+def checkpoint_contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """What torch's checkpoint asks for: the contexts of a layer's first run and of its recomputation."""
-    return nullcontext(), _Recall()
+    return nullcontext(), _SameHook()

@@ -1,8 +1,8 @@
-"""One step of served sequences: their attention reads [tokens of the arena | tokens of their own] without joining the two.
+"""Attention of one step of served sequences over [tokens of the shared pool | tokens of their own], without joining the two.
 
-    weights = softmax([q·k_arenaᵀ, q·k_ownᵀ]·scaling),  output = w_arena·v_arena + w_own·v_own
+    weights = softmax([q·k_poolᵀ, q·k_ownᵀ]·scaling),  output = w_pool·v_pool + w_own·v_own
 
-Rows that read the same places of the arena read them together, as one matrix product over what is stored once.
+Rows that read the same tokens of the pool form a group and read them together, as one matrix product over what is stored once.
 """
 
 from __future__ import annotations
@@ -21,54 +21,56 @@ from foreword.shape import ModelShape
 
 
 @dataclass(frozen=True)
-class Context:
-    """What B rows read of the arena: `places` [U, N] of U different lists, `group` [B] names each row's; rows stay the same over many steps.
+class SharedContext:
+    """What B rows in U groups read of the shared pool; `group` [B] names each row's group. Rows stay the same over many steps.
 
-    `positions` [U, N] are those of the stored tokens, `real` [U, N] marks them, `pinned` [U, N] those that no sliding window ever leaves behind.
+    `slots` [U, N] are those of a group's tokens in the pool and `positions` [U, N] their positions; `real` [U, N] is False on pads, and `pinned`
+    [U, N] marks tokens that no sliding window ever leaves behind.
     """
 
-    places: Int[Tensor, "U N"]
+    slots: Int[Tensor, "U N"]
     positions: Int[Tensor, "U N"]
     real: Bool[Tensor, "U N"]
     pinned: Bool[Tensor, "U N"]
     group: Int[Tensor, " B"]
 
     @cached_property
-    def members(self) -> Int[Tensor, "U G"]:
-        """The rows of each list, in order; a list with fewer rows than another repeats row 0, whose result there is not used."""
-        counts = torch.bincount(self.group, minlength=len(self.places))
-        table = self.group.new_zeros(len(self.places), int(counts.max()))
-        table[self.group, self.rank] = torch.arange(len(self.group), device=self.group.device)
+    def rows_of_group(self) -> Int[Tensor, "U G"]:
+        """The rows of each group, in order; a group with fewer rows than another repeats row 0, whose result there is not used."""
+        counts = torch.bincount(self.group, minlength=len(self.slots))
+        table = self.group.new_zeros(len(self.slots), int(counts.max()))
+        table[self.group, self.index_in_group] = torch.arange(len(self.group), device=self.group.device)
         return table
 
     @cached_property
-    def rank(self) -> Int[Tensor, " B"]:
-        """How many earlier rows read the same list."""
+    def index_in_group(self) -> Int[Tensor, " B"]:
+        """How many earlier rows are of the same group."""
         same = self.group[:, None] == self.group[None, :]
         return (same.tril(-1)).sum(1)
 
     @cached_property
-    def alone(self) -> bool:
-        """Whether every row has a list of its own, in order."""
-        return bool(len(self.places) == len(self.group)) and bool(
+    def one_row_per_group(self) -> bool:
+        """Whether every row is a group of its own, in order."""
+        return bool(len(self.slots) == len(self.group)) and bool(
             (self.group == torch.arange(len(self.group), device=self.group.device)).all()
         )
 
 
 @final
 @dataclass(frozen=True)
-class Step:
-    """The visitor of a step. Row b stands in slot `first` + b; its new tokens are the last `counts[b]` of T columns and follow `starts[b]` stored ones.
+class CascadeAttention:
+    """The hook and backend of one step of serving.
 
-    Either every row brings one token (T = 1), or all rows are new (`starts` 0). `positions` [B, T] are those of the new tokens,
-    `offset` [B] that of each row's first token of its own.
+    Row b is row `first` + b of the cache; its new tokens are the last `counts[b]` of T columns and follow `starts[b]` stored ones. Either
+    every row brings one token (T = 1), or all rows are new (`starts` 0). `positions` [B, T] are those of the new tokens, `offset` [B]
+    that of each row's first token of its own.
     """
 
     modules: Mapping[nn.Module, int]
     shape: ModelShape
-    arena: SharedKVPool
-    slots: Slots
-    context: Context | None
+    pool: SharedKVPool
+    cache: Slots
+    context: SharedContext | None
     starts: Int[Tensor, " B"]
     counts: Int[Tensor, " B"]
     positions: Int[Tensor, "B T"]
@@ -122,7 +124,7 @@ class Step:
 
     def _own(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Store new keys and values, and give all of the rows' own: views, where each row brings one token."""
-        keys, values, rows = self.slots.keys[layer], self.slots.values[layer], len(key)
+        keys, values, rows = self.cache.keys[layer], self.cache.values[layer], len(key)
         if key.shape[2] == 1:
             here = slice(self.first, self.first + rows)
             index = torch.arange(rows, device=key.device) + self.first
@@ -140,25 +142,25 @@ class Step:
         return int(self.starts.max()) + 1
 
     def _stored(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Keys and values [U, K, N, D] of the arena, gathered for this step once for each list of places."""
+        """Keys and values [U, K, N, D] of the pool, gathered for this step once for each group."""
         assert self.context is not None
-        places = self.context.places
+        pool_slots = self.context.slots
         keys, values = (
-            side[layer].index_select(0, places.flatten()).view(*places.shape, *side[layer].shape[1:]).transpose(1, 2)
-            for side in (self.arena.keys, self.arena.values)
+            side[layer].index_select(0, pool_slots.flatten()).view(*pool_slots.shape, *side[layer].shape[1:]).transpose(1, 2)
+            for side in (self.pool.keys, self.pool.values)
         )
         return keys, values
 
     def _shared(self, rows: Float[Tensor, "B K R X"], stored: Float[Tensor, "U K X Y"]) -> Float[Tensor, "B K R Y"]:
-        """rows · stored, where the rows of a group meet their list together."""
+        """rows · stored, where the rows of a group meet its tokens together."""
         context = self.context
         assert context is not None
-        if context.alone:
+        if context.one_row_per_group:
             return torch.matmul(rows, stored)
         batch, heads, each, width = rows.shape
-        grouped = rows[context.members].transpose(1, 2).reshape(len(stored), heads, -1, width)  # [U, K, G·R, X]
+        grouped = rows[context.rows_of_group].transpose(1, 2).reshape(len(stored), heads, -1, width)  # [U, K, G·R, X]
         found = torch.matmul(grouped, stored).view(len(stored), heads, -1, each, stored.shape[3]).transpose(1, 2)
-        return found[context.group, context.rank]
+        return found[context.group, context.index_in_group]
 
     def _visible_own(self, layer: int, width: int) -> Bool[Tensor, "B T N"]:
         """Which of a row's own tokens each new token sees: those before it and itself, within the layer's window."""

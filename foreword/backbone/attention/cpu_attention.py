@@ -20,18 +20,30 @@ def attention(
     query: Float[Tensor, "B A T D"],
     key: Float[Tensor, "B K S D"],
     value: Float[Tensor, "B K S O"],
-    mask: Bool[Tensor, "B 1 T S"] | Bool[Tensor, "1 1 T S"],
+    mask: Bool[Tensor, "#B 1 #T S"],
     scaling: float | None,
-    bias: Float[Tensor, "1 A T S"] | Float[Tensor, "B A T S"] | None = None,
+    bias: Float[Tensor, "#B A T S"] | None = None,
 ) -> Float[Tensor, "B T A O"]:
     """softmax(q·kᵀ·scaling)·v with the A query heads of a key/value head packed into its rows, so keys are never repeated; softmax in fp32.
 
     `bias` is added to the scores of each query head.
     """
+    batch, heads, length, _ = query.shape
+    weights = attention_weights(query, key, mask, scaling, bias).to(query.dtype).view(batch, key.shape[1], -1, key.shape[2])
+    return torch.matmul(weights, value).view(batch, heads, length, -1).transpose(1, 2)
+
+
+def attention_weights(
+    query: Float[Tensor, "B A T D"],
+    key: Float[Tensor, "B K S D"],
+    mask: Bool[Tensor, "#B 1 #T S"],
+    scaling: float | None,
+    bias: Float[Tensor, "#B A T S"] | None = None,
+) -> Float[Tensor, "B A T S"]:
+    """softmax(q·kᵀ·scaling) in fp32."""
     batch, heads, length, dim = query.shape
     packed = query.reshape(batch, key.shape[1], -1, dim)
     scores = torch.matmul(packed, key.transpose(2, 3)).float() * (dim**-0.5 if scaling is None else scaling)
     scores = scores.view(batch, heads, length, -1)
     scores = (scores if bias is None else scores + bias.float()).masked_fill(~mask, torch.finfo(torch.float32).min)
-    weights = scores.softmax(-1).to(query.dtype).view(batch, key.shape[1], -1, key.shape[2])
-    return torch.matmul(weights, value).view(batch, heads, length, -1).transpose(1, 2)
+    return scores.softmax(-1)

@@ -1,4 +1,4 @@
-"""A batch without its pads: its rows one behind the other in one line, and side by side only where attention needs them so.
+"""A batch without its pads: its real tokens one behind the other in one row, and rows side by side only where attention needs them so.
 
 All but attention treats each token by itself, so pads cost there what tokens cost; cf. "effective transformers" (ByteTransformer, arXiv:2210.03052).
 """
@@ -13,17 +13,18 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from foreword.backbone.attention.interface import SDPA, AttentionHook, attend
+from foreword.backbone.attention.hooks import AttentionHook
+from foreword.backbone.attention.interface import SDPA, attend
 from foreword.shape import ModelShape
 
-_WORTH = 12  # one column in so many must be a pad, or laying rows out costs what it saves
+_WORTH = 12  # one column in so many must be a pad, or moving rows costs what it saves
 
 
 @dataclass(frozen=True)
-class Line:
-    """The visitor of a forward pass over M real tokens of B rows: `index` gives each its place among B·N, `mask` is what rows see of themselves.
+class PaddingFreeBatch:
+    """The hook of a forward pass over M real tokens of B rows: `index` gives each its column among B·N, `mask` is what rows see of themselves.
 
-    `inner` visits the rows side by side.
+    `inner` is the hook of the attention over padded rows.
     """
 
     index: Int[Tensor, " M"]
@@ -31,14 +32,14 @@ class Line:
     rows: int
     inner: AttentionHook | None
 
-    def apart(self, line: Shaped[Tensor, "M ..."]) -> Shaped[Tensor, "B N ..."]:
+    def pad_back(self, flat: Shaped[Tensor, "M ..."]) -> Shaped[Tensor, "B N ..."]:
         """Rows side by side again, with zeros for pads."""
-        room = line.new_zeros(self.rows * self.mask.shape[3], *line.shape[1:])
-        return room.index_copy(0, self.index, line).unflatten(0, (self.rows, -1))
+        padded = flat.new_zeros(self.rows * self.mask.shape[3], *flat.shape[1:])
+        return padded.index_copy(0, self.index, flat).unflatten(0, (self.rows, -1))
 
-    def places(self) -> Int[Tensor, "B N"]:
-        """Where in the line each real token stands."""
-        return self.apart(torch.arange(len(self.index), device=self.index.device))
+    def flat_index(self) -> Int[Tensor, "B N"]:
+        """The index of each real token among the M; 0 at pads."""
+        return self.pad_back(torch.arange(len(self.index), device=self.index.device))
 
     def attention(
         self,
@@ -48,16 +49,16 @@ class Line:
         value: Float[Tensor, "1 K M O"],
         scaling: float | None,
     ) -> Float[Tensor, "1 M A O"]:
-        """The attention of rows side by side, laid in line."""
-        query, key, value = (self.apart(side[0].transpose(0, 1)).transpose(1, 2) for side in (query, key, value))
+        """The attention of rows side by side, its pads removed again."""
+        query, key, value = (self.pad_back(side[0].transpose(0, 1)).transpose(1, 2) for side in (query, key, value))
         found, _ = attend(module, query, key, value, self.mask, self.inner, scaling=scaling)
         return found.flatten(0, 1).index_select(0, self.index)[None]
 
 
-def in_line(
+def remove_padding(
     network: PreTrainedModel, shape: ModelShape, inputs: dict[str, Any], mask: Bool[Tensor, "B N"]
-) -> tuple[dict[str, Any], Line | None]:
-    """Keyword arguments for the same pass in one line; as they came, without a line, where that saves little or is not the same."""
+) -> tuple[dict[str, Any], PaddingFreeBatch | None]:
+    """Keyword arguments for the same pass without pads; as they came, and None, where that saves little or is not the same."""
     index = mask.flatten().nonzero().flatten()
     pads = mask.numel() - len(index)
     if pads * _WORTH < mask.numel() or pads == mask.numel() or not _suits(network, shape, mask.shape[1]):
@@ -66,9 +67,9 @@ def in_line(
     if shape.kind == "causal":
         earlier = torch.ones(mask.shape[1], mask.shape[1], dtype=torch.bool, device=mask.device).tril()
         seen = seen & (earlier | ~mask[:, None, :, None])  # pads see all, so that none sees nothing
-    line = Line(index, seen, len(mask), inputs.get("foreword"))
+    batch = PaddingFreeBatch(index, seen, len(mask), inputs.get("foreword"))
     flat = {name: given.flatten(0, 1)[index][None] for name, given in inputs.items() if name not in ("foreword", "attention_mask")}
-    return {**flat, "attention_mask": seen, "foreword": line}, line  # transformers hands a mask of four dimensions on as it is
+    return {**flat, "attention_mask": seen, "foreword": batch}, batch  # transformers hands a mask of four dimensions on as it is
 
 
 def _suits(network: PreTrainedModel, shape: ModelShape, width: int) -> bool:

@@ -36,7 +36,7 @@ def override_modules(network: PreTrainedModel) -> bool:
                     setattr(parent, name, _with_children_of(child, new, network.config))
                     replaced = True
     if replaced and overrides.own_attention:
-        attention_context.announce(network.base_model)
+        attention_context.keep_hook(network.base_model)
     return overrides.own_attention
 
 

@@ -11,11 +11,12 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.mpnet.modeling_mpnet import MPNetLayer, MPNetSelfAttention
 
 from foreword.backbone.attention import attention_context
+from foreword.backbone.attention.observed_pass import ObservedPass
 from foreword.backbone.families.model_overrides import ModelOverrides
 
 
 class PrefixedMPNetAttention(MPNetSelfAttention):
-    """The same attention, its keys, values and mask as the visitor leaves them: a prefix stands at no distance, so its keys have no position bias."""
+    """The same attention, its keys, values and mask as the hook leaves them: a prefix stands at no distance, so its keys have no position bias."""
 
     def forward(
         self,
@@ -25,18 +26,21 @@ class PrefixedMPNetAttention(MPNetSelfAttention):
         output_attentions: bool = False,
         **kwargs: Any,
     ) -> tuple[Any, Any] | tuple[Any]:
-        visitor = attention_context.current()
-        if visitor is None:
+        hook = attention_context.current_hook()
+        if hook is None:
             return super().forward(hidden_states, attention_mask, position_bias, output_attentions=output_attentions, **kwargs)
         query, own_key, own_value = (self._by_head(layer(hidden_states)) for layer in (self.q, self.k, self.v))
         if attention_mask is None:
             attention_mask = query.new_zeros(len(query), 1, query.shape[2], query.shape[2])
-        key, value, mask = visitor.extend(self, own_key, own_value, attention_mask)
+        key, value, mask = hook.extend(self, own_key, own_value, attention_mask)
         scores = torch.matmul(query, key.transpose(2, 3)) / math.sqrt(self.attention_head_size)
         if position_bias is not None:
             scores = scores + nn.functional.pad(position_bias, (key.shape[2] - own_key.shape[2], 0))
         weights = self.dropout((scores + mask).softmax(-1))
-        context = self.o(torch.matmul(weights, value).transpose(1, 2).flatten(2))
+        mixed = torch.matmul(weights, value).transpose(1, 2)
+        if isinstance(hook, ObservedPass):
+            hook.observe(self, query, key, value, mixed, lambda: weights)
+        context = self.o(mixed.flatten(2))
         return (context, weights) if output_attentions else (context,)
 
     def _by_head(self, side: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig, PreTrainedModel
 
-from foreword.backbone.attention.interface import Attachment
+from foreword.backbone.attention.kv_prefix import PrefixAttachment
 from foreword.backbone.batch import Batch
 from foreword.backbone.frozen import FrozenModel
 from foreword.backbone.model_inputs import Tokens
@@ -35,7 +35,7 @@ def search(
     """
     ready = model.prepare(batch, tokens)
     inputs = {name: value for name, value in ready.inputs.items() if name not in ("foreword", "decoder_input_ids")}
-    attachment: Attachment | None = ready.inputs.get("foreword")
+    attachment: PrefixAttachment | None = ready.inputs.get("foreword")
     rules = _rules(model, num_beams, max_new_tokens, stop, length_penalty)
     if model.shape.kind == "encoder-decoder":
         seen = {name: inputs.pop(name) for name in ("input_ids", "inputs_embeds") if name in inputs}
@@ -67,7 +67,7 @@ def _rules(model: FrozenModel, num_beams: int, max_new_tokens: int, stop: Collec
     )
 
 
-def _carrying(network: PreTrainedModel, attachment: Attachment | None, rules: GenerationConfig) -> Any:
+def _carrying(network: PreTrainedModel, attachment: PrefixAttachment | None, rules: GenerationConfig) -> Any:
     """The same modules and weights under other rules of generation; the network itself is not touched, so threads do not meet."""
     view: Any = copy(network)
     view.generation_config = rules

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessorList, NoBadWordsLogitsProcessor
 
-from foreword.backbone.attention.interface import Attachment
+from foreword.backbone.attention.kv_prefix import PrefixAttachment
 from foreword.backbone.batch import Batch
 from foreword.backbone.frozen import FrozenModel
 from foreword.backbone.model_inputs import ModelInputs, Tokens
@@ -62,7 +62,7 @@ def _continuing(model: FrozenModel, ready: ModelInputs) -> Advance:
             "past_key_values": out.past_key_values,
             "logits_to_keep": inputs["logits_to_keep"],
         }
-        attachment: Attachment | None = inputs.get("foreword")
+        attachment: PrefixAttachment | None = inputs.get("foreword")
         return after if attachment is None else {**after, "foreword": replace(attachment, positions=positions)}
 
     return advance

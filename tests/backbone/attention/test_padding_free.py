@@ -15,7 +15,7 @@ from contract import given, given_encoders
 from torch import Tensor
 
 from foreword.backbone import frozen
-from foreword.backbone.attention.padding_free import in_line
+from foreword.backbone.attention.padding_free import remove_padding
 from foreword.backbone.batch import Batch, collate
 from foreword.backbone.frozen import FrozenModel
 from foreword.methods import METHODS
@@ -52,20 +52,20 @@ def batch_of(model: FrozenModel, soft: SoftPrompt | None, side: Any = "left") ->
 
 @contextmanager
 def watched(*, without: bool = False) -> Iterator[list[Any]]:
-    """The lines that passes are laid in; or none of them is."""
+    """What becomes of the inputs of each pass; `without`, pads stay."""
     met: list[Any] = []
 
     def noted(network: Any, shape: Any, inputs: dict[str, Any], mask: Tensor) -> Any:
-        found = (inputs, None) if without else in_line(network, shape, inputs, mask)
+        found = (inputs, None) if without else remove_padding(network, shape, inputs, mask)
         met.append(found)
         return found
 
-    with patch.object(frozen, "in_line", noted):
+    with patch.object(frozen, "remove_padding", noted):
         yield met
 
 
 def both(soft: SoftPrompt, look: Callable[[Any], Tensor]) -> tuple[list[Tensor], list[Any]]:
-    """What is seen, and the gradient that it gives the prompt: in line, then side by side."""
+    """What is seen, and the gradient that it gives the prompt: without pads, then side by side."""
     found, met = [], []
     for without in (False, True):
         soft.zero_grad()
@@ -79,9 +79,9 @@ def both(soft: SoftPrompt, look: Callable[[Any], Tensor]) -> tuple[list[Tensor],
 
 
 def agree(found: list[Tensor], met: list[Any], soft: SoftPrompt) -> None:
-    (inputs, line), (_, none) = met
+    (inputs, flat), (_, none) = met
     real = sum(LENGTHS) + len(LENGTHS) * (4 if soft.spec.site == "input" else 0)
-    assert line is not None and none is None
+    assert flat is not None and none is None
     assert next(iter(inputs.values())).shape[:2] == (1, real), "nothing but real tokens goes through the layers"
     assert given.distance(found[0], found[2]) < given.TOLERANCE and given.distance(found[1], found[3]) < given.TOLERANCE
 
@@ -110,7 +110,7 @@ def test_states_and_gradients_are_those_of_rows_side_by_side(name: str, method: 
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_rows_with_prompts_of_their_own_stand_in_one_line(method: str) -> None:
+def test_pads_are_removed_from_rows_with_prompts_of_their_own(method: str) -> None:
     model = causal("llama")
     soft = given.prompt(model, given.spec(method))
     at = (0,) * 4 if soft.spec.site == "input" else ()
@@ -125,7 +125,7 @@ def test_rows_with_prompts_of_their_own_stand_in_one_line(method: str) -> None:
             assert given.distance(together[b][batch.mask[b]], model.hidden(collate([row]), read)[0]) < given.TOLERANCE
 
 
-def test_checkpointed_layers_are_laid_in_line_again() -> None:
+def test_pads_are_removed_from_checkpointed_layers_too() -> None:
     model = encoder("bert")
     soft = given.prompt(model, given.spec("p-tuning-v2"))
     batch = batch_of(model, soft)
@@ -148,9 +148,9 @@ def test_checkpointed_layers_are_laid_in_line_again() -> None:
         (lambda: tiny_encoders.frozen("mpnet"), LENGTHS, "its attention is its own"),
     ],
 )
-def test_rows_stay_side_by_side_where_a_line_would_not_do(model: Callable[[], FrozenModel], lengths: tuple[int, ...], why: str) -> None:
+def test_pads_stay_where_a_pass_without_them_would_not_do(model: Callable[[], FrozenModel], lengths: tuple[int, ...], why: str) -> None:
     made = model()
     rows = [given_encoders.text("bert", length) if made.shape.kind == "encoder" else Row(given.words(length)) for length in lengths]
     with torch.no_grad(), watched() as met:
         made.hidden(collate([Row(row.ids) for row in rows], pad=made.tokenizer.pad or 0))
-    assert [line for _, line in met] == [None], why
+    assert [flat for _, flat in met] == [None], why
