@@ -71,7 +71,7 @@ class Distil(Objective):
     ) -> dict[str, Score]:
         scores = super().evaluate(task, model, adapter_state, eval_set, batch_size=batch_size)
         # The validation texts are among those whose logits are stored; their features are made in the same order.
-        features = self.train_set(task, model, budget_for(spec("p-tuning-v2"), model), examples(8, 100), 0.0).features
+        features = self.train_set(task, model, budget_for(spec("p-tuning-v2"), model.info), examples(8, 100), 0.0).features
         with torch.no_grad():
             found = self.losses(task, model, adapter_state, features)
         return {**scores, "kl": mean(found.losses.tolist())}
@@ -85,7 +85,7 @@ def stored(model: FrozenModel, rows: Sequence[Example]) -> dict[str, tuple[Tenso
     """The teacher's likeliest tokens at the answer of each text."""
     found = {}
     for row in rows:
-        batch = collate([TEACHER.train_row(row, model, budget_for(None, model))[0]], pad=model.tokenizer.pad)
+        batch = collate([TEACHER.train_row(row, model.info, budget_for(None, model.info))[0]], pad=model.tokenizer.pad)
         logs = model.predicting(batch, None, batch.labels >= 0).float().log_softmax(-1).topk(TOP)
         found[row["text"]] = (logs.indices, logs.values)
     return found
