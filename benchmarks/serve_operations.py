@@ -56,7 +56,7 @@ async def forgotten(shop: Shop, names: Sequence[str]) -> None:
 
 async def loading(shop: Shop) -> Facts:
     """Loads on a quiet engine, and while 16 answers grow; the wait between tokens with loads against the wait without."""
-    await timed_loads(shop, shop.names)  # the arena is as large as it gets
+    await timed_loads(shop, shop.names)  # the pool is as large as it gets
     await forgotten(shop, shop.names)
     quiet = np.quantile(await timed_loads(shop, shop.names), 0.99)
     await forgotten(shop, shop.names[16:])
@@ -122,11 +122,11 @@ async def replacing(shop: Shop) -> Facts:
 async def memory(shop: Shop) -> Facts:
     """What stands in memory for all tasks, and what 32 answers of one task add to it."""
     await timed_loads(shop, shop.names)
-    stats, arena = shop.engine.stats(), shop.engine.core.runner.arena
+    stats, pool = shop.engine.stats(), shop.engine.core.runner.kv_pool
     before = stats.prefix_bytes
     await work.serve(shop.engine, [Ask("t0", text) for text in texts(32)])
     return {
-        f"bytes in memory / bytes of the {stats.resident} prefixes": fact(arena.num_bytes / before, at_most=1.1),
+        f"bytes in memory / bytes of the {stats.resident} prefixes": fact(pool.num_bytes / before, at_most=1.1),
         "prefix bytes that 32 answers of one task add": fact(shop.engine.stats().prefix_bytes - before, at_most=0),
     }
 
@@ -147,12 +147,14 @@ async def measure() -> Facts:
         names = work.tasks(first, model, TASKS, "p-tuning-v2", work.PREFIX)
         work.tasks(shop, model, TASKS, "p-tuning-v2", work.PREFIX)
         work.tasks(spare, model, 8, "p-tuning-v2", work.PREFIX, first=1000)
-        async with LocalEngine(model, str(shop), prefix_bytes=ROOM) as engine:
+        async with LocalEngine(model, str(shop), adapter_bytes=ROOM) as engine:
             place, found = Shop(engine, shop, spare, names), Facts()
             for part in (loading, switching, replacing):
                 print(f"{part.__name__} …", file=sys.stderr, flush=True)
                 found |= await part(place)
-        async with LocalEngine(model, str(shop), prefix_bytes=ROOM, text_bytes=0) as engine:  # texts that come again would be in memory too
+        async with LocalEngine(
+            model, str(shop), adapter_bytes=ROOM, prefix_cache_bytes=0
+        ) as engine:  # texts that come again would be in memory too
             return found | await memory(replace(place, engine=engine))
 
 

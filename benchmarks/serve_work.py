@@ -21,7 +21,7 @@ from foreword.prompts.init import Material, start
 from foreword.recipe import Recipe
 from foreword.serving.engine import Engine
 from foreword.serving.request import Answer, Failed, Request, Token
-from foreword.serving.sampling import Sampling
+from foreword.serving.sampling import SamplingParams
 from foreword.tasks.base import Task
 from foreword.tasks.generate import Generate
 from foreword.tasks.head_classify import HeadClassify
@@ -112,7 +112,7 @@ async def _client(engine: Engine, ask: Ask, column: str, begun: float, result: R
         await asyncio.sleep(wait)
     example = {column: ask.text} if ask.task else {"text": written(ask.text)}
     last = started = time.perf_counter()
-    async for event in engine.submit(Request(str(next(_IDS)), ask.task, example, Sampling(max_tokens=ask.tokens))):
+    async for event in engine.submit(Request(str(next(_IDS)), ask.task, example, SamplingParams(max_tokens=ask.tokens))):
         now = time.perf_counter()
         if isinstance(event, Failed):
             raise RuntimeError(f"a request failed: {event.message}")

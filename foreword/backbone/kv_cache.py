@@ -1,4 +1,4 @@
-"""Where served keys and values live: an arena of tokens that many sequences read, and a dense place for each sequence's own."""
+"""The KV cache of a serving engine: a pool of tokens that many sequences read, and a row of tokens for each sequence alone."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from foreword.shape import ModelShape
 
 @final
 class SharedKVPool:
-    """Keys and values [C, K, D] of every layer for C tokens: prefixes and shared texts, each stored once. A token's place is its index.
+    """Keys and values [C, K, D] of every layer for C tokens: prefixes and cached texts, each stored once. A token's slot is its index.
 
-    Which places are taken is kept elsewhere; a row reads any list of places, so nothing is ever moved or copied for a sequence.
+    `SlotAllocator` keeps which slots are in use. A sequence reads any list of slots, so nothing is ever moved or copied for it.
     """
 
     def __init__(self, shape: ModelShape, dtype: torch.dtype, device: torch.device) -> None:
@@ -34,7 +34,7 @@ class SharedKVPool:
 
     @torch.inference_mode()
     def resize(self, capacity: int) -> None:
-        """Make room for C tokens, or give room at the end back; what stands below stays."""
+        """Grow or shrink to C tokens; slots below C keep their contents."""
         for side in (self.keys, self.values):
             for layer, old in enumerate(side):
                 new = old.new_zeros(capacity, *old.shape[1:])
@@ -43,24 +43,24 @@ class SharedKVPool:
                 side[layer] = new
 
     @torch.inference_mode()
-    def put(self, places: Int[Tensor, " P"], prefix: KVPrefix) -> None:
-        """Store a prefix; layers that it leaves out keep nothing there."""
+    def put(self, slots: Int[Tensor, " P"], prefix: KVPrefix) -> None:
+        """Store a prefix; layers that it leaves out get zeros there."""
         for layer in range(len(self.keys)):
             for side, parts in ((self.keys, prefix.keys), (self.values, prefix.values)):
                 part = parts.get(layer)
-                side[layer][places] = 0 if part is None else part.transpose(0, 1).to(side[layer])
+                side[layer][slots] = 0 if part is None else part.transpose(0, 1).to(side[layer])
 
     @torch.inference_mode()
-    def copy(self, places: Int[Tensor, " N"], slots: Slots, slot: int, begin: int) -> None:
+    def copy(self, slots: Int[Tensor, " N"], source: SequenceKVCache, row: int, begin: int) -> None:
         """Store tokens of a sequence, from its own `begin` on, for others to read."""
-        for mine, theirs in ((self.keys, slots.keys), (self.values, slots.values)):
-            for to, given in zip(mine, theirs, strict=True):
-                to[places] = given[slot, :, begin : begin + len(places)].transpose(0, 1)
+        for targets, sources in ((self.keys, source.keys), (self.values, source.values)):
+            for target, given in zip(targets, sources, strict=True):
+                target[slots] = given[row, :, begin : begin + len(slots)].transpose(0, 1)
 
 
 @final
-class Slots:
-    """Keys and values [S, K, L, D] of every layer for S sequences of up to L tokens of their own."""
+class SequenceKVCache:
+    """Keys and values [S, K, L, D] of every layer for S sequences of up to L tokens of their own: one row a sequence."""
 
     def __init__(self, shape: ModelShape, count: int, length: int, dtype: torch.dtype, device: torch.device) -> None:
         self.keys = [torch.zeros(count, kv.heads, length, kv.dim, dtype=dtype, device=device) for kv in shape.kv]
@@ -80,7 +80,7 @@ class Slots:
 
     @torch.inference_mode()
     def grow(self, length: int) -> None:
-        """Make every place L tokens long."""
+        """Make every row L tokens long."""
         for side in (self.keys, self.values):
             for layer, old in enumerate(side):
                 new = old.new_zeros(*old.shape[:2], length, old.shape[3])
@@ -89,11 +89,11 @@ class Slots:
 
     @torch.inference_mode()
     def move(self, source: int, target: int, length: int) -> None:
-        """Copy one sequence's first tokens to another place, so that the sequences at work stand together."""
+        """Copy one row's first tokens to another row, so that running sequences fill the first rows."""
         for side in (self.keys, self.values):
             for tensor in side:
                 tensor[target, :, :length] = tensor[source, :, :length]
 
-    def read(self, slot: int, layer: int, length: int) -> tuple[Float[Tensor, "K N D"], Float[Tensor, "K N D"]]:
+    def read(self, row: int, layer: int, length: int) -> tuple[Float[Tensor, "K N D"], Float[Tensor, "K N D"]]:
         """What a sequence has stored so far."""
-        return self.keys[layer][slot, :, :length], self.values[layer][slot, :, :length]
+        return self.keys[layer][row, :, :length], self.values[layer][row, :, :length]

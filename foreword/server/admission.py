@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from foreword.server.http_errors import LATER, Refusal
+from foreword.server.http_errors import RETRY_AFTER, HTTPError
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Limits:
 
 @final
 class Admission:
-    """The books of what waits and what runs. An answer waits until its first event; tokens are those of its text."""
+    """Counts of what waits and what runs. An answer waits until its first event; tokens are those of its text."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -34,15 +34,17 @@ class Admission:
         return self.waiting + self.running
 
     def admit(self, answers: int, tokens: int) -> None:
-        """Take answers in, all or none; raises Refusal (503) while too much waits."""
+        """Take answers in, all or none; raises HTTPError (503) while too much waits."""
         limits = self.limits
         if self.waiting and self.waiting + answers > limits.queued:
-            raise Refusal(503, f"{self.waiting} answers are waiting, and at most {limits.queued} may; try again soon.", retry_after=LATER)
+            raise HTTPError(
+                503, f"{self.waiting} answers are waiting, and at most {limits.queued} may; try again soon.", retry_after=RETRY_AFTER
+            )
         if self.waiting and self.waiting_tokens + tokens > limits.queued_tokens:
-            raise Refusal(
+            raise HTTPError(
                 503,
                 f"texts of {self.waiting_tokens} tokens are waiting, and at most {limits.queued_tokens} may; try again soon.",
-                retry_after=LATER,
+                retry_after=RETRY_AFTER,
             )
         self.waiting += answers
         self.waiting_tokens += tokens

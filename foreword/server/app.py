@@ -1,4 +1,4 @@
-"""The application: routes, the edge around them, and every error in one shape. The engine is passed in."""
+"""The application: routes, the middleware around them, and every error in one shape. The engine is passed in."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from starlette.responses import JSONResponse, Response
 
 from foreword.errors import ForewordError
 from foreword.server import health, openai_routes, task_routes
-from foreword.server.http_errors import Refusal, refusal_of, shortened
-from foreword.server.middleware import Middleware
+from foreword.server.http_errors import HTTPError, error_of, shorten
+from foreword.server.middleware import RequestMiddleware
 from foreword.server.state import ServerState
-from foreword.server.validation_errors import refusal_of_body
+from foreword.server.validation_errors import error_of_body
 
 ABOUT = """Many tasks from one frozen language model, each by a few learned vectors. A request's `model` is a task's name, or the base model's.
 
@@ -31,11 +31,11 @@ def create_app(state: ServerState) -> FastAPI:
     app.include_router(task_routes.router)
     app.include_router(openai_routes.router)
     app.include_router(health.router)
-    app.add_exception_handler(Refusal, _refused)
-    app.add_exception_handler(ForewordError, _mistaken)
-    app.add_exception_handler(RequestValidationError, _unread)
-    app.add_exception_handler(HTTPException, _unrouted)
-    app.add_middleware(Middleware, state=state)
+    app.add_exception_handler(HTTPError, _http_error)
+    app.add_exception_handler(ForewordError, _foreword_error)
+    app.add_exception_handler(RequestValidationError, _invalid_body)
+    app.add_exception_handler(HTTPException, _framework_error)
+    app.add_middleware(RequestMiddleware, state=state)
     return app
 
 
@@ -50,30 +50,30 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await engine.close()
 
 
-def _answer(refusal: Refusal) -> Response:
-    return JSONResponse(refusal.document, refusal.status, headers=refusal.headers)
+def _answer(error: HTTPError) -> Response:
+    return JSONResponse(error.document, error.status, headers=error.headers)
 
 
-async def _refused(_: Request, error: Exception) -> Response:
-    return _answer(cast(Refusal, error))
+async def _http_error(_: Request, error: Exception) -> Response:
+    return _answer(cast(HTTPError, error))
 
 
-async def _mistaken(_: Request, error: Exception) -> Response:
-    return _answer(refusal_of(cast(ForewordError, error)))
+async def _foreword_error(_: Request, error: Exception) -> Response:
+    return _answer(error_of(cast(ForewordError, error)))
 
 
-async def _unread(_: Request, error: Exception) -> Response:
-    return _answer(refusal_of_body(cast(RequestValidationError, error).errors()))
+async def _invalid_body(_: Request, error: Exception) -> Response:
+    return _answer(error_of_body(cast(RequestValidationError, error).errors()))
 
 
-async def _unrouted(request: Request, error: Exception) -> Response:
+async def _framework_error(request: Request, error: Exception) -> Response:
     """What the framework refuses by itself: paths, methods, bodies that are no text."""
     found = cast(HTTPException, error)
-    path = shortened(request.url.path)
+    path = shorten(request.url.path)
     if found.status_code == 404:
-        return _answer(Refusal(404, f"There is nothing at {path}; see /docs for what there is."))
+        return _answer(HTTPError(404, f"There is nothing at {path}; see /docs for what there is."))
     if found.status_code == 405:
-        answer = _answer(Refusal(405, f"{path} does not take {request.method}; see /docs for what it takes."))
+        answer = _answer(HTTPError(405, f"{path} does not take {request.method}; see /docs for what it takes."))
         answer.headers.update(found.headers or {})
         return answer
-    return _answer(Refusal(400, "The body cannot be read as JSON in UTF-8; send a JSON object."))
+    return _answer(HTTPError(400, "The body cannot be read as JSON in UTF-8; send a JSON object."))

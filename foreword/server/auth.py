@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import final
 
 from foreword.errors import UsageError
-from foreword.server.http_errors import Refusal
+from foreword.server.http_errors import HTTPError
 
 PREFIX = "fw-"
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -40,11 +40,11 @@ class Caller:
         return tasks + ("" if self.rate is None else f":rate={self.rate}")
 
 
-ANYBODY = Caller("")
+ANONYMOUS = Caller("")
 
 
 @dataclass
-class Bucket:
+class TokenBucket:
     """Answers that a caller may ask for at once; it fills as time goes by."""
 
     left: float
@@ -57,40 +57,40 @@ class Keys:
 
     def __init__(self, callers: Mapping[str, Caller], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._callers, self._clock = dict(callers), clock
-        self._buckets: dict[str, Bucket] = {}
+        self._buckets: dict[str, TokenBucket] = {}
 
     def __len__(self) -> int:
         return len(self._callers)
 
     def caller(self, authorization: str | None) -> Caller:
-        """Whose key an Authorization header holds; raises Refusal (401) for none of these. Takes the same time for every wrong key."""
+        """Whose key an Authorization header holds; raises HTTPError (401) for none of these. Takes the same time for every wrong key."""
         if not self._callers:
-            return ANYBODY
+            return ANONYMOUS
         scheme, _, key = (authorization or "").partition(" ")
-        digest = hashed(key.strip())
+        digest = hash_key(key.strip())
         found = [caller for known, caller in self._callers.items() if hmac.compare_digest(known, digest)]
         if scheme.lower() != "bearer" or not found:
-            raise Refusal(401, "This server needs an API key; send one it knows as `Authorization: Bearer KEY`.")
+            raise HTTPError(401, "This server needs an API key; send one it knows as `Authorization: Bearer KEY`.")
         return found[0]
 
     def charge(self, caller: Caller, count: int) -> None:
-        """Count answers against a caller's rate; raises Refusal (429 with the seconds to wait) where they are too many now."""
+        """Count answers against a caller's rate; raises HTTPError (429 with the seconds to wait) where they are too many now."""
         if caller.rate is None:
             return
         if count > caller.rate:
-            raise Refusal(
+            raise HTTPError(
                 400, f"The request asks for {count} answers, but this key may have {caller.rate} a minute; ask for fewer at once."
             )
         now, pace = self._clock(), caller.rate / 60
-        bucket = self._buckets.setdefault(caller.name, Bucket(caller.rate, now))
+        bucket = self._buckets.setdefault(caller.name, TokenBucket(caller.rate, now))
         bucket.left, bucket.at = min(caller.rate, bucket.left + (now - bucket.at) * pace), now
         if bucket.left < count:
             wait = math.ceil((count - bucket.left) / pace)
-            raise Refusal(429, f"This key may ask for {caller.rate} answers a minute; try again in {wait} s.", retry_after=wait)
+            raise HTTPError(429, f"This key may ask for {caller.rate} answers a minute; try again in {wait} s.", retry_after=wait)
         bucket.left -= count
 
 
-def hashed(key: str) -> str:
+def hash_key(key: str) -> str:
     """What is kept of a key. Keys are random and long, so that nothing slower is needed."""
     return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()
 
@@ -101,7 +101,7 @@ def make_key(name: str, tasks: Sequence[str] | None = None, rate: int | None = N
         raise UsageError(f"key name {name!r} cannot be used; give at most 64 letters (a to z), digits, '.', '_' or '-'.")
     key = PREFIX + secrets.token_urlsafe(32)
     caller = Caller(name, None if tasks is None else frozenset(tasks), rate)
-    return key, f"{name}:{hashed(key)}{caller.line}"
+    return key, f"{name}:{hash_key(key)}{caller.line}"
 
 
 def read_keys(path: str | Path | None, key: str | None = None) -> Keys:
@@ -109,7 +109,7 @@ def read_keys(path: str | Path | None, key: str | None = None) -> Keys:
 
     Raises UsageError that names the line at fault.
     """
-    callers = {} if not key else {hashed(key): Caller("environment")}
+    callers = {} if not key else {hash_key(key): Caller("environment")}
     if path is None:
         return Keys(callers)
     try:

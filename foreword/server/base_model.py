@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from foreword.backbone.model_info import ModelInfo
 from foreword.backbone.tokenizer import TextTokenizer
 from foreword.prompts.template import Template
-from foreword.server.http_errors import Refusal
+from foreword.server.http_errors import HTTPError
 from foreword.shape import ModelShape
 
 _OPEN, _CLOSE = (
@@ -38,25 +38,27 @@ class Base:
         return str(self.tokenizer.inner.decode([token]))
 
     def check_writes(self) -> None:
-        """Raise Refusal unless the model can go on from a text."""
+        """Raise HTTPError unless the model can go on from a text."""
         if self.shape.kind != "causal":
-            raise Refusal(
+            raise HTTPError(
                 400, f"The model `{self.name}` is an {self.shape.kind}, which goes on from no text; ask one of its tasks.", param="model"
             )
 
     def conversation(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
         """Messages (role, content) as tokens of the model's chat format, up to where the answer begins.
 
-        What people wrote is read as plain text: it can never become a marker of the format. Raises Refusal for a model without one.
+        What people wrote is read as plain text: it can never become a marker of the format. Raises HTTPError for a model without one.
         """
         inner = self.tokenizer.inner
         if not inner.chat_template:
-            raise Refusal(400, f"The model `{self.name}` has no chat format; use /v1/completions, or ask one of its tasks.", param="model")
+            raise HTTPError(
+                400, f"The model `{self.name}` has no chat format; use /v1/completions, or ask one of its tasks.", param="model"
+            )
         turns = [{"role": message["role"], "content": f"{_OPEN}{index}{_CLOSE}"} for index, message in enumerate(messages)]
         try:
             laid_out = str(inner.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
         except Exception as error:  # a format is a program of the model's authors and may raise what it likes
-            raise Refusal(
+            raise HTTPError(
                 400, f"The chat format of `{self.name}` refuses these messages ({error}); change their roles or order.", param="messages"
             ) from error
         first = str(inner.bos_token) if inner.bos_token and laid_out.startswith(str(inner.bos_token)) else ""

@@ -18,11 +18,11 @@ TYPES = {
     500: "InternalServerError",
     503: "ServiceUnavailableError",
 }
-LATER = 1  # seconds after which the same request may be taken, where nothing better is known
+RETRY_AFTER = 1  # seconds after which the same request may be taken, where nothing better is known
 
 
 @final
-class Refusal(Exception):
+class HTTPError(Exception):
     """An answer that is none. `param` names the field at fault, `retry_after` the seconds after which the same request may do."""
 
     def __init__(self, status: int, message: str, *, param: str | None = None, retry_after: int | None = None) -> None:
@@ -41,28 +41,28 @@ class Refusal(Exception):
         return found | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
 
 
-def unknown(name: str) -> Refusal:
+def model_not_found(name: str) -> HTTPError:
     """No such model, or none that this caller may know of."""
-    return Refusal(404, f"The model `{shortened(name)}` does not exist; GET /v1/models lists those that do.", param="model")
+    return HTTPError(404, f"The model `{shorten(name)}` does not exist; GET /v1/models lists those that do.", param="model")
 
 
-def refusal_of(error: ForewordError) -> Refusal:
+def error_of(error: ForewordError) -> HTTPError:
     """A mistake of the caller's, or a lack of room, as an answer."""
     if isinstance(error, CapacityError):
-        return Refusal(503, str(error), retry_after=LATER)
-    return Refusal(400, str(error))
+        return HTTPError(503, str(error), retry_after=RETRY_AFTER)
+    return HTTPError(400, str(error))
 
 
-def refusal_for(failed: Failed) -> Refusal:
+def error_of_failed(failed: Failed) -> HTTPError:
     """What an engine says of a request that got no answer, as an answer."""
     if failed.kind == "capacity":
-        return Refusal(503, failed.message, retry_after=LATER)
+        return HTTPError(503, failed.message, retry_after=RETRY_AFTER)
     if failed.kind == "engine":
-        return Refusal(500, failed.message)
-    return Refusal(400, failed.message, param="model" if failed.kind == "task" else None)
+        return HTTPError(500, failed.message)
+    return HTTPError(400, failed.message, param="model" if failed.kind == "task" else None)
 
 
-def shortened(text: str, size: int = 100) -> str:
+def shorten(text: str, size: int = 100) -> str:
     """A caller's text, short enough to be said back, and on one line."""
     text = "".join(character if character.isprintable() else "�" for character in text[: size + 1])
     return text if len(text) <= size else text[: size - 1] + "…"

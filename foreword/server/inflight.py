@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, final
 
 from foreword.errors import CapacityError, ForewordError
-from foreword.server.http_errors import LATER, Refusal, refusal_for
-from foreword.server.metrics import Watch
-from foreword.server.preprocessing import PreparedRequest
+from foreword.server.http_errors import RETRY_AFTER, HTTPError, error_of_failed
+from foreword.server.metrics import RequestTimer
+from foreword.server.preprocessing import EngineRequest
 from foreword.server.state import ServerState
 from foreword.serving.request import END, Answer, Done, Event, Failed, Token
 
@@ -18,23 +18,23 @@ Result = TypeVar("Result")
 STOPPING = Failed("capacity", "The server is stopping; ask another one, or try again later.")
 
 
-class ClientGone(Exception):
+class ClientDisconnected(Exception):
     """Nobody waits for the answer any more."""
 
 
 @final
-class Inflight:
+class InflightRequests:
     """Begins when it is made; `close` ends whatever has not ended and may be called at any time, again too."""
 
-    def __init__(self, state: ServerState, prepare_requests: Sequence[PreparedRequest]) -> None:
-        state.admission.admit(len(prepare_requests), sum(ask.tokens for ask in prepare_requests))
+    def __init__(self, state: ServerState, engine_requests: Sequence[EngineRequest]) -> None:
+        state.admission.admit(len(engine_requests), sum(ask.tokens for ask in engine_requests))
         self._state, self._queue = state, asyncio.Queue[tuple[int, Event]]()
-        self._open, self._asks = len(prepare_requests), list(prepare_requests)
+        self._open, self._asks = len(engine_requests), list(engine_requests)
         self._began, self._settled = set[int](), set[int]()
-        self._pumps = [asyncio.create_task(self._pump(index, ask)) for index, ask in enumerate(prepare_requests)]
+        self._forwarders = [asyncio.create_task(self._forward(index, ask)) for index, ask in enumerate(engine_requests)]
 
     async def events(self, quiet: float | None = None) -> AsyncIterator[tuple[int, Event] | None]:
-        """The index of an Ask with each event; None after `quiet` seconds without any."""
+        """The index of an engine request with each event; None after `quiet` seconds without any."""
         while self._open:
             try:
                 async with asyncio.timeout(quiet):
@@ -46,21 +46,21 @@ class Inflight:
             yield index, event
 
     async def close(self) -> None:
-        for pump in self._pumps:
+        for pump in self._forwarders:
             pump.cancel()
         for index in range(len(self._asks)):
             self._settle(index)  # at once: a pump that never ran would settle nothing
-        await asyncio.gather(*self._pumps, return_exceptions=True)
+        await asyncio.gather(*self._forwarders, return_exceptions=True)
 
     def _settle(self, index: int) -> None:
         if index not in self._settled:
             self._settled.add(index)
             self._state.admission.end(self._asks[index].tokens, began=index in self._began)
 
-    async def _pump(self, index: int, ask: PreparedRequest) -> None:
-        """One answer from the engine to the queue, with its times and its place in the books."""
+    async def _forward(self, index: int, ask: EngineRequest) -> None:
+        """One answer from the engine to the queue, with its times and its count in admission."""
         state, engine = self._state, self._state.engine
-        watch = Watch(state.metrics, ask.model)
+        watch = RequestTimer(state.metrics, ask.model)
         end = None
         try:
             async for event in engine.submit(ask.request):
@@ -86,10 +86,10 @@ class Inflight:
 
 
 @dataclass
-class Collected:
+class RequestOutput:
     """All events of one answer."""
 
-    ask: PreparedRequest
+    ask: EngineRequest
     text: str = ""
     tokens: list[Token] = field(default_factory=list)
     answer: Answer | None = None
@@ -108,29 +108,29 @@ class Collected:
             self.failed = event
 
 
-async def collect(state: ServerState, prepare_requests: Sequence[PreparedRequest], *, apart: bool = False) -> list[Collected]:
-    """Whole answers, in order; raises Refusal with the first failure unless each may fail for itself (`apart`)."""
-    found = [Collected(ask) for ask in prepare_requests]
-    flow = Inflight(state, prepare_requests)
+async def collect(state: ServerState, engine_requests: Sequence[EngineRequest], *, apart: bool = False) -> list[RequestOutput]:
+    """Whole answers, in order; raises HTTPError with the first failure unless each may fail for itself (`apart`)."""
+    found = [RequestOutput(ask) for ask in engine_requests]
+    flow = InflightRequests(state, engine_requests)
     try:
         async for item in flow.events():
             assert item is not None
             index, event = item
             found[index].take(event)
             if isinstance(event, Failed) and not apart:
-                raise refusal_for(event)
+                raise error_of_failed(event)
     finally:
         await flow.close()
     return found
 
 
-async def unless_gone(receive: Callable[[], Awaitable[Any]], work: Awaitable[Result]) -> Result:
+async def with_cancellation(receive: Callable[[], Awaitable[Any]], work: Awaitable[Result]) -> Result:
     """The result of work that is given up when the client leaves; raises ClientGone then."""
     job, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(receive))
     try:
         await asyncio.wait({job, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not job.done():
-            raise ClientGone
+            raise ClientDisconnected
         return job.result()
     finally:
         job.cancel()
@@ -152,6 +152,6 @@ def _failed(error: Exception) -> Failed:
     return Failed("engine", f"The engine failed ({type(error).__name__}: {error}).")
 
 
-def stopping() -> Refusal:
+def stopping() -> HTTPError:
     """What new requests hear while the server stops."""
-    return Refusal(503, STOPPING.message, retry_after=LATER)
+    return HTTPError(503, STOPPING.message, retry_after=RETRY_AFTER)

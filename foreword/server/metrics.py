@@ -82,7 +82,7 @@ class EngineCollector(Collector):
 
 @final
 @dataclass
-class Watch:
+class RequestTimer:
     """The times of one answer."""
 
     metrics: Metrics

@@ -1,4 +1,4 @@
-"""The outer edge: every request gets an id, a caller and a body of bounded size before anything looks into it, and a line in the log afterwards."""
+"""The middleware: every request gets an id, a caller and a body of bounded size before anything looks into it, and a line in the log afterwards."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any, final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from foreword.server.auth import ANYBODY, Caller
-from foreword.server.http_errors import Refusal
+from foreword.server.auth import ANONYMOUS, Caller
+from foreword.server.http_errors import HTTPError
 from foreword.server.inflight import stopping
-from foreword.server.state import RequestLog, ServerState
+from foreword.server.state import RequestContext, ServerState
 
-VISIT = "foreword.request_log"  # where the Visit stands in the scope of a request
-OPEN = ("/health", "/ready", "/docs", "/openapi.json")  # need no key
+CONTEXT = "foreword.request_context"  # where a request has its context in its ASGI scope
+PUBLIC_PATHS = ("/health", "/ready", "/docs", "/openapi.json")  # need no key
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _LINGER = 5.0  # seconds for which a body that is too large is still read, and thrown away, so that the client hears why
 
 
 @final
-class Middleware:
+class RequestMiddleware:
     """ASGI middleware around the whole app."""
 
     def __init__(self, app: ASGIApp, state: ServerState) -> None:
@@ -33,39 +33,39 @@ class Middleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        state, request_log = self._state, RequestLog()
+        state, context = self._state, RequestContext()
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         given = headers.get("x-request-id", "")
-        name = given if _ID.fullmatch(given) else request_log.id
-        scope[VISIT] = request_log
-        watched = _Watched(send, request_log, name)
+        name = given if _ID.fullmatch(given) else context.id
+        scope[CONTEXT] = context
+        watched = _ResponseSender(send, context, name)
         try:
-            request_log.caller = self._caller(scope, headers)
+            context.caller = self._caller(scope, headers)
             body = await self._body(headers, receive)
             await self._app(scope, _replay(body, receive), watched)
-        except Refusal as refusal:
-            await watched.answer(refusal)
+        except HTTPError as error:
+            await watched.answer(error)
         except Exception as error:  # whatever it is, the client gets an answer and the server goes on
-            request_log.outcome = "fault"
+            context.outcome = "fault"
             state.log("fault", id=name, path=scope["path"], error=f"{type(error).__name__}: {error}")
-            await watched.answer(Refusal(500, f"The server failed ({type(error).__name__}); its log says more under the id {name}."))
+            await watched.answer(HTTPError(500, f"The server failed ({type(error).__name__}); its log says more under the id {name}."))
         finally:
-            self._close(scope, request_log, name)
+            self._close(scope, context, name)
 
     def _caller(self, scope: Scope, headers: Mapping[str, str]) -> Caller:
-        """Who asks; raises Refusal for nobody known, and for new work while the server stops."""
+        """Who asks; raises HTTPError for nobody known, and for new work while the server stops."""
         path = scope["path"]
-        if path in OPEN:
-            return ANYBODY
+        if path in PUBLIC_PATHS:
+            return ANONYMOUS
         caller = self._state.keys.caller(headers.get("authorization"))
         if path == "/metrics" and caller.tasks is not None:
-            raise Refusal(401, "The metrics name every task, and this key sees some of them; use a key without a list of tasks.")
+            raise HTTPError(401, "The metrics name every task, and this key sees some of them; use a key without a list of tasks.")
         if path.startswith("/v1/") and scope["method"] == "POST" and self._state.draining:
             raise stopping()
         return caller
 
     async def _body(self, headers: Mapping[str, str], receive: Receive) -> bytes:
-        """The whole body; raises Refusal for one that is too large, or too slow."""
+        """The whole body; raises HTTPError for one that is too large, or too slow."""
         limits, clock = self._state.limits, asyncio.get_running_loop().time
         declared = headers.get("content-length", "")
         large = declared.isdecimal() and int(declared) > limits.body_bytes
@@ -75,7 +75,7 @@ class Middleware:
                 while more:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        raise Refusal(400, "The body ended early; send it whole.")
+                        raise HTTPError(400, "The body ended early; send it whole.")
                     size, more = size + len(message.get("body", b"")), message.get("more_body", False)
                     if not large and size > limits.body_bytes:
                         large = True
@@ -85,58 +85,58 @@ class Middleware:
                         body += message.get("body", b"")
         except TimeoutError:
             if not large:
-                raise Refusal(
+                raise HTTPError(
                     408, f"The body did not arrive in {limits.body_seconds:g} s; send it faster, or in smaller requests."
                 ) from None
         if large:
-            raise Refusal(413, f"The body has more than the {limits.body_bytes} bytes that are read at once; send less.")
+            raise HTTPError(413, f"The body has more than the {limits.body_bytes} bytes that are read at once; send less.")
         return bytes(body)
 
-    def _close(self, scope: Scope, request_log: RequestLog, name: str) -> None:
+    def _close(self, scope: Scope, context: RequestContext, name: str) -> None:
         """The request's line in the log, and its count."""
         route = getattr(scope.get("route"), "path", None)
-        self._state.metrics.http.labels(route or "other", str(request_log.status)).inc()
-        if scope["path"] in OPEN or scope["path"] == "/metrics":
+        self._state.metrics.http.labels(route or "other", str(context.status)).inc()
+        if scope["path"] in PUBLIC_PATHS or scope["path"] == "/metrics":
             return
         self._state.log(
             "request",
             id=name,
             method=scope["method"],
             path=route or "other",
-            status=request_log.status,
-            seconds=time.monotonic() - request_log.began,
-            key=request_log.caller.name or None,
-            model=request_log.model,
-            answers=request_log.answers,
-            outcome=request_log.outcome,
-            prompt_tokens=request_log.prompt_tokens,
-            completion_tokens=request_log.completion_tokens,
-            texts=request_log.texts,
-            said=request_log.said,
+            status=context.status,
+            seconds=time.monotonic() - context.began,
+            key=context.caller.name or None,
+            model=context.model,
+            answers=context.answers,
+            outcome=context.outcome,
+            prompt_tokens=context.prompt_tokens,
+            completion_tokens=context.completion_tokens,
+            texts=context.texts,
+            said=context.said,
         )
 
 
 @final
-class _Watched:
+class _ResponseSender:
     """`send` with the request's id in the headers, which notes the status."""
 
-    def __init__(self, send: Send, request_log: RequestLog, name: str) -> None:
-        self._send, self._visit, self._name = send, request_log, name
+    def __init__(self, send: Send, context: RequestContext, name: str) -> None:
+        self._send, self._context, self._name = send, context, name
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._visit.status = message["status"]
+            self._context.status = message["status"]
             message = {**message, "headers": [*message["headers"], (b"x-request-id", self._name.encode())]}
         await self._send(message)
 
-    async def answer(self, refusal: Refusal) -> None:
-        """A refusal, unless an answer has begun already."""
-        if self._visit.status:
+    async def answer(self, error: HTTPError) -> None:
+        """Send an error, unless a response has begun already."""
+        if self._context.status:
             return
-        body = json.dumps(refusal.document).encode()
-        facts = {"Content-Type": "application/json", "Content-Length": str(len(body)), **refusal.headers}
+        body = json.dumps(error.document).encode()
+        facts = {"Content-Type": "application/json", "Content-Length": str(len(body)), **error.headers}
         headers = [(name.lower().encode(), value.encode()) for name, value in facts.items()]
-        await self({"type": "http.response.start", "status": refusal.status, "headers": headers})
+        await self({"type": "http.response.start", "status": error.status, "headers": headers})
         await self({"type": "http.response.body", "body": body})
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 
-class ErrorFacts(BaseModel):
+class ErrorInfo(BaseModel):
     message: str
     type: str
     param: str | None
@@ -15,9 +15,9 @@ class ErrorFacts(BaseModel):
 
 
 class Error(BaseModel):
-    """Every refusal: one sentence, a type, the field at fault, the status."""
+    """Every error: one sentence, a type, the field at fault, the status."""
 
-    error: ErrorFacts
+    error: ErrorInfo
 
 
 class Usage(BaseModel):
@@ -82,7 +82,7 @@ class Completion(BaseModel):
     usage: Usage
 
 
-class Said(BaseModel):
+class ChatMessage(BaseModel):
     role: Literal["assistant"]
     content: str
     refusal: None
@@ -90,7 +90,7 @@ class Said(BaseModel):
 
 class ChatChoice(BaseModel):
     index: int
-    message: Said
+    message: ChatMessage
     logprobs: dict[str, Any] | None
     finish_reason: str | None
     value: Any = None
@@ -169,7 +169,7 @@ class Item(BaseModel):
     finish_reason: str | None = None
     value: Any = None
     scores: dict[str, float | None] | None = None
-    error: ErrorFacts | None = None
+    error: ErrorInfo | None = None
 
 
 class Items(BaseModel):

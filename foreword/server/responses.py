@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, final, runtime_checkable
 
+from starlette.responses import Response
+
 from foreword.server.base_model import Base
-from foreword.server.inflight import Collected
+from foreword.server.inflight import RequestOutput
 from foreword.serving.request import Token
 
 Json = dict[str, Any]
 
 
 @runtime_checkable
-class Shape(Protocol):
+class ResponseBuilder(Protocol):
     """How an endpoint writes answers."""
 
     whole: str
     chunk: str
     prefix: str
 
-    def choice(self, index: int, found: Collected) -> Json: ...
+    def choice(self, index: int, found: RequestOutput) -> Json: ...
     def first(self, index: int) -> Json | None: ...
     def piece(self, index: int, text: str, tokens: Sequence[Token], offset: int) -> Json: ...
     def last(self, index: int, reason: str) -> Json: ...
 
 
 @final
-class CompletionShape:
+class CompletionBuilder:
     """`text_completion`"""
 
     whole = chunk = "text_completion"
@@ -36,7 +40,7 @@ class CompletionShape:
     def __init__(self, base: Base, *, logprobs: bool) -> None:
         self._base, self._logprobs = base, logprobs
 
-    def choice(self, index: int, found: Collected) -> Json:
+    def choice(self, index: int, found: RequestOutput) -> Json:
         assert found.done is not None
         reason = found.done.reason
         return {"index": index, "text": found.text, "logprobs": self._logs(found.tokens, 0), "finish_reason": reason, **extra(found)}
@@ -67,7 +71,7 @@ class CompletionShape:
 
 
 @final
-class ChatShape:
+class ChatBuilder:
     """`chat.completion`"""
 
     whole, chunk, prefix = "chat.completion", "chat.completion.chunk", "chatcmpl"
@@ -75,7 +79,7 @@ class ChatShape:
     def __init__(self, base: Base, *, logprobs: bool) -> None:
         self._base, self._logprobs = base, logprobs
 
-    def choice(self, index: int, found: Collected) -> Json:
+    def choice(self, index: int, found: RequestOutput) -> Json:
         assert found.done is not None
         message = {"role": "assistant", "content": found.text, "refusal": None}
         logs = self._logs(found.tokens)
@@ -107,7 +111,7 @@ class ChatShape:
         return {"token": piece, "logprob": logprob, "bytes": None if "\ufffd" in piece else list(piece.encode())}
 
 
-def extra(found: Collected) -> Json:
+def extra(found: RequestOutput) -> Json:
     """What a task with labels knows beyond its text."""
     if found.answer is None:
         return {}
@@ -115,12 +119,33 @@ def extra(found: Collected) -> Json:
     return {"scores": dict(found.answer.scores)} if value is None else {"value": value, "scores": dict(found.answer.scores)}
 
 
-def usage(found: Sequence[Collected]) -> Json:
+def usage(found: Sequence[RequestOutput]) -> Json:
     """Tokens read and written; an input that is answered several times is counted once."""
     read: dict[tuple[str, int], int] = {}
-    written = 0
+    num_written = 0
     for each in found:
         if each.done is not None:
             read[each.ask.model, each.ask.input] = each.done.prompt_tokens
-            written += each.done.completion_tokens
-    return {"prompt_tokens": sum(read.values()), "completion_tokens": written, "total_tokens": sum(read.values()) + written}
+            num_written += each.done.completion_tokens
+    return {
+        "prompt_tokens": sum(read.values()),
+        "completion_tokens": num_written,
+        "total_tokens": sum(read.values()) + num_written,
+    }
+
+
+def json_response(document: Json) -> Response:
+    """A document as JSON; numbers that are not finite become null."""
+    try:
+        text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(document), ensure_ascii=False, allow_nan=False)
+    return Response(text, media_type="application/json")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

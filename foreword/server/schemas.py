@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from foreword.serving.sampling import Sampling
+from foreword.serving.sampling import SamplingParams
 
 Columns = Annotated[dict[str, str | list[str]], Field(description="the columns of a task's template by name")]
 Input = str | Columns
@@ -75,7 +75,7 @@ class ResponseFormat(Body):
         return json.dumps({"type": "object"} if self.json_schema is None else self.json_schema.schema_)
 
 
-class Asking(Body):
+class ModelRequest(Body):
     """Whom to ask, and what operators of other servers are told, which changes no answer."""
 
     model: str = Field(description="a task's name, or the base model's")
@@ -88,7 +88,7 @@ class Asking(Body):
     prompt_cache_key: str | None = None
 
 
-class Writing(Asking):
+class GenerationRequest(ModelRequest):
     """How an answer is written."""
 
     max_tokens: int | None = Field(None, description="most tokens of an answer; by default the task's own, or 64")
@@ -108,7 +108,7 @@ class Writing(Asking):
     stream_options: StreamOptions | None = None
 
 
-class Completion(Writing):
+class Completion(GenerationRequest):
     """`POST /v1/completions`"""
 
     prompt: str | list[str] | list[int] | list[list[int]] | Columns | list[Columns] = Field(
@@ -132,7 +132,7 @@ class Message(Body):
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
-class Chat(Writing):
+class Chat(GenerationRequest):
     """`POST /v1/chat/completions`. A task reads one message of a user; the base model reads a whole conversation in its chat format."""
 
     messages: list[Message] = Field(min_length=1)
@@ -141,13 +141,13 @@ class Chat(Writing):
     top_logprobs: int | None = None
 
 
-class Classification(Asking):
+class Classification(ModelRequest):
     """`POST /v1/classify`"""
 
     input: Input | list[Input] = Field(description="a text, an object with the task's columns, or a list of these")
 
 
-class Tagging(Asking):
+class Tagging(ModelRequest):
     """`POST /v1/tag`"""
 
     input: str | list[str | list[str]] = Field(description="a sentence, or a list of sentences, each a text or a list of words")
@@ -158,7 +158,7 @@ class Question(Body):
     context: str
 
 
-class Questions(Asking):
+class Questions(ModelRequest):
     """`POST /v1/qa`"""
 
     input: Question | list[Question] = Field(description="a question with its context, or a list of these")
@@ -182,7 +182,7 @@ class TaskName(Body):
     name: str
 
 
-def sampling(body: Writing | Batch, *, logprobs: int | None = None, draw: int = 0) -> Sampling:
+def to_sampling_params(body: GenerationRequest | Batch, *, logprobs: int | None = None, draw: int = 0) -> SamplingParams:
     """What a body asks of sampling; the n-th of several answers has the seed + n. Raises UsageError for what cannot be."""
     names = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
     given: dict[str, Any] = {name: value for name in names if (value := getattr(body, name, None)) is not None}
@@ -192,7 +192,7 @@ def sampling(body: Writing | Batch, *, logprobs: int | None = None, draw: int = 
         given["seed"] += draw
     if body.stop is not None:
         given["stop"] = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop)
-    if isinstance(body, Writing) and body.response_format is not None:
+    if isinstance(body, GenerationRequest) and body.response_format is not None:
         given["json_schema"] = body.response_format.schema_text
-    bias = body.logit_bias if isinstance(body, Writing) else None
-    return Sampling(**given, logprobs=logprobs, logit_bias={int(token): value for token, value in (bias or {}).items()})
+    bias = body.logit_bias if isinstance(body, GenerationRequest) else None
+    return SamplingParams(**given, logprobs=logprobs, logit_bias={int(token): value for token, value in (bias or {}).items()})

@@ -9,20 +9,20 @@ from typing import final
 from uuid import uuid4
 
 from foreword.server.admission import Admission, Limits
-from foreword.server.auth import ANYBODY, Caller, Keys
+from foreword.server.auth import ANONYMOUS, Caller, Keys
 from foreword.server.base_model import Base
-from foreword.server.http_errors import unknown
+from foreword.server.http_errors import model_not_found
 from foreword.server.metrics import Metrics
 from foreword.server.request_log import Log
 from foreword.serving.engine import Engine, TaskCard
 
 
 @dataclass
-class RequestLog:
+class RequestContext:
     """One HTTP request: its id, who asks, and what the log will say of it."""
 
     id: str = field(default_factory=lambda: uuid4().hex)
-    caller: Caller = ANYBODY
+    caller: Caller = ANONYMOUS
     began: float = field(default_factory=time.monotonic)
     status: int = 0
     model: str | None = None
@@ -57,10 +57,10 @@ class ServerState:
         self.draining = False
 
     def find(self, name: str, caller: Caller) -> TaskCard | None:
-        """The task of this name, None for the base model; raises Refusal (404) for what does not exist or is not this caller's to see."""
+        """The task of this name, None for the base model; raises HTTPError (404) for what does not exist or is not this caller's to see."""
         card = self.engine.card(name) if caller.sees(name) else None
         if card is None and not (name == self.base.name and caller.sees(name)):
-            raise unknown(name)
+            raise model_not_found(name)
         return card
 
     def visible(self, caller: Caller) -> Sequence[TaskCard]:

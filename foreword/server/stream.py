@@ -6,11 +6,11 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, final
 
-from foreword.server.http_errors import refusal_for
-from foreword.server.inflight import Collected, Inflight
-from foreword.server.preprocessing import PreparedRequest
-from foreword.server.responses import Json, Shape, usage
-from foreword.server.state import RequestLog, ServerState
+from foreword.server.http_errors import error_of_failed
+from foreword.server.inflight import InflightRequests, RequestOutput
+from foreword.server.preprocessing import EngineRequest
+from foreword.server.responses import Json, ResponseBuilder, usage
+from foreword.server.state import RequestContext, ServerState
 from foreword.serving.request import Answer, Done, Event, Failed, Token
 
 DONE = b"data: [DONE]\n\n"
@@ -19,32 +19,32 @@ ALIVE = b": alive\n\n"  # a comment, which clients pass over
 
 @final
 class Stream:
-    """The events of a Flow as bytes. `opened` waits for the first event, so that a request that fails at once fails with its status."""
+    """The events of requests in flight as bytes. `opened` waits for the first event, so that a request that fails at once fails with its status."""
 
     def __init__(
         self,
         state: ServerState,
-        request_log: RequestLog,
-        prepare_requests: Sequence[PreparedRequest],
-        shape: Shape,
+        context: RequestContext,
+        engine_requests: Sequence[EngineRequest],
+        shape: ResponseBuilder,
         head: Json,
         *,
         with_usage: bool,
     ) -> None:
-        self._state, self._visit, self._shape, self._head, self._with_usage = state, request_log, shape, head, with_usage
-        self._found = [Collected(ask) for ask in prepare_requests]
-        self._flow = Inflight(state, prepare_requests)
-        self._events = self._flow.events(state.keep_alive)
+        self._state, self._context, self._shape, self._head, self._with_usage = state, context, shape, head, with_usage
+        self._found = [RequestOutput(ask) for ask in engine_requests]
+        self._requests = InflightRequests(state, engine_requests)
+        self._events = self._requests.events(state.keep_alive)
         self._begun: set[int] = set()
         self._first: tuple[int, Event] | None = None
 
     async def opened(self) -> None:
-        """Wait until the first answer begins; raises Refusal if it fails instead."""
+        """Wait until the first answer begins; raises HTTPError if it fails instead."""
         async for item in self._events:
             if item is not None:
                 self._first = item
                 if isinstance(item[1], Failed):
-                    raise refusal_for(item[1])
+                    raise error_of_failed(item[1])
                 return
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -60,7 +60,7 @@ class Stream:
                 for chunk in self._of(*item):
                     yield chunk
                 if isinstance(item[1], Failed):
-                    yield _data(refusal_for(item[1]).document)
+                    yield _data(error_of_failed(item[1]).document)
                     break
             else:
                 if self._with_usage:
@@ -71,8 +71,8 @@ class Stream:
 
     async def close(self) -> None:
         """Note what there was, and end what has not ended."""
-        note(self._visit, self._found)
-        await self._flow.close()
+        note(self._context, self._found)
+        await self._requests.close()
 
     def _of(self, index: int, event: Event) -> list[bytes]:
         """What one event adds to the stream."""
@@ -90,14 +90,14 @@ class Stream:
         return [_data({**self._head, "choices": [choice], **usage_field}) for choice in choices if choice is not None]
 
 
-def note(request_log: RequestLog, found: Sequence[Collected]) -> None:
+def note(context: RequestContext, found: Sequence[RequestOutput]) -> None:
     """What the log says of answers."""
     counted = usage(found)
-    request_log.prompt_tokens, request_log.completion_tokens = counted["prompt_tokens"], counted["completion_tokens"]
+    context.prompt_tokens, context.completion_tokens = counted["prompt_tokens"], counted["completion_tokens"]
     reasons = {each.done.reason if each.done else f"failed_{each.failed.kind}" if each.failed else "cancelled" for each in found}
-    request_log.outcome = ",".join(sorted(reasons))
-    if request_log.said is None and request_log.texts is not None:
-        request_log.said = [each.text for each in found]
+    context.outcome = ",".join(sorted(reasons))
+    if context.said is None and context.texts is not None:
+        context.said = [each.text for each in found]
 
 
 def _data(document: Any) -> bytes:

@@ -11,150 +11,162 @@ from starlette.responses import Response
 
 from foreword.errors import ForewordError
 from foreword.server import openapi
-from foreword.server.http_errors import Refusal, refusal_for, refusal_of, unknown
-from foreword.server.inflight import ClientGone, Collected, collect, unless_gone
-from foreword.server.openai_routes import ERRORS, GONE, TheService, TheVisit, respond
-from foreword.server.preprocessing import Given, PreparedRequest, batched, prepare_requests
-from foreword.server.responses import Json, extra, usage
-from foreword.server.schemas import Asking, Batch, Classification, Question, Questions, Tagging, TaskName
-from foreword.server.state import RequestLog, ServerState
+from foreword.server.dependencies import ERRORS, GONE, Context, State, charge
+from foreword.server.http_errors import HTTPError, error_of, error_of_failed, model_not_found
+from foreword.server.inflight import ClientDisconnected, RequestOutput, collect, with_cancellation
+from foreword.server.preprocessing import EngineRequest, Prompt, engine_requests
+from foreword.server.request_validation import check_batch
+from foreword.server.responses import Json, extra, json_response, usage
+from foreword.server.schemas import Batch, Classification, ModelRequest, Question, Questions, Tagging, TaskName, to_sampling_params
+from foreword.server.state import RequestContext, ServerState
 from foreword.server.stream import note
 from foreword.serving.engine import TaskCard
-from foreword.serving.sampling import Sampling
+from foreword.serving.sampling import SamplingParams
 from foreword.task_kinds import BASE_MODEL, find_kind
 
 router = APIRouter(responses=ERRORS)
 
 
 @router.post("/v1/classify", response_model=openapi.Labels, tags=["answers"])
-async def classify(body: Classification, request: Request, state: TheService, request_log: TheVisit) -> Response:
+async def classify(body: Classification, request: Request, state: State, context: Context) -> Response:
     """Labels of texts, or their numbers where the task is a regression."""
     inputs = body.input if isinstance(body.input, list) else [body.input]
-    return await _listed(request, state, request_log, body, inputs, _labelled)
+    return await _listed(request, state, context, body, inputs, _labelled)
 
 
 @router.post("/v1/tag", response_model=openapi.Tags, tags=["answers"])
-async def tag(body: Tagging, request: Request, state: TheService, request_log: TheVisit) -> Response:
+async def tag(body: Tagging, request: Request, state: State, context: Context) -> Response:
     """A tag for each word of sentences."""
     inputs = body.input if isinstance(body.input, list) else [body.input]
-    sentences: list[Given] = [sentence if isinstance(sentence, str) else {"tokens": sentence} for sentence in inputs]
-    return await _listed(request, state, request_log, body, sentences, lambda found: {"tags": _value(found)})
+    sentences: list[Prompt] = [sentence if isinstance(sentence, str) else {"tokens": sentence} for sentence in inputs]
+    return await _listed(request, state, context, body, sentences, lambda found: {"tags": _value(found)})
 
 
 @router.post("/v1/qa", response_model=openapi.Answers, tags=["answers"])
-async def answer(body: Questions, request: Request, state: TheService, request_log: TheVisit) -> Response:
+async def answer(body: Questions, request: Request, state: State, context: Context) -> Response:
     """Answers to questions, taken from their contexts."""
     pairs = [body.input] if isinstance(body.input, Question) else body.input
-    return await _listed(request, state, request_log, body, [pair.model_dump() for pair in pairs], _value)
+    return await _listed(request, state, context, body, [pair.model_dump() for pair in pairs], _value)
 
 
 @router.post("/v1/batch", response_model=openapi.Items, tags=["answers"])
-async def batch(body: Batch, request: Request, state: TheService, request_log: TheVisit) -> Response:
+async def batch(body: Batch, request: Request, state: State, context: Context) -> Response:
     """Many inputs for one task, many tasks over one input, or every input for every task. One that fails fails alone."""
     inputs = body.input if isinstance(body.input, list) else [body.input]
-    found = await _collected(request, state, request_log, batched(state, request_log, body, inputs), apart=True)
+    names = [body.model] if isinstance(body.model, str) else body.model
+    cards = [(name, state.find(name, context.caller)) for name in names]
+    if not cards:
+        raise HTTPError(400, "`model` is an empty list; name at least one task.", param="model")
+    sampling_params = to_sampling_params(body)
+    check_batch(body, cards)
+    made = engine_requests(state, context.id, cards, inputs, [sampling_params], truncate=body.truncate)
+    charge(state, context, made)
+    found = await _collected(request, state, context, made, apart=True)
     if found is None:
         return Response(status_code=GONE)
-    return respond({**_head(request_log, "batch"), "data": [_item(index, each) for index, each in enumerate(found)], "usage": usage(found)})
+    return json_response(
+        {**_head(context, "batch"), "data": [_item(index, each) for index, each in enumerate(found)], "usage": usage(found)}
+    )
 
 
 @router.get("/v1/tasks", response_model=openapi.Tasks, tags=["tasks"])
-async def list_tasks(state: TheService, request_log: TheVisit) -> Response:
+async def list_tasks(state: State, context: Context) -> Response:
     """Every task with its state."""
-    return respond({"tasks": [_task(found) for found in state.visible(request_log.caller)]})
+    return json_response({"tasks": [_task(found) for found in state.visible(context.caller)]})
 
 
 @router.get("/v1/tasks/{name}", response_model=openapi.Task, tags=["tasks"])
-async def show_task(name: str, state: TheService, request_log: TheVisit) -> Response:
+async def show_task(name: str, state: State, context: Context) -> Response:
     """One task with its state."""
-    found = state.engine.card(name) if request_log.caller.sees(name) else None
+    found = state.engine.card(name) if context.caller.sees(name) else None
     if found is None:
-        raise unknown(name)
-    return respond(_task(found))
+        raise model_not_found(name)
+    return json_response(_task(found))
 
 
 @router.post("/v1/tasks/load", response_model=openapi.Task, tags=["tasks"])
-async def load(body: TaskName, state: TheService, request_log: TheVisit) -> Response:
+async def load(body: TaskName, state: State, context: Context) -> Response:
     """Bring a task into memory: its newest version, if the store has another now. Requests under way finish on the old one."""
-    if not request_log.caller.sees(body.name):
-        raise unknown(body.name)
-    request_log.model = body.name if state.engine.card(body.name) else None
+    if not context.caller.sees(body.name):
+        raise model_not_found(body.name)
+    context.model = body.name if state.engine.card(body.name) else None
     try:
-        return respond(_task(await state.engine.load(body.name)))
+        return json_response(_task(await state.engine.load(body.name)))
     except ForewordError as error:
-        raise unknown(body.name) if state.engine.card(body.name) is None else refusal_of(error) from error
+        raise model_not_found(body.name) if state.engine.card(body.name) is None else error_of(error) from error
 
 
 @router.post("/v1/tasks/unload", response_model=openapi.Task, tags=["tasks"])
-async def unload(body: TaskName, state: TheService, request_log: TheVisit) -> Response:
+async def unload(body: TaskName, state: State, context: Context) -> Response:
     """Take a task out of memory, once requests under way have ended; the next request brings it back."""
-    found = state.engine.card(body.name) if request_log.caller.sees(body.name) else None
+    found = state.engine.card(body.name) if context.caller.sees(body.name) else None
     if found is None:
-        raise unknown(body.name)
-    request_log.model = body.name
+        raise model_not_found(body.name)
+    context.model = body.name
     try:
         await state.engine.unload(body.name)
     except ForewordError as error:
-        raise refusal_of(error) from error
-    return respond(_task(state.engine.card(body.name) or found))
+        raise error_of(error) from error
+    return json_response(_task(state.engine.card(body.name) or found))
 
 
 async def _listed(
     request: Request,
     state: ServerState,
-    request_log: RequestLog,
-    body: Asking,
-    inputs: Sequence[Given],
-    facts: Callable[[Collected], Json],
+    context: RequestContext,
+    body: ModelRequest,
+    inputs: Sequence[Prompt],
+    facts: Callable[[RequestOutput], Json],
 ) -> Response:
     """One answer for each input, all by one task whose kind this endpoint answers."""
-    card = state.find(body.model, request_log.caller)
+    card = state.find(body.model, context.caller)
     kind = BASE_MODEL if card is None else find_kind(card.kind)
     if kind.name and kind.endpoint != request.url.path:
-        raise Refusal(
+        raise HTTPError(
             400, f"`{body.model}` is for {kind.name}, not for what {request.url.path} answers; use {kind.endpoint}.", param="model"
         )
-    made = prepare_requests(state, request_log, [(body.model, card)], inputs, [Sampling()], truncate=body.truncate)
-    found = await _collected(request, state, request_log, made, apart=False)
+    made = engine_requests(state, context.id, [(body.model, card)], inputs, [SamplingParams()], truncate=body.truncate)
+    charge(state, context, made)
+    found = await _collected(request, state, context, made, apart=False)
     if found is None:
         return Response(status_code=GONE)
     data = [{"index": index, **facts(each)} for index, each in enumerate(found)]
-    return respond({**_head(request_log, "list"), "model": body.model, "data": data, "usage": usage(found)})
+    return json_response({**_head(context, "list"), "model": body.model, "data": data, "usage": usage(found)})
 
 
 async def _collected(
-    request: Request, state: ServerState, request_log: RequestLog, made: Sequence[PreparedRequest], *, apart: bool
-) -> list[Collected] | None:
+    request: Request, state: ServerState, context: RequestContext, made: Sequence[EngineRequest], *, apart: bool
+) -> list[RequestOutput] | None:
     """Whole answers, None if the client has left."""
     try:
-        found = await unless_gone(request.receive, collect(state, made, apart=apart))
-    except ClientGone:
-        request_log.outcome = "cancelled"
+        found = await with_cancellation(request.receive, collect(state, made, apart=apart))
+    except ClientDisconnected:
+        context.outcome = "cancelled"
         return None
-    note(request_log, found)
+    note(context, found)
     return found
 
 
-def _head(request_log: RequestLog, prefix: str) -> Json:
-    return {"id": f"{prefix}-{request_log.id}", "object": "list", "created": int(time.time())}
+def _head(context: RequestContext, prefix: str) -> Json:
+    return {"id": f"{prefix}-{context.id}", "object": "list", "created": int(time.time())}
 
 
-def _labelled(found: Collected) -> Json:
+def _labelled(found: RequestOutput) -> Json:
     assert found.answer is not None
     value = found.answer.value
     more: Json = {"labels": value} if isinstance(value, list) else {"value": value} if isinstance(value, int | float) else {}
     return {"label": found.text, "scores": dict(found.answer.scores), **more}
 
 
-def _value(found: Collected) -> Any:
+def _value(found: RequestOutput) -> Any:
     assert found.answer is not None
     return found.answer.value
 
 
-def _item(index: int, found: Collected) -> Json:
+def _item(index: int, found: RequestOutput) -> Json:
     where = {"index": index, "model": found.ask.model, "input": found.ask.input}
     if found.failed is not None:
-        return where | refusal_for(found.failed).document
+        return where | error_of_failed(found.failed).document
     assert found.done is not None
     return {**where, "text": found.text, "finish_reason": found.done.reason, **extra(found)}
 

@@ -20,7 +20,7 @@ from foreword.server.state import ServerState
 
 BACKLOG = 2048
 HEADER_BYTES = 32 << 10  # of all headers together
-LAST_WORDS = 2  # seconds for responses that are written already, once all answers have ended
+SHUTDOWN_SECONDS = 2  # seconds for responses that are written already, once all answers have ended
 
 
 def check_address(host: str, keys: Keys, *, insecure: bool) -> None:
@@ -59,7 +59,7 @@ def url_of(made: socket.socket) -> str:
 
 
 @final
-class Running:
+class Server:
     """A server under way. `stop` ends it gently: new requests are refused, those under way may end; a second `stop` ends it at once."""
 
     def __init__(self, app: FastAPI, state: ServerState, made: socket.socket, *, drain_seconds: float) -> None:
@@ -72,7 +72,7 @@ class Running:
             lifespan="on",
             ws="none",
             h11_max_incomplete_event_size=HEADER_BYTES,
-            timeout_graceful_shutdown=LAST_WORDS,
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
         self._server = uvicorn.Server(settings)
         self._stopping, self._at_once = asyncio.Event(), asyncio.Event()

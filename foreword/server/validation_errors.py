@@ -6,27 +6,27 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from foreword.server.http_errors import Refusal, shortened
+from foreword.server.http_errors import HTTPError, shorten
 from foreword.server.schemas import OTHERS
 
 SHOWN = 60
 
 
-def refusal_of_body(errors: Sequence[Mapping[str, Any]]) -> Refusal:
+def error_of_body(errors: Sequence[Mapping[str, Any]]) -> HTTPError:
     """The first thing that is wrong with a body, from what pydantic found."""
     first = errors[0]
     place = [part for part in first["loc"] if part != "body"]
     if first["type"] == "json_invalid":
         reason = first.get("ctx", {}).get("error", "it ends early")
-        return Refusal(400, f"The body is no JSON ({reason}); send a JSON object.")
+        return HTTPError(400, f"The body is no JSON ({reason}); send a JSON object.")
     if not place:
-        return Refusal(400, "The body is no JSON object; send one, with the header `Content-Type: application/json`.")
+        return HTTPError(400, "The body is no JSON object; send one, with the header `Content-Type: application/json`.")
     field = str(place[0])
     if first["type"] == "missing":
-        return Refusal(400, f"`{_path(place)}` is missing; give it.", param=field)
+        return HTTPError(400, f"`{_path(place)}` is missing; give it.", param=field)
     if first["type"] == "extra_forbidden":
         why = "is not honoured here" if field in OTHERS else "is no field of this request"
-        return Refusal(400, f"`{_path(place)}` {why}; leave it out, or see /docs.", param=shortened(field, SHOWN))
+        return HTTPError(400, f"`{_path(place)}` {why}; leave it out, or see /docs.", param=shorten(field, SHOWN))
     about = [
         error
         for error in errors
@@ -36,7 +36,7 @@ def refusal_of_body(errors: Sequence[Mapping[str, Any]]) -> Refusal:
     depth = min(len(error["loc"]) for error in about)
     same = place if len(about) == 1 else place[:1]
     came = _shown(first.get("input")) if len(about) == 1 or depth == len(first["loc"]) else ""
-    return Refusal(400, f"`{_path(same)}` should be {' or '.join(wanted)}{came}; correct it, or see /docs.", param=field)
+    return HTTPError(400, f"`{_path(same)}` should be {' or '.join(wanted)}{came}; correct it, or see /docs.", param=field)
 
 
 def _wanted(error: Mapping[str, Any]) -> str:
@@ -55,7 +55,7 @@ def _path(place: Sequence[Any]) -> str:
         if isinstance(part, int):
             path += f"[{part}]"
         elif part.isidentifier() or not path:
-            path += f".{shortened(part, SHOWN)}" if path else shortened(part, SHOWN)
+            path += f".{shorten(part, SHOWN)}" if path else shorten(part, SHOWN)
     return path
 
 
@@ -64,4 +64,4 @@ def _shown(value: Any) -> str:
         text = json.dumps(value)
     except (TypeError, ValueError, RecursionError):
         return ""
-    return f", but {shortened(text, SHOWN)} came"
+    return f", but {shorten(text, SHOWN)} came"

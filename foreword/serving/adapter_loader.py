@@ -7,22 +7,22 @@ from typing import final
 
 from foreword.backbone.frozen import FrozenModel
 from foreword.errors import AdapterError
-from foreword.serving.adapter_cache import Key
+from foreword.serving.adapter_cache import AdapterKey
 from foreword.serving.loaded_task import LoadedTask
 from foreword.serving.registry import Registry
 
 
 @final
-class Loader:
+class AdapterLoader:
     """Reads tasks, each once however many ask for it; `busy` are those under way, `count` those read so far."""
 
     def __init__(self, model: FrozenModel, registry: Registry, *, threads: int = 2) -> None:
         self.model, self.registry = model, registry
-        self.busy: dict[Key, Future[LoadedTask]] = {}
+        self.busy: dict[AdapterKey, Future[LoadedTask]] = {}
         self.count = 0
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="foreword-load")
 
-    def read(self, key: Key) -> Future[LoadedTask]:
+    def read(self, key: AdapterKey) -> Future[LoadedTask]:
         """The task of a version, or of the newer one that has taken its place; its errors are AdapterError and ModelError."""
         found = self.busy.get(key)
         if found is None:
@@ -30,7 +30,7 @@ class Loader:
             found.add_done_callback(lambda _: self.busy.pop(key, None))
         return found
 
-    def _read(self, key: Key) -> LoadedTask:
+    def _read(self, key: AdapterKey) -> LoadedTask:
         for _ in range(3):
             version = self.registry.newest(key.task)
             adapter = self.registry.store.load(key.task)

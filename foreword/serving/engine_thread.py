@@ -9,30 +9,35 @@ from concurrent.futures import Future
 from typing import final
 
 from foreword.errors import CapacityError, ForewordError
-from foreword.serving.adapter_cache import Key
-from foreword.serving.adapter_loader import Loader
+from foreword.serving.adapter_cache import AdapterKey
+from foreword.serving.adapter_loader import AdapterLoader
 from foreword.serving.engine_core import EngineCore
 from foreword.serving.loaded_task import LoadedTask
 from foreword.serving.registry import Registry
 from foreword.serving.request import Event, Failed, Request
 
-Work = Callable[[], None]
+Call = Callable[[], None]
 Events = Sequence[tuple[str, Event]]
 
 
 @final
 class EngineThread:
-    """Owns a core: nothing else may touch it but what was given to `tell`. `deliver` gets the events of a step at once, with their requests' ids."""
+    """Owns a core: nothing else may touch it but what was given to `call_soon`. `on_events` gets the events of a step at once, with their requests' ids."""
 
     def __init__(
-        self, core: EngineCore, loader: Loader, registry: Registry, deliver: Callable[[Events], None], broken: Callable[[str], None]
+        self,
+        core: EngineCore,
+        loader: AdapterLoader,
+        registry: Registry,
+        on_events: Callable[[Events], None],
+        on_fault: Callable[[str], None],
     ) -> None:
         self.core, self.loader, self.registry = core, loader, registry
-        self.deliver, self.broken = deliver, broken
-        self._inbox: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        self.on_events, self.on_fault = on_events, on_fault
+        self._inbox: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self._outbox: list[tuple[str, Event]] = []
-        self._coming: set[Key] = set()
-        self._ready: dict[Key, LoadedTask] = {}
+        self._loading: set[AdapterKey] = set()
+        self._ready: dict[AdapterKey, LoadedTask] = {}
         self._thread = threading.Thread(target=self._run, name="foreword-engine", daemon=True)
 
     def start(self) -> None:
@@ -43,77 +48,77 @@ class EngineThread:
         return self._thread.is_alive()
 
     def stop(self) -> None:
-        """End after the work that was told before."""
+        """End after the calls that were given before."""
         self._inbox.put(None)
         self._thread.join()
 
-    def tell(self, work: Work) -> None:
+    def call_soon(self, call: Call) -> None:
         """Have something done between two steps."""
-        self._inbox.put(work)
+        self._inbox.put(call)
 
-    def add(self, request: Request, key: Key | None) -> None:
-        self.tell(lambda: self.core.add(request, key, lambda event: self._outbox.append((request.id, event))))
+    def add(self, request: Request, key: AdapterKey | None) -> None:
+        self.call_soon(lambda: self.core.add(request, key, lambda event: self._outbox.append((request.id, event))))
 
     def _run(self) -> None:
         try:
-            while self._take_in():
-                self._bring()
-                if self.core.busy:
+            while self._run_calls():
+                self._load_missing()
+                if self.core.has_work:
                     self.core.step()
                 self._send()
         except Exception as error:  # whatever it is, nobody may wait for ever
-            self.broken(f"the engine has stopped ({type(error).__name__}: {error}); restart it.")
+            self.on_fault(f"the engine has stopped ({type(error).__name__}: {error}); restart it.")
 
-    def _take_in(self) -> bool:
-        """Do what others asked for; wait for them where there is nothing else to do. False at the end."""
-        idle = not self.core.busy and not self._ready
+    def _run_calls(self) -> bool:
+        """Make the calls that other threads gave; wait for one where there is nothing else to do. False at the end."""
+        idle = not self.core.has_work and not self._ready
         while True:
             try:
-                work = self._inbox.get(block=idle)
+                call = self._inbox.get(block=idle)
             except queue.Empty:
                 return True
-            if work is None:
+            if call is None:
                 self._send()
                 return False
-            work()
+            call()
             idle = False
 
-    def _bring(self) -> None:
-        """See to tasks that requests wait for: begin to read them, and install what has been read as far as there is room."""
-        wanted = self.core.wanted[: self.core.max_sequences]
-        self._ready = {key: task for key, task in self._ready.items() if key in wanted}
-        for key in wanted:
+    def _load_missing(self) -> None:
+        """Begin to read the tasks that requests wait for, and install what has been read as far as there is room."""
+        missing = self.core.scheduler.missing_tasks[: self.core.scheduler.max_sequences]
+        self._ready = {key: task for key, task in self._ready.items() if key in missing}
+        for key in missing:
             if key in self._ready:
                 self._install(key)
-            elif key not in self._coming:
-                self._coming.add(key)
-                self.loader.read(key).add_done_callback(lambda found, key=key: self.tell(lambda: self._arrived(key, found)))
+            elif key not in self._loading:
+                self._loading.add(key)
+                self.loader.read(key).add_done_callback(lambda found, key=key: self.call_soon(lambda: self._loaded(key, found)))
 
-    def _install(self, key: Key) -> None:
+    def _install(self, key: AdapterKey) -> None:
         try:
             self.core.install(self._ready[key])
         except CapacityError as error:
-            if self.core.under_way:
+            if self.core.running:
                 return  # it waits until others have left
-            self.core.refuse(key, Failed("capacity", str(error)))
+            self.core.scheduler.fail_waiting(key, Failed("capacity", str(error)))
         del self._ready[key]
 
-    def _arrived(self, key: Key, found: Future[LoadedTask]) -> None:
-        self._coming.discard(key)
+    def _loaded(self, key: AdapterKey, found: Future[LoadedTask]) -> None:
+        self._loading.discard(key)
         if found.cancelled():
             return
         error = found.exception()
         if error is None:
             task = found.result()
-            self.core.rename(key, task.key)
+            self.core.scheduler.rename(key, task.key)
             self._ready[task.key] = task
             return
         message = str(error) if isinstance(error, ForewordError) else f"its adapter could not be read ({type(error).__name__}: {error})."
-        self.registry.spoil(key, message)
-        self.core.refuse(key, Failed("task", message))
+        self.registry.mark_broken(key, message)
+        self.core.scheduler.fail_waiting(key, Failed("task", message))
 
     def _send(self) -> None:
         """Hand over the events of a step at once: waking the event loop costs more than a token."""
         if self._outbox:
             events, self._outbox = self._outbox, []
-            self.deliver(events)
+            self.on_events(events)

@@ -13,7 +13,7 @@ from foreword.backbone.prompt_to_kv import compile_prompt
 from foreword.families.registry import check_site, family_of
 from foreword.prompts.template import Row
 from foreword.prompts.tokens import EmbeddingPrefix, KVPrefix
-from foreword.serving.adapter_cache import Key
+from foreword.serving.adapter_cache import AdapterKey
 from foreword.tasks.base import LengthBudget, Task, budget_for
 from foreword.tasks.generate import Generate
 from foreword.tasks.registry import task_from_dict
@@ -21,29 +21,29 @@ from foreword.tasks.registry import task_from_dict
 
 @dataclass(frozen=True, eq=False)
 class LoadedTask:
-    """One version of a task. A leading prompt is a `prefix` [K, P, D] by layer that swallows the first `swallowed` tokens of every row;
-    soft tokens inside or behind the text stay `soft`. `learned` is the whole of it, for tasks that write no text. `weight_bytes` are those of
+    """One version of a task. A leading prompt is a `prefix` [K, P, D] by layer, which holds the first `num_compiled` tokens of every row;
+    soft tokens inside or behind the text stay `soft`. `adapter_state` is the whole of it, for tasks that generate no text. `weight_bytes` are those of
     LoRA or other weights of its own, which make `model` a view of the base.
     """
 
-    key: Key
+    key: AdapterKey
     task: Task
     length_budget: LengthBudget
     model: FrozenModel
     adapter_state: AdapterState
     prefix: KVPrefix | None = None
     soft: EmbeddingPrefix | None = None
-    swallowed: int = 0
+    num_compiled: int = 0
     weight_bytes: int = 0
 
     @property
     def num_bytes(self) -> int:
-        """Bytes that this task takes: its prefix as the arena stores it, else what was learned, as it is; and weights of its own."""
+        """Bytes that this task takes: its prefix as the shared pool stores it, else what was learned, as it is; and weights of its own."""
         return self.weight_bytes + self._prompt_bytes
 
     @property
     def _prompt_bytes(self) -> int:
-        if self.prefix is not None and self.writes:
+        if self.prefix is not None and self.generates:
             width = sum(kv.width for kv in self.model.shape.kv)
             return self.prefix.length * width * torch.finfo(self.model.dtype).bits // 8
         tokens, head = self.adapter_state.tokens, self.adapter_state.head
@@ -57,20 +57,20 @@ class LoadedTask:
         return sum(tensor.nbytes for tensor in (*tensors, *(head.parameters() if head else ())))
 
     @property
-    def writes(self) -> bool:
+    def generates(self) -> bool:
         """Whether the task's answers are written token by token."""
         return isinstance(self.task, Generate) and self.model.shape.kind == "causal"
 
-    def light(self) -> LoadedTask:
-        """The same without a prefix that stands in the arena."""
+    def without_prefix(self) -> LoadedTask:
+        """The same without a prefix that stands in the shared pool."""
         return (
             replace(self, prefix=None, adapter_state=AdapterState(None, self.adapter_state.head))
-            if self.prefix is not None and self.writes
+            if self.prefix is not None and self.generates
             else self
         )
 
     @classmethod
-    def of(cls, model: FrozenModel, adapter: Adapter, key: Key) -> LoadedTask:
+    def of(cls, model: FrozenModel, adapter: Adapter, key: AdapterKey) -> LoadedTask:
         """Make an adapter ready. Raises FingerprintError or ModelError for one of another base, or for a site the family refuses."""
         adapter.check(model.info)
         check_site(adapter.recipe.prompt, model.shape)
@@ -91,9 +91,9 @@ class LoadedTask:
         if not task.template.leading or "kv" not in family_of(model.shape.family).sites:
             return replace(plain, soft=tokens)
         head = task.template.render(dict.fromkeys(task.columns, ""), view.tokenizer, length_budget.soft_tokens)
-        prefix, swallowed = compile_prompt(view, tokens, head)
-        return replace(plain, prefix=prefix, swallowed=swallowed)
+        prefix, num_compiled = compile_prompt(view, tokens, head)
+        return replace(plain, prefix=prefix, num_compiled=num_compiled)
 
-    def rest(self, row: Row) -> Row:
-        """What of a row is still to be read once the prefix stands."""
-        return Row(row.ids[self.swallowed :]) if self.swallowed else row
+    def without_compiled(self, row: Row) -> Row:
+        """What of a row stands behind the tokens that the prefix holds."""
+        return Row(row.ids[self.num_compiled :]) if self.num_compiled else row

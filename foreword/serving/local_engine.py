@@ -1,4 +1,4 @@
-"""The engine inside this process: one thread runs the model, others read adapters, an event loop asks and listens."""
+"""The engine inside this process: one thread runs the model, others read adapters, an event loop submits requests and reads their events."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from foreword.adapters.store import AdapterStore
 from foreword.backbone.frozen import FrozenModel
 from foreword.backbone.model_info import ModelInfo
 from foreword.errors import AdapterError, CapacityError, ForewordError, ServingError, UsageError
-from foreword.serving.adapter_cache import Key
-from foreword.serving.adapter_loader import Loader
+from foreword.serving.adapter_cache import AdapterKey
+from foreword.serving.adapter_loader import AdapterLoader
 from foreword.serving.engine import Stats, TaskCard
 from foreword.serving.engine_core import EngineCore
-from foreword.serving.engine_thread import EngineThread, Events, Work
+from foreword.serving.engine_thread import Call, EngineThread, Events
 from foreword.serving.loaded_task import LoadedTask
 from foreword.serving.registry import Registry, Version
 from foreword.serving.request import END, Event, Failed, Request
@@ -28,8 +28,8 @@ NOT_STARTED = "the engine is not running; start it first."
 class LocalEngine:
     """Continuous batching of any tasks of a store over one frozen model. `async with LocalEngine(model, store) as engine:`.
 
-    `max_sequences` answers grow together, `max_waiting` more requests may wait; `prefix_bytes` is what tasks in memory may take,
-    `text_bytes` what texts may take that come again.
+    `max_sequences` sequences run together, `max_waiting` more requests may wait; `adapter_bytes` is what tasks in memory may take,
+    `prefix_cache_bytes` what cached texts may take.
     `watch` looks for new and changed adapters every so many seconds (0: only when `load` asks).
     """
 
@@ -40,17 +40,17 @@ class LocalEngine:
         *,
         max_sequences: int = 32,
         max_waiting: int = 1024,
-        prefix_bytes: int = 1 << 30,
-        text_bytes: int = 1 << 28,
+        adapter_bytes: int = 1 << 30,
+        prefix_cache_bytes: int = 1 << 28,
         watch: float = 0.0,
     ) -> None:
         self.model = model
         self.registry = Registry(store if isinstance(store, AdapterStore) else AdapterStore(store))
-        self.core = EngineCore(model, max_sequences=max_sequences, prefix_bytes=prefix_bytes, text_bytes=text_bytes)
-        self.loader = Loader(model, self.registry)
+        self.core = EngineCore(model, max_sequences=max_sequences, adapter_bytes=adapter_bytes, prefix_cache_bytes=prefix_cache_bytes)
+        self.loader = AdapterLoader(model, self.registry)
         self.limit, self.watch = max_sequences + max_waiting, watch
-        self._open: dict[str, asyncio.Queue[Event]] = {}
-        self.worker = EngineThread(self.core, self.loader, self.registry, self._hand_over, self._broken)
+        self._queues: dict[str, asyncio.Queue[Event]] = {}
+        self.thread = EngineThread(self.core, self.loader, self.registry, self._on_events, self._on_fault)
         self._started = self._closed = False
         self._problem: str | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -70,7 +70,7 @@ class LocalEngine:
             return
         self._loop = asyncio.get_running_loop()
         await asyncio.to_thread(self.registry.scan)
-        self.worker.start()
+        self.thread.start()
         self._started = True
         if self.watch:
             self._watching = asyncio.create_task(self._watch())
@@ -84,11 +84,11 @@ class LocalEngine:
         if self._watching is not None:
             self._watching.cancel()
         until = self._loop.time() + drain_seconds
-        while self._open and self.healthy and self._loop.time() < until:
+        while self._queues and self.healthy and self._loop.time() < until:
             await asyncio.sleep(0.02)
-        for name in list(self._open):
+        for name in list(self._queues):
             self.cancel(name)
-        await asyncio.to_thread(self.worker.stop)
+        await asyncio.to_thread(self.thread.stop)
         self.loader.close()
 
     @property
@@ -98,35 +98,35 @@ class LocalEngine:
 
     @property
     def healthy(self) -> bool:
-        return self._problem is None and self.worker.alive
+        return self._problem is None and self.thread.alive
 
     def submit(self, request: Request) -> AsyncIterator[Event]:
         """The events of a request, which begins now. Raises UsageError for an id that is in use."""
-        if request.id in self._open:
+        if request.id in self._queues:
             raise UsageError(f"a request with the id '{request.id}' is under way; give each one its own.")
-        refused = self._refusal(request)
+        rejected = self._rejection(request)
         events: asyncio.Queue[Event] = asyncio.Queue()
-        if refused is not None:
-            events.put_nowait(refused)
+        if rejected is not None:
+            events.put_nowait(rejected)
         else:
-            self._open[request.id] = events
-            version = None if request.task is None else self.registry.known(request.task)
+            self._queues[request.id] = events
+            version = None if request.task is None else self.registry.current(request.task)
             key = version.key if version else None
-            self.worker.add(request, key)
+            self.thread.add(request, key)
         return self._events(request.id, events)
 
-    def _refusal(self, request: Request) -> Failed | None:
+    def _rejection(self, request: Request) -> Failed | None:
         if self._problem is not None:
             return Failed("engine", self._problem)
         if self._closed:
             return Failed("capacity", "the engine is shutting down and takes no more requests; ask another server, or later.")
         if not self._started:
             return Failed("engine", NOT_STARTED)
-        if len(self._open) >= self.limit:
+        if len(self._queues) >= self.limit:
             return Failed(
-                "capacity", f"{len(self._open)} requests are under way or waiting, which is all this engine takes; try again later."
+                "capacity", f"{len(self._queues)} requests are under way or waiting, which is all this engine takes; try again later."
             )
-        if request.task is not None and self.registry.known(request.task) is None:
+        if request.task is not None and self.registry.current(request.task) is None:
             return Failed("task", self.registry.problem(request.task) or f"The task '{request.task}' does not exist.")
         return None
 
@@ -138,46 +138,46 @@ class LocalEngine:
                 if isinstance(event, END):
                     return
         finally:
-            if self._open.get(name) is events:  # left early
+            if self._queues.get(name) is events:  # left early
                 self.cancel(name)
 
     def cancel(self, request_id: str) -> None:
-        """End a request; its place is free before the next step."""
-        if request_id in self._open:
-            self.worker.tell(lambda: self.core.cancel(request_id))
+        """End a request; its KV row is free before the next step."""
+        if request_id in self._queues:
+            self.thread.call_soon(lambda: self.core.cancel(request_id))
 
     async def load(self, name: str, *, pinned: bool = False) -> TaskCard:
         """Have a task's newest version in memory. Raises AdapterError for what cannot be read, CapacityError where there is no room."""
         if self._closed:
             raise self._stopped()
-        before = self.registry.known(name)
+        before = self.registry.current(name)
         version = await asyncio.to_thread(self.registry.newest, name)
-        if version.key not in self.core.tasks:
+        if version.key not in self.core.adapters.tasks:
             task = await asyncio.wrap_future(self.loader.read(version.key))
-            await self._installed(task, pinned)
+            await self._install(task, pinned)
         elif pinned:
-            await self._asked(lambda: self.core.pool.pin(version.key))
+            await self._call(lambda: self.core.adapters.cache.pin(version.key))
         if before is not None and before.key != version.key:
-            await self._asked(lambda: self.core.retire(before.key))
+            await self._call(lambda: self.core.retire(before.key))
         return self._card(name, version, None)
 
-    async def _installed(self, task: LoadedTask, pinned: bool) -> None:
+    async def _install(self, task: LoadedTask, pinned: bool) -> None:
         """Install a task, waiting while running requests hold all the room."""
         while True:
             try:
-                await self._asked(lambda: self.core.install(task, pinned=pinned))
+                await self._call(lambda: self.core.install(task, pinned=pinned))
                 return
             except CapacityError:
-                if not self.core.under_way:
+                if not self.core.running:
                     raise
                 await asyncio.sleep(0.02)
 
     async def unload(self, name: str) -> None:
         """Let a task leave memory once nobody reads it; raises AdapterError for an unknown name."""
-        version = self.registry.known(name)
+        version = self.registry.current(name)
         if version is None:
             raise AdapterError(f"The task '{name}' does not exist.")
-        await self._asked(lambda: self.core.retire(version.key))
+        await self._call(lambda: self.core.retire(version.key))
 
     def tasks(self) -> Sequence[TaskCard]:
         """A card for each task of the store."""
@@ -185,34 +185,34 @@ class LocalEngine:
 
     def card(self, name: str) -> TaskCard | None:
         """One task's card, None for a name the store does not have."""
-        version, problem = self.registry.known(name), self.registry.problem(name)
+        version, problem = self.registry.current(name), self.registry.problem(name)
         return None if version is None and problem is None else self._card(name, version, problem)
 
     def _card(self, name: str, version: Version | None, problem: str | None) -> TaskCard:
         root = self.registry.store.path(name)
         if version is None:
             return TaskCard(name, "", "", root, "broken", problem=problem)
-        place = "resident" if version.key in self.core.tasks else "loading" if version.key in self.loader.busy else "known"
+        place = "resident" if version.key in self.core.adapters.tasks else "loading" if version.key in self.loader.busy else "known"
         return TaskCard(name, version.kind, version.base, root, place, version.columns, version.key.digest, version.num_bytes, problem)
 
     def stats(self) -> Stats:
         """Counts at this moment."""
         core = self.core
         by_task: dict[str, int] = {}
-        under_way = core.under_way
-        for request in under_way:
+        running = core.running
+        for request in running:
             name = request.task or self.model.name
             by_task[name] = by_task.get(name, 0) + 1
         return Stats(
-            running=len(under_way),
-            waiting=len(core.waiting),
+            running=len(running),
+            waiting=len(core.scheduler.waiting),
             tasks=len(self.registry),
-            resident=len(core.tasks),
-            prefix_bytes=core.pool.num_bytes,
-            prefix_budget=core.pool.budget,
-            steps_total=core.steps,
+            resident=len(core.adapters.tasks),
+            prefix_bytes=core.adapters.cache.num_bytes,
+            prefix_budget=core.adapters.cache.budget,
+            steps_total=core.num_steps,
             loads_total=self.loader.count,
-            evictions_total=core.evictions,
+            evictions_total=core.adapters.num_evictions,
             by_task=by_task,
         )
 
@@ -227,51 +227,51 @@ class LocalEngine:
                 continue  # the store is away for the moment; what is in memory is served on
             for name in changed:
                 old = before.get(name)
-                if old is not None and old.key in self.core.tasks:
+                if old is not None and old.key in self.core.adapters.tasks:
                     await self._replace(name, old.key)
 
-    async def _replace(self, name: str, old: Key) -> None:
+    async def _replace(self, name: str, old: AdapterKey) -> None:
         if name in self.registry:
             with contextlib.suppress(ForewordError):  # its card says what is wrong
                 await self.load(name)
-        await self._asked(lambda: self.core.retire(old))
+        await self._call(lambda: self.core.retire(old))
 
     def _stopped(self) -> ServingError:
         return ServingError(self._problem or (f"{CLOSED}; ask another one." if self._closed else NOT_STARTED))
 
-    async def _asked(self, work: Work) -> None:
-        """Have the model's thread do something between two steps."""
+    async def _call(self, call: Call) -> None:
+        """Have the engine's thread make a call between two steps."""
         done: asyncio.Future[None] = self._loop.create_future()
 
         def answer(error: Exception | None) -> None:
             if not done.done():
                 done.set_result(None) if error is None else done.set_exception(error)
 
-        def task() -> None:
+        def run() -> None:
             error = None
             try:
-                work()
+                call()
             except ForewordError as problem:
                 error = problem
             self._loop.call_soon_threadsafe(answer, error)
 
         if not self.healthy:
             raise self._stopped()
-        self.worker.tell(task)
+        self.thread.call_soon(run)
         await done
 
     def _deliver(self, events: Events) -> None:
         for name, event in events:
-            listener = self._open.get(name)
-            if listener is not None:
-                listener.put_nowait(event)
+            queue = self._queues.get(name)
+            if queue is not None:
+                queue.put_nowait(event)
                 if isinstance(event, END):
-                    del self._open[name]
+                    del self._queues[name]
 
-    def _hand_over(self, events: Events) -> None:
+    def _on_events(self, events: Events) -> None:
         self._loop.call_soon_threadsafe(self._deliver, events)
 
-    def _broken(self, problem: str) -> None:
+    def _on_fault(self, problem: str) -> None:
         self._problem = problem
         failed = Failed("engine", problem)
-        self._loop.call_soon_threadsafe(lambda: self._deliver([(name, failed) for name in self._open]))
+        self._loop.call_soon_threadsafe(lambda: self._deliver([(name, failed) for name in self._queues]))

@@ -1,9 +1,8 @@
-"""Tensors of a serving engine: new sequences are read in one pass, then all sequences grow by one token a step."""
+"""The model runner: runs the network for one step, prefill of new sequences or one token of each running one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any, final
 
 import torch
@@ -13,53 +12,37 @@ from torch import Tensor
 from foreword.backbone.attention.cascade_attention import CascadeAttention, SharedContext
 from foreword.backbone.batch import collate
 from foreword.backbone.frozen import FrozenModel
-from foreword.backbone.kv_cache import SharedKVPool, Slots
+from foreword.backbone.kv_cache import SequenceKVCache, SharedKVPool
 from foreword.prompts.template import Row
 from foreword.prompts.tokens import EmbeddingPrefix
-
-
-@dataclass(frozen=True)
-class Stored:
-    """Tokens of the arena that a sequence reads before its own, in order: their places and positions, and which no window leaves behind."""
-
-    places: tuple[int, ...] = ()
-    positions: tuple[int, ...] = ()
-    pinned: tuple[bool, ...] = ()
-
-    @property
-    def end(self) -> int:
-        """The position after the last token."""
-        return max(self.positions) + 1 if self.positions else 0
-
-    def __add__(self, other: Stored) -> Stored:
-        return Stored(self.places + other.places, self.positions + other.positions, self.pinned + other.pinned)
+from foreword.serving.slot_table import SlotTable
 
 
 @final
 class ModelRunner:
-    """Sequences stand in slots 0 … B-1. `stored`, `starts` and `offset` describe them; the caller keeps what they mean."""
+    """Running sequences have rows 0 … B-1 of `kv_cache` and read `kv_pool` by their slot tables; the caller keeps these and the lengths."""
 
     def __init__(self, model: FrozenModel, *, max_sequences: int = 64, length: int = 0) -> None:
         self.model = model
-        self.arena = SharedKVPool(model.shape, model.dtype, model.device)
-        self.slots = Slots(model.shape, max_sequences, length, model.dtype, model.device)
+        self.kv_pool = SharedKVPool(model.shape, model.dtype, model.device)
+        self.kv_cache = SequenceKVCache(model.shape, max_sequences, length, model.dtype, model.device)
         self.last = torch.tensor([-1], device=model.device)  # an index, never the int 1: a slice would copy the output matrix
 
     @torch.inference_mode()
     def prefill(
-        self, rows: Sequence[Row], soft: Sequence[EmbeddingPrefix | None], stored: Sequence[Stored], first: int
+        self, prompts: Sequence[Row], soft: Sequence[EmbeddingPrefix | None], shared: Sequence[SlotTable], first: int
     ) -> tuple[Float[Tensor, "B V"], list[int], list[int]]:
-        """Read new sequences into slots from `first` on: the logits after each, its number of tokens, and the position of its first.
+        """Read new sequences into KV rows from `first` on: the logits after each, its number of tokens, and the position of its first.
 
-        `rows` hold what stands behind the stored tokens; soft tokens among them are merged here.
+        `prompts` hold what stands behind the shared tokens; soft tokens among them are merged here.
         """
-        batch = collate(rows, pad=self.model.tokenizer.pad)
+        batch = collate(prompts, pad=self.model.tokenizer.pad)
         ready = self.model.prepare(batch, list(soft))
         counts = ready.mask.sum(1)
-        self.fit(int(counts.max()) + 1)
-        offset = torch.tensor([each.end for each in stored], device=self.model.device)
+        self.reserve(int(counts.max()) + 1)
+        offset = torch.tensor([table.end for table in shared], device=self.model.device)
         positions = ready.inputs["position_ids"] + offset[:, None]
-        step = self._step(self.context(stored), torch.zeros_like(counts), counts, positions, offset, first)
+        step = self._step(self.context(shared), torch.zeros_like(counts), counts, positions, offset, first)
         inputs: dict[str, Any] = {**ready.inputs, "position_ids": positions}
         logits = self.model.network(**inputs, foreword=step, use_cache=False, logits_to_keep=self.last).logits[:, -1]
         return logits, counts.tolist(), offset.tolist()
@@ -75,25 +58,26 @@ class ModelRunner:
         inputs = {"input_ids": tokens[:, None], "attention_mask": mask, "position_ids": positions}
         return self.model.network(**inputs, foreword=step, use_cache=False, logits_to_keep=self.last).logits[:, -1]
 
-    def context(self, stored: Sequence[Stored]) -> SharedContext | None:
-        """What rows read of the arena, as tensors; rows that read the same share it. None where nobody reads anything."""
-        if not any(each.places for each in stored):
+    def context(self, shared: Sequence[SlotTable]) -> SharedContext | None:
+        """What sequences read of the pool, as tensors; those with equal tables share one. None where no sequence reads anything."""
+        if not any(table.slots for table in shared):
             return None
-        lists = list(dict.fromkeys(stored))
-        width = max(len(each.places) for each in lists)
+        tables = list(dict.fromkeys(shared))
+        width = max(len(table.slots) for table in tables)
         device = self.model.device
 
-        def table(name: str) -> Tensor:
-            return torch.tensor([[*getattr(each, name), *[0] * (width - len(each.places))] for each in lists], device=device)
+        def padded(values: Iterable[tuple[int, ...]]) -> Tensor:
+            return torch.tensor([[*each, *[0] * (width - len(each))] for each in values], device=device)
 
-        real = torch.tensor([[i < len(each.places) for i in range(width)] for each in lists], device=device)
-        group = torch.tensor([lists.index(each) for each in stored], device=device)
-        return SharedContext(table("places"), table("positions"), real, table("pinned").bool(), group)
+        real = torch.tensor([[i < len(table.slots) for i in range(width)] for table in tables], device=device)
+        group = torch.tensor([tables.index(table) for table in shared], device=device)
+        slots, positions = padded(table.slots for table in tables), padded(table.positions for table in tables)
+        return SharedContext(slots, positions, real, padded(table.pinned for table in tables).bool(), group)
 
-    def fit(self, length: int) -> None:
-        """Make places long enough for sequences of so many tokens."""
-        if length > self.slots.length:
-            self.slots.grow(max(length, 2 * self.slots.length, 64))
+    def reserve(self, length: int) -> None:
+        """Make KV rows long enough for sequences of so many tokens."""
+        if length > self.kv_cache.length:
+            self.kv_cache.grow(max(length, 2 * self.kv_cache.length, 64))
 
     def _step(
         self,
@@ -105,4 +89,4 @@ class ModelRunner:
         first: int,
     ) -> CascadeAttention:
         model = self.model
-        return CascadeAttention(model.slots, model.shape, self.arena, self.slots, context, starts, counts, positions, offset, first)
+        return CascadeAttention(model.slots, model.shape, self.kv_pool, self.kv_cache, context, starts, counts, positions, offset, first)

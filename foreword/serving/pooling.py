@@ -1,4 +1,4 @@
-"""Requests whose answers are given whole: tasks with heads share batches, whatever their tasks; label words go task by task."""
+"""Pooling: answers of tasks that generate no text. Tasks with heads share batches, whatever their tasks; label words go task by task."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BATCH = 32
 
 
 @dataclass(frozen=True, eq=False)
-class Whole:
+class PoolingRequest:
     """A request and its task, which is in memory."""
 
     request: Request
@@ -26,13 +26,13 @@ class Whole:
     emit: Callable[[Event], None]
 
 
-def answer(model: FrozenModel, items: Sequence[Whole]) -> None:
+def pool(model: FrozenModel, items: Sequence[PoolingRequest]) -> None:
     """Answer all; a request that cannot be read, or a fault in one task, fails no other."""
     ready = [(item, eval_feature) for item in items if (eval_feature := _eval_feature(item)) is not None]
     mixed = [(item, eval_feature) for item, eval_feature in ready if isinstance(item.task.task, HeadTask) and item.task.model is model]
     if len({item.task.key for item, _ in mixed}) > 1 and _mixed(model, mixed):
         ready = [pair for pair in ready if pair not in mixed]
-    by_task: dict[LoadedTask, list[tuple[Whole, EvalFeature]]] = {}
+    by_task: dict[LoadedTask, list[tuple[PoolingRequest, EvalFeature]]] = {}
     for pair in ready:
         by_task.setdefault(pair[0].task, []).append(pair)
     for task, pairs in by_task.items():
@@ -42,10 +42,10 @@ def answer(model: FrozenModel, items: Sequence[Whole]) -> None:
             for item, _ in pairs:
                 item.emit(Failed("engine", f"the step failed ({type(error).__name__}: {error})."))
             continue
-        _tell(pairs, found)
+        _emit(pairs, found)
 
 
-def _eval_feature(item: Whole) -> EvalFeature | None:
+def _eval_feature(item: PoolingRequest) -> EvalFeature | None:
     task = item.task
     try:
         return task.task.eval_feature(item.request.example, task.model.info, task.length_budget, truncate=item.request.truncate)[0]
@@ -54,7 +54,7 @@ def _eval_feature(item: Whole) -> EvalFeature | None:
         return None
 
 
-def _mixed(model: FrozenModel, pairs: Sequence[tuple[Whole, EvalFeature]]) -> bool:
+def _mixed(model: FrozenModel, pairs: Sequence[tuple[PoolingRequest, EvalFeature]]) -> bool:
     """Answer several tasks in the same batches; False where that failed, so that each is tried by itself."""
     asked = [
         Asked(item.task.task, item.task.adapter_state, eval_feature) for item, eval_feature in pairs if isinstance(item.task.task, HeadTask)
@@ -63,11 +63,11 @@ def _mixed(model: FrozenModel, pairs: Sequence[tuple[Whole, EvalFeature]]) -> bo
         found = predict_together(model, asked, BATCH)
     except Exception:  # which task it was shows when each is answered alone
         return False
-    _tell(pairs, found)
+    _emit(pairs, found)
     return True
 
 
-def _tell(pairs: Sequence[tuple[Whole, EvalFeature]], found: Sequence[Prediction]) -> None:
+def _emit(pairs: Sequence[tuple[PoolingRequest, EvalFeature]], found: Sequence[Prediction]) -> None:
     for (item, eval_feature), each in zip(pairs, found, strict=True):
         item.emit(Answer(each.text, each.value, each.scores))
         item.emit(Done("stop", sum(len(row.ids) for row in eval_feature.rows), 0))

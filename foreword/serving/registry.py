@@ -9,7 +9,7 @@ from typing import final
 
 from foreword.adapters.store import AdapterStore
 from foreword.errors import AdapterError
-from foreword.serving.adapter_cache import Key
+from foreword.serving.adapter_cache import AdapterKey
 from foreword.tasks.registry import task_from_dict
 
 
@@ -17,7 +17,7 @@ from foreword.tasks.registry import task_from_dict
 class Version:
     """What a manifest says of one version of a task; `mark` tells cheaply that the folder is still the same."""
 
-    key: Key
+    key: AdapterKey
     mark: str
     kind: str
     base: str
@@ -26,7 +26,7 @@ class Version:
 
 
 @dataclass
-class Entry:
+class RegisteredTask:
     """A task's newest readable version, and what is wrong with the one on disk, if it cannot be served."""
 
     version: Version | None = None
@@ -36,14 +36,14 @@ class Entry:
 
 @final
 class Registry:
-    """Tasks by name. May be used from several threads; reading a manifest holds up nobody but who asked."""
+    """Tasks by name. May be used from several threads; reading a manifest blocks only its caller."""
 
     def __init__(self, store: AdapterStore) -> None:
         self.store = store
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, RegisteredTask] = {}
         self._lock = threading.Lock()
 
-    def __iter__(self) -> Iterator[tuple[str, Entry]]:
+    def __iter__(self) -> Iterator[tuple[str, RegisteredTask]]:
         with self._lock:
             return iter(sorted(self._entries.items()))
 
@@ -63,7 +63,7 @@ class Registry:
         changed = [name for name in found if self._stale(name) and self._read(name)]
         return sorted([*gone, *changed])
 
-    def known(self, name: str) -> Version | None:
+    def current(self, name: str) -> Version | None:
         """The version that is served now, without looking at the store."""
         entry = self._entries.get(name)
         return entry.version if entry else None
@@ -82,7 +82,7 @@ class Registry:
             raise AdapterError(entry.problem if entry and entry.problem else f"the task '{name}' does not exist; list the store's tasks.")
         return entry.version
 
-    def spoil(self, key: Key, problem: str) -> None:
+    def mark_broken(self, key: AdapterKey, problem: str) -> None:
         """Note that a version cannot be served; it is refused until its folder changes."""
         with self._lock:
             entry = self._entries.get(key.task)
@@ -98,18 +98,18 @@ class Registry:
 
     def _read(self, name: str) -> bool:
         """Read a manifest; whether the version changed."""
-        entry = Entry()
+        entry = RegisteredTask()
         try:
             entry.mark = self.store.mark(name)
             manifest, digest = self.store.version(name)
             columns = tuple(task_from_dict(manifest.task).columns)
-            key = Key(name, digest)
+            key = AdapterKey(name, digest)
             entry.version = Version(key, entry.mark, manifest.task["kind"], manifest.base, columns, manifest.size)
         except AdapterError as error:
             entry.problem = str(error)
         with self._lock:
-            old = self._entries.get(name) or Entry()
-            if old == Entry() and not entry.mark:
+            old = self._entries.get(name) or RegisteredTask()
+            if old == RegisteredTask() and not entry.mark:
                 return False  # there is no such folder: nothing to remember
             entry.version = entry.version or old.version  # a broken replacement leaves the old version in service while it is in memory
             self._entries[name] = entry

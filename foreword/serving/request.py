@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from foreword.serving.sampling import Sampling
+from foreword.serving.sampling import SamplingParams
 
-Reason = Literal["stop", "length", "cancelled"]
+FinishReason = Literal["stop", "length", "cancelled"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Request:
     id: str
     task: str | None
     example: Mapping[str, str]
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: SamplingParams = field(default_factory=SamplingParams)
     truncate: bool = False
     ids: tuple[int, ...] = ()
 
@@ -50,7 +50,7 @@ class Answer:
 class Done:
     """The end of an answer; virtual tokens are counted nowhere. `waited` is seconds until its first step, where the engine knows."""
 
-    reason: Reason
+    reason: FinishReason
     prompt_tokens: int
     completion_tokens: int
     waited: float | None = None

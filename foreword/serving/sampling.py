@@ -11,11 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from foreword.errors import UsageError
-from foreword.serving.structured_output import Guide
+from foreword.serving.structured_output import Grammar
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingParams:
     """Temperature 0 is greedy. `top_p` (Holtzman et al. 2020, arXiv:1904.09751), `min_p` (arXiv:2407.01082), `repetition_penalty` (Keskar et al. 2019, arXiv:1909.05858).
 
     `stop` ends the answer before any of these strings; `logprobs` is how many alternatives to report; `seed` makes draws repeatable;
@@ -48,59 +48,65 @@ class Sampling:
         _check("logit_bias", dict(self.logit_bias), all(-100 <= bias <= 100 for bias in biases), "numbers from -100 to 100")
 
     @property
-    def plain(self) -> bool:
+    def greedy(self) -> bool:
         """Whether the likeliest token is all that is asked for."""
-        shaped = self.repetition_penalty != 1 or self.logit_bias or self.json_schema is not None
-        return self.temperature == 0 and self.logprobs is None and not shaped
+        processed = self.repetition_penalty != 1 or self.logit_bias or self.json_schema is not None
+        return self.temperature == 0 and self.logprobs is None and not processed
 
 
 @final
 class Sampler:
     """Chooses the tokens of one answer."""
 
-    def __init__(self, sampling: Sampling, prompt: Sequence[int], guide: Guide | None = None) -> None:
-        self.sampling, self.guide = sampling, guide
+    def __init__(self, params: SamplingParams, prompt: Sequence[int], grammar: Grammar | None = None) -> None:
+        self.params, self.grammar = params, grammar
         self.seen = set(prompt)
-        self.random = torch.Generator().manual_seed(torch.seed() if sampling.seed is None else sampling.seed)
+        self.greedy = params.greedy
+        self.random = torch.Generator().manual_seed(torch.seed() if params.seed is None else params.seed)
 
-    def choose(self, logits: Float[Tensor, " V"]) -> tuple[int, float | None, dict[int, float]]:
+    @property
+    def terminated(self) -> bool:
+        """Whether the schema of the answer allows nothing more."""
+        return self.grammar is not None and self.grammar.terminated
+
+    def sample(self, logits: Float[Tensor, " V"]) -> tuple[int, float | None, dict[int, float]]:
         """The next token, its log-probability and those of the likeliest, where they are asked for."""
-        eval_feature = self.sampling
-        scores = self._shaped(logits.float().cpu())
-        token = int(scores.argmax()) if eval_feature.temperature == 0 else self._drawn(scores / eval_feature.temperature)
+        params = self.params
+        scores = self._processed(logits.float().cpu())
+        token = int(scores.argmax()) if params.temperature == 0 else self._drawn(scores / params.temperature)
         self.seen.add(token)
-        if self.guide is not None:
-            self.guide.take(token)
-        if eval_feature.logprobs is None:
+        if self.grammar is not None:
+            self.grammar.accept_token(token)
+        if params.logprobs is None:
             return token, None, {}
         logs = scores.log_softmax(0)
-        best = logs.topk(eval_feature.logprobs) if eval_feature.logprobs else None
+        best = logs.topk(params.logprobs) if params.logprobs else None
         top = dict(zip(best.indices.tolist(), best.values.tolist(), strict=True)) if best else {}
         return token, float(logs[token]), top
 
-    def _shaped(self, scores: Float[Tensor, " V"]) -> Float[Tensor, " V"]:
+    def _processed(self, scores: Float[Tensor, " V"]) -> Float[Tensor, " V"]:
         """Penalty for tokens of the text and of the answer so far, then biases, then what a schema allows."""
-        eval_feature = self.sampling
-        if eval_feature.repetition_penalty != 1 or eval_feature.logit_bias:
+        params = self.params
+        if params.repetition_penalty != 1 or params.logit_bias:
             scores = scores.clone()
-        if eval_feature.repetition_penalty != 1:
+        if params.repetition_penalty != 1:
             index = torch.tensor(sorted(self.seen))
             found = scores[index]
-            scores[index] = torch.where(found > 0, found / eval_feature.repetition_penalty, found * eval_feature.repetition_penalty)
-        for token, bias in eval_feature.logit_bias.items():
+            scores[index] = torch.where(found > 0, found / params.repetition_penalty, found * params.repetition_penalty)
+        for token, bias in params.logit_bias.items():
             if not 0 <= token < len(scores):
                 raise UsageError(f"logit_bias names token {token}, but the vocabulary has {len(scores)} tokens; give ids below that.")
             scores[token] += bias
-        return scores if self.guide is None else scores.masked_fill(~self.guide.allowed(), -torch.inf)
+        return scores if self.grammar is None else scores.masked_fill(~self.grammar.allowed_tokens(), -torch.inf)
 
     def _drawn(self, scores: Float[Tensor, " V"]) -> int:
-        eval_feature = self.sampling
+        params = self.params
         shares, order = scores.softmax(0).sort(descending=True)
         keep = torch.ones_like(shares, dtype=torch.bool)
-        if eval_feature.top_k:
-            keep[eval_feature.top_k :] = False
-        keep &= shares.cumsum(0) - shares < eval_feature.top_p  # the token that passes the share is still in
-        keep &= shares >= eval_feature.min_p * shares[0]
+        if params.top_k:
+            keep[params.top_k :] = False
+        keep &= shares.cumsum(0) - shares < params.top_p  # the token that passes the share is still in
+        keep &= shares >= params.min_p * shares[0]
         return int(order[torch.multinomial(shares * keep, 1, generator=self.random)])
 
 

@@ -29,7 +29,7 @@ from foreword.server.auth import Keys
 from foreword.server.base_model import Base
 from foreword.server.request_log import Log
 from foreword.server.state import ServerState
-from foreword.server.uvicorn_server import Running, listen, url_of
+from foreword.server.uvicorn_server import Server, listen, url_of
 from foreword.serving.engine import Engine
 from foreword.serving.local_engine import LocalEngine
 from foreword.tasks.base import Prediction, Task
@@ -116,7 +116,7 @@ class Served:
     engine: Any
     log: io.StringIO
     _loop: asyncio.AbstractEventLoop
-    _running: Running
+    _running: Server
     _thread: threading.Thread
     errors: list[BaseException] = field(default_factory=list)
 
@@ -149,7 +149,7 @@ def serve_engine(
 
     async def run() -> None:
         state = ServerState(engine, Base.of(engine.info), keys=keys, limits=limits, log=Log(log.write, texts=texts), keep_alive=0.5)
-        running = Running(create_app(state), state, made, drain_seconds=drain)
+        running = Server(create_app(state), state, made, drain_seconds=drain)
         found.append(Served(url_of(made), state, engine, log, asyncio.get_running_loop(), running, threading.current_thread()))
         await running.run(ready.set)
 

@@ -11,15 +11,15 @@ from openai import AuthenticationError, OpenAI
 from server.given import BASE, Served, ask, serve
 
 from foreword.errors import UsageError
-from foreword.server.auth import Caller, Keys, hashed, make_key, read_keys
-from foreword.server.http_errors import Refusal
+from foreword.server.auth import Caller, Keys, hash_key, make_key, read_keys
+from foreword.server.http_errors import HTTPError
 
 ALL, ONE, SLOW = "key-of-all", "key-of-one", "key-that-is-slow"
 
 
 @pytest.fixture(scope="module")
 def guarded(folder: Path) -> Iterator[Served]:
-    callers = {hashed(ALL): Caller("all"), hashed(ONE): Caller("one", frozenset({"writer"})), hashed(SLOW): Caller("slow", None, 3)}
+    callers = {hash_key(ALL): Caller("all"), hash_key(ONE): Caller("one", frozenset({"writer"})), hash_key(SLOW): Caller("slow", None, 3)}
     found = serve(folder, keys=Keys(callers))
     yield found
     found.stop()
@@ -75,14 +75,14 @@ def test_a_bucket_fills_as_time_goes_by() -> None:
     now = [0.0]
     keys, caller = Keys({}, clock=lambda: now[0]), Caller("a", None, 60)
     keys.charge(caller, 60)
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(HTTPError) as caught:
         keys.charge(caller, 2)
     assert caught.value.retry_after == 2
     now[0] = 2.0
     keys.charge(caller, 2)
     now[0] = 10_000.0
     keys.charge(caller, 60)
-    with pytest.raises(Refusal):
+    with pytest.raises(HTTPError):
         keys.charge(caller, 1)
 
 

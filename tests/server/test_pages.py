@@ -107,7 +107,7 @@ def test_the_page_names_every_endpoint_and_its_errors(served: Served) -> None:
 
 
 def test_metrics_count_by_task(tmp_path: Path) -> None:
-    server = serve(store(tmp_path), prefix_bytes=40_000)
+    server = serve(store(tmp_path), adapter_bytes=40_000)
     try:
         ask(server.url, "/v1/completions", {"model": "writer", "prompt": ["x", "a film"]})
         ask(server.url, "/v1/classify", {"model": "sentiment", "input": "x"})

@@ -17,7 +17,7 @@ from foreword.backbone.weights import weight_adapters
 from foreword.evaluation.evaluate import Reader
 from foreword.prompts.head import Head
 from foreword.recipe import LoraSpec, Recipe
-from foreword.serving.adapter_cache import Key
+from foreword.serving.adapter_cache import AdapterKey
 from foreword.serving.loaded_task import LoadedTask
 from foreword.tasks.base import Task
 from foreword.tasks.classify import Classify
@@ -66,8 +66,8 @@ def example(name: str, text: str) -> dict[str, str]:
 
 
 @cache
-def resident(family: str, name: str) -> LoadedTask:
-    return LoadedTask.of(tiny.frozen(family), adapter(family, name), Key(name, "1"))
+def loaded(family: str, name: str) -> LoadedTask:
+    return LoadedTask.of(tiny.frozen(family), adapter(family, name), AdapterKey(name, "1"))
 
 
 @cache

@@ -9,21 +9,21 @@ import pytest
 import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from serving.given import TASKS, TEXTS, example, predicted, resident
+from serving.given import TASKS, TEXTS, example, loaded, predicted
 
 from foreword.errors import CapacityError
-from foreword.serving.adapter_cache import Key
+from foreword.serving.adapter_cache import AdapterKey
 from foreword.serving.engine_core import EngineCore
 from foreword.serving.request import Answer, Done, Event, Failed, Request, Token
-from foreword.serving.sampling import Sampling
+from foreword.serving.sampling import SamplingParams
 
 
-def eval_feature(core: EngineCore, request: Request, key: str | None = "prefix") -> list[Event]:
+def submit(core: EngineCore, request: Request, key: str | None = "prefix") -> list[Event]:
     """Add a request whose task is in memory; its events, as they come."""
     events: list[Event] = []
     if key is not None:
-        core.install(resident("llama", key))
-    core.add(request, None if key is None else Key(key, "1"), events.append)
+        core.install(loaded("llama", key))
+    core.add(request, None if key is None else AdapterKey(key, "1"), events.append)
     return events
 
 
@@ -37,17 +37,17 @@ def run(core: EngineCore, family: str, asked: list[tuple[str, str]], arrivals: l
     for step in range(400):
         for index, (name, text) in enumerate(asked):
             if arrivals[index] == step:
-                core.add(Request(f"r{index}", name, example(name, text)), Key(name, "1"), events[index].append)
+                core.add(Request(f"r{index}", name, example(name, text)), AdapterKey(name, "1"), events[index].append)
             if index in cancelled and arrivals[index] + 2 == step:
                 core.cancel(f"r{index}")
-        for key in core.wanted:
+        for key in core.scheduler.missing_tasks:
             with contextlib.suppress(CapacityError):  # somebody must leave first
-                core.install(resident(family, key.task))
-        if not core.waiting and not core.under_way and step > max(arrivals, default=0) + 2:
+                core.install(loaded(family, key.task))
+        if not core.scheduler.waiting and not core.running and step > max(arrivals, default=0) + 2:
             break
         core.step()
         core.check()
-    assert not core.waiting and not core.under_way
+    assert not core.scheduler.waiting and not core.running
     return events
 
 
@@ -69,52 +69,52 @@ def test_served_is_predicted(family: str, data: st.DataObject) -> None:
 
 
 def test_prefixes_are_stored_once_and_leave_for_others() -> None:
-    core = EngineCore(tiny.frozen("llama"), max_sequences=4, prefix_bytes=resident("llama", "longer").num_bytes + 1)
+    core = EngineCore(tiny.frozen("llama"), max_sequences=4, adapter_bytes=loaded("llama", "longer").num_bytes + 1)
     asked = [("prefix", "a film"), ("prefix", "x"), ("longer", "x"), ("prefix", "a film")]
     events = run(core, "llama", asked, [0, 0, 0, 30], set())
     for (name, text), each in zip(asked, events, strict=True):
         assert text_of(each) == predicted("llama", name, text)
-    assert core.runner.arena.capacity <= 9 and len(list(core.pool)) == 1
+    assert core.runner.kv_pool.capacity <= 9 and len(list(core.adapters.cache)) == 1
 
 
 def test_a_prefix_that_never_fits_is_refused() -> None:
-    core, events = EngineCore(tiny.frozen("llama"), prefix_bytes=10), list[Event]()
-    core.add(Request("r", "prefix", {"input": "x"}), Key("prefix", "1"), events.append)
+    core, events = EngineCore(tiny.frozen("llama"), adapter_bytes=10), list[Event]()
+    core.add(Request("r", "prefix", {"input": "x"}), AdapterKey("prefix", "1"), events.append)
     with pytest.raises(CapacityError):
-        core.install(resident("llama", "prefix"))
-    core.refuse(Key("prefix", "1"), Failed("capacity", "no room"))
-    assert events == [Failed("capacity", "no room")] and not core.waiting
+        core.install(loaded("llama", "prefix"))
+    core.scheduler.fail_waiting(AdapterKey("prefix", "1"), Failed("capacity", "no room"))
+    assert events == [Failed("capacity", "no room")] and not core.scheduler.waiting
 
 
 def test_a_task_that_is_not_in_memory_holds_nobody_up() -> None:
     core, slow = EngineCore(tiny.frozen("llama")), list[Event]()
-    core.add(Request("s", "longer", {"input": "x"}), Key("longer", "1"), slow.append)
-    quick = eval_feature(core, Request("q", "prefix", {"input": "x"}))
-    while core.busy:
+    core.add(Request("s", "longer", {"input": "x"}), AdapterKey("longer", "1"), slow.append)
+    quick = submit(core, Request("q", "prefix", {"input": "x"}))
+    while core.has_work:
         core.step()
-    assert text_of(quick) == predicted("llama", "prefix", "x") and not slow and core.wanted == [Key("longer", "1")]
+    assert text_of(quick) == predicted("llama", "prefix", "x") and not slow and core.scheduler.missing_tasks == [AdapterKey("longer", "1")]
 
 
 def test_a_replaced_version_serves_its_requests_to_the_end() -> None:
     core = EngineCore(tiny.frozen("llama"))
-    old = eval_feature(core, Request("o", "prefix", {"input": "a film"}))
+    old = submit(core, Request("o", "prefix", {"input": "a film"}))
     core.step()
-    core.retire(Key("prefix", "1"))
-    core.install(replace(resident("llama", "longer"), key=Key("prefix", "2")))
+    core.retire(AdapterKey("prefix", "1"))
+    core.install(replace(loaded("llama", "longer"), key=AdapterKey("prefix", "2")))
     new = list[Event]()
-    core.add(Request("n", "prefix", {"input": "a film"}), Key("prefix", "2"), new.append)
-    while core.busy:
+    core.add(Request("n", "prefix", {"input": "a film"}), AdapterKey("prefix", "2"), new.append)
+    while core.has_work:
         core.step()
     core.check()
     assert text_of(old) == predicted("llama", "prefix", "a film") and text_of(new) == predicted("llama", "longer", "a film")
-    assert set(core.tasks) == {Key("prefix", "2")}
+    assert set(core.adapters.tasks) == {AdapterKey("prefix", "2")}
 
 
 def test_a_mistake_fails_its_own_request_alone() -> None:
     core = EngineCore(tiny.frozen("llama"))
-    wrong = eval_feature(core, Request("w", "prefix", {"text": "x"}))
-    right = eval_feature(core, Request("r", "prefix", {"input": "x"}))
-    while core.busy:
+    wrong = submit(core, Request("w", "prefix", {"text": "x"}))
+    right = submit(core, Request("r", "prefix", {"input": "x"}))
+    while core.has_work:
         core.step()
     assert wrong == [
         Failed("request", "the template needs the column 'input', but the example has text; rename a column or change the template.")
@@ -124,15 +124,15 @@ def test_a_mistake_fails_its_own_request_alone() -> None:
 
 def test_a_fault_in_a_step_fails_its_requests_and_the_engine_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     core = EngineCore(tiny.frozen("llama"))
-    first = eval_feature(core, Request("a", "prefix", {"input": "x"}))
+    first = submit(core, Request("a", "prefix", {"input": "x"}))
     core.step()
     with monkeypatch.context() as patch:
         patch.setattr(core.runner, "decode", lambda *given: 1 / 0)
         core.step()
     assert first[-1] == Failed("engine", "the step failed (ZeroDivisionError: division by zero).")
     core.check()
-    second = eval_feature(core, Request("b", "prefix", {"input": "x"}))
-    while core.busy:
+    second = submit(core, Request("b", "prefix", {"input": "x"}))
+    while core.has_work:
         core.step()
     assert text_of(second) == predicted("llama", "prefix", "x")
 
@@ -141,8 +141,8 @@ def test_stop_strings_are_never_sent() -> None:
     whole = predicted("llama", "prefix", "a film")
     assert len(whole) > 6
     stop, core = whole[3:5], EngineCore(tiny.frozen("llama"))
-    events = eval_feature(core, Request("r", "prefix", {"input": "a film"}, Sampling(stop=(stop,))))
-    while core.busy:
+    events = submit(core, Request("r", "prefix", {"input": "a film"}, SamplingParams(stop=(stop,))))
+    while core.has_work:
         core.step()
     assert text_of(events) == whole[: whole.find(stop)].rstrip()
     assert isinstance(events[-1], Done) and events[-1].reason == "stop"
@@ -150,8 +150,8 @@ def test_stop_strings_are_never_sent() -> None:
 
 def test_the_model_itself_goes_on_from_a_text() -> None:
     core = EngineCore(tiny.frozen("llama"))
-    events = eval_feature(core, Request("r", None, {"text": "a film"}, Sampling(max_tokens=5, logprobs=2)), None)
-    while core.busy:
+    events = submit(core, Request("r", None, {"text": "a film"}, SamplingParams(max_tokens=5, logprobs=2)), None)
+    while core.has_work:
         core.step()
     tokens = [event for event in events if isinstance(event, Token)]
     assert isinstance(events[-1], Done) and events[-1].completion_tokens == 5

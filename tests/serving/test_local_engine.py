@@ -19,9 +19,9 @@ from foreword.errors import AdapterError, CapacityError, ServingError
 from foreword.serving.engine import Engine
 from foreword.serving.local_engine import LocalEngine
 from foreword.serving.request import Answer, Done, Event, Failed, Request, Token
-from foreword.serving.sampling import Sampling
+from foreword.serving.sampling import SamplingParams
 
-LONG = Sampling(max_tokens=60)
+LONG = SamplingParams(max_tokens=60)
 
 
 def live(work: Coroutine[Any, Any, None]) -> None:
@@ -29,9 +29,9 @@ def live(work: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(work, 60))
 
 
-async def answer(engine: LocalEngine, name: str, task: str | None, text: str, sampling: Sampling | None = None) -> list[Event]:
+async def answer(engine: LocalEngine, name: str, task: str | None, text: str, sampling: SamplingParams | None = None) -> list[Event]:
     given = example(task, text) if task in TASKS else {"text": text}
-    return [event async for event in engine.submit(Request(name, task, given, sampling or Sampling()))]
+    return [event async for event in engine.submit(Request(name, task, given, sampling or SamplingParams()))]
 
 
 def text_of(events: list[Event]) -> str:
@@ -56,7 +56,7 @@ def test_served_is_predicted(prompts: Path, data: st.DataObject) -> None:
         assert text_of(await answer(engine, str(index), task, text)) == predicted("llama", task, text)
 
     async def all_clients() -> None:
-        async with LocalEngine(tiny.frozen("llama"), str(prompts), max_sequences=3, prefix_bytes=room) as engine:
+        async with LocalEngine(tiny.frozen("llama"), str(prompts), max_sequences=3, adapter_bytes=room) as engine:
             assert isinstance(engine, Engine)
             await asyncio.gather(*(client(engine, index) for index in range(len(asked))))
             engine.core.check()
@@ -79,7 +79,7 @@ def test_the_base_weights_stay_as_they_are_to_the_bit(prompts: Path) -> None:
             assert isinstance([event async for event in events][-1], Done)
 
     async def soak() -> None:
-        async with LocalEngine(model, str(prompts), max_sequences=4, prefix_bytes=12_000) as engine:
+        async with LocalEngine(model, str(prompts), max_sequences=4, adapter_bytes=12_000) as engine:
             await asyncio.gather(*(client(engine, index, task) for index, task in enumerate(sorted(TASKS) * 6)))
             assert engine.stats().evictions_total > 0
 
@@ -138,7 +138,7 @@ def test_a_replaced_adapter_is_served_anew_and_drops_nothing(tmp_path: Path) -> 
             assert first.text + text_of([event async for event in under_way]) == old
             assert await answer(engine, "gone", "longer", "x") == [Failed("task", "The task 'longer' does not exist.")]
             engine.core.check()
-            assert [key.task for key in engine.core.tasks] == ["prefix"]
+            assert [key.task for key in engine.core.adapters.tasks] == ["prefix"]
 
     live(replace())
 
@@ -150,7 +150,7 @@ def test_a_broken_adapter_fails_its_own_requests_alone(tmp_path: Path) -> None:
     (folder / "label" / "foreword.json").write_text("{")
     adapter("gpt2", "prefix").save(folder / "foreign")
 
-    async def eval_feature() -> None:
+    async def submit() -> None:
         async with LocalEngine(tiny.frozen("llama"), str(folder)) as engine:
             names = ["longer", "label", "foreign", "absent", "../prefix", "prefix"]
             short, torn, foreign, absent, path, right = await asyncio.gather(*(answer(engine, name, name, "x") for name in names))
@@ -164,12 +164,12 @@ def test_a_broken_adapter_fails_its_own_requests_alone(tmp_path: Path) -> None:
             with pytest.raises(AdapterError):
                 await engine.load("longer")
 
-    live(eval_feature())
+    live(submit())
 
 
 def test_limits_are_said(prompts: Path) -> None:
     async def fill() -> None:
-        async with LocalEngine(tiny.frozen("llama"), str(prompts), max_sequences=1, max_waiting=1, prefix_bytes=3_000) as engine:
+        async with LocalEngine(tiny.frozen("llama"), str(prompts), max_sequences=1, max_waiting=1, adapter_bytes=3_000) as engine:
             first = engine.submit(Request("1", "prefix", {"input": "x"}, LONG))
             assert isinstance(await anext(first), Token)
             engine.submit(Request("2", "prefix", {"input": "x"}))
@@ -177,7 +177,7 @@ def test_limits_are_said(prompts: Path) -> None:
                 Failed("capacity", "2 requests are under way or waiting, which is all this engine takes; try again later.")
             ]
             await first.aclose()  # type: ignore[attr-defined]
-        async with LocalEngine(tiny.frozen("llama"), str(prompts), prefix_bytes=10) as engine:
+        async with LocalEngine(tiny.frozen("llama"), str(prompts), adapter_bytes=10) as engine:
             (failed,) = await answer(engine, "1", "prefix", "x")
             assert isinstance(failed, Failed) and failed.kind == "capacity" and "of the 10 for prefixes are in use" in failed.message
             with pytest.raises(CapacityError):
@@ -247,9 +247,9 @@ def test_an_engine_that_breaks_tells_all_its_clients(prompts: Path, monkeypatch:
 
 
 def test_the_base_model_answers_too(prompts: Path) -> None:
-    async def eval_feature() -> None:
+    async def submit() -> None:
         async with LocalEngine(tiny.frozen("llama"), str(prompts)) as engine:
-            events = await answer(engine, "1", None, "a film", Sampling(max_tokens=3))
+            events = await answer(engine, "1", None, "a film", SamplingParams(max_tokens=3))
             assert events[-1] == Done("length", 6, 3) or isinstance(events[-1], Done)
 
-    live(eval_feature())
+    live(submit())

@@ -1,4 +1,4 @@
-"""Steps over the arena and the slots give what greedy generation gives, for mixed prompts, on every kind of attention."""
+"""Steps over the shared pool and the rows of the KV cache give what greedy generation gives, for mixed prompts, on every kind of attention."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from foreword.backbone.frozen import FrozenModel
 from foreword.backbone.generation.greedy_search import generate
 from foreword.prompts.template import Row
 from foreword.prompts.tokens import EmbeddingPrefix, KVPrefix
-from foreword.serving.model_runner import ModelRunner, Stored
+from foreword.serving.model_runner import ModelRunner
+from foreword.serving.slot_table import SlotTable
 from foreword.specs import Window
 
 FAMILIES = ["llama", "llama-grouped", "gpt2", "gemma3_text", "gemma2", "gpt_oss", "mistral"]
@@ -28,20 +29,20 @@ def kv(model: FrozenModel, length: int, seed: int, window: Window = "pinned") ->
 
 def served(runner: ModelRunner, rows: list[Row], tokens: list[KVPrefix | EmbeddingPrefix | None], steps: int) -> list[list[int]]:
     """Greedy tokens, all sequences at once; equal prefixes are stored once."""
-    places: dict[int, Stored] = {}
+    tables: dict[int, SlotTable] = {}
     for each in tokens:
-        if isinstance(each, KVPrefix) and id(each) not in places:
-            begin, count = runner.arena.capacity, each.length
-            runner.arena.resize(begin + count)
-            runner.arena.put(torch.arange(begin, begin + count), each)
-            places[id(each)] = Stored(tuple(range(begin, begin + count)), tuple(range(count)), (each.window == "pinned",) * count)
-    stored = [places.get(id(each), Stored()) for each in tokens]
+        if isinstance(each, KVPrefix) and id(each) not in tables:
+            begin, count = runner.kv_pool.capacity, each.length
+            runner.kv_pool.resize(begin + count)
+            runner.kv_pool.put(torch.arange(begin, begin + count), each)
+            tables[id(each)] = SlotTable(tuple(range(begin, begin + count)), tuple(range(count)), (each.window == "pinned",) * count)
+    shared = [tables.get(id(each), SlotTable()) for each in tokens]
     soft = [each if isinstance(each, EmbeddingPrefix) else None for each in tokens]
-    logits, counts, offset = runner.prefill(rows, soft, stored, 0)
+    logits, counts, offset = runner.prefill(rows, soft, shared, 0)
     found = [[int(token)] for token in logits.argmax(-1)]
-    context, starts = runner.context(stored), torch.tensor(counts)
+    context, starts = runner.context(shared), torch.tensor(counts)
     for _ in range(steps - 1):
-        runner.fit(int(starts.max()) + 1)
+        runner.reserve(int(starts.max()) + 1)
         logits = runner.decode(torch.tensor([row[-1] for row in found]), context, starts, torch.tensor(offset))
         starts = starts + 1
         for row, token in zip(found, logits.argmax(-1).tolist(), strict=True):
@@ -70,15 +71,15 @@ def test_rows_of_one_task_read_it_together() -> None:
     expected = [generate(model, collate([row]), shared, max_new_tokens=STEPS, stop=())[0] for row in rows]
     runner = ModelRunner(model, max_sequences=8, length=64)
     assert served(runner, rows, [shared] * 4, STEPS) == expected
-    assert runner.arena.capacity == 4
+    assert runner.kv_pool.capacity == 4
 
 
 def test_a_sequence_may_move() -> None:
     model = tiny.frozen("llama")
     rows = [Row((1, 40, 41, 42)), Row((1, 43, 44))]
     runner = ModelRunner(model, max_sequences=4, length=32)
-    logits, counts, offset = runner.prefill(rows, [None, None], [Stored(), Stored()], 0)
+    logits, counts, offset = runner.prefill(rows, [None, None], [SlotTable(), SlotTable()], 0)
     expected = runner.decode(logits.argmax(-1), None, torch.tensor(counts), torch.tensor(offset))[1]
-    runner.slots.move(1, 0, counts[1])
+    runner.kv_cache.move(1, 0, counts[1])
     moved = runner.decode(logits.argmax(-1)[1:], None, torch.tensor(counts[1:]), torch.tensor(offset[1:]))[0]
     assert torch.allclose(moved, expected, atol=1e-5)

@@ -14,7 +14,7 @@ from foreword.adapters.safetensors_file import KEY
 from foreword.evaluation.evaluate import Reader
 from foreword.prompts.head import Head
 from foreword.recipe import Recipe
-from foreword.serving.adapter_cache import Key
+from foreword.serving.adapter_cache import AdapterKey
 from foreword.serving.engine_core import EngineCore
 from foreword.serving.loaded_task import LoadedTask
 from foreword.serving.request import Answer, Done, Event, Failed, Request
@@ -45,9 +45,9 @@ def adapter(name: str) -> Adapter:
 def serve(core: EngineCore, asked: list[tuple[str, Example]]) -> list[list[Event]]:
     events: list[list[Event]] = [[] for _ in asked]
     for index, (name, example) in enumerate(asked):
-        core.install(LoadedTask.of(core.model, adapter(name), Key(name, "1")))
-        core.add(Request(str(index), name, example), Key(name, "1"), events[index].append)
-    while core.busy:
+        core.install(LoadedTask.of(core.model, adapter(name), AdapterKey(name, "1")))
+        core.add(Request(str(index), name, example), AdapterKey(name, "1"), events[index].append)
+    while core.has_work:
         core.step()
         core.check()
     return events

@@ -16,10 +16,10 @@ from foreword.adapters.safetensors_file import KEY
 from foreword.errors import CapacityError
 from foreword.evaluation.evaluate import Reader
 from foreword.recipe import Recipe
-from foreword.serving.adapter_cache import Key
+from foreword.serving.adapter_cache import AdapterKey
 from foreword.serving.engine_core import EngineCore
 from foreword.serving.loaded_task import LoadedTask
-from foreword.serving.prefix_cache import BLOCK, PrefixCache
+from foreword.serving.prefix_cache import BLOCK_SIZE, PrefixCache
 from foreword.serving.request import Event, Request, Token
 from foreword.tasks.generate import Generate
 
@@ -45,17 +45,17 @@ def predicted(family: str, kind: str, number: int, text: str) -> str:
 def serve(core: EngineCore, family: str, asked: list[tuple[str, int, str]], *, at_once: bool) -> list[str]:
     events: list[list[Event]] = [[] for _ in asked]
     for index, (kind, number, text) in enumerate(asked):
-        key = Key(f"{kind}{number}", "1")
+        key = AdapterKey(f"{kind}{number}", "1")
         core.add(Request(str(index), key.task, {"input": text}), key, events[index].append)
-        while not at_once and (core.busy or core.wanted):
+        while not at_once and (core.has_work or core.scheduler.missing_tasks):
             settle(core, family)
-    while core.busy or core.wanted:
+    while core.has_work or core.scheduler.missing_tasks:
         settle(core, family)
     return ["".join(event.text for event in each if isinstance(event, Token)) for each in events]
 
 
 def settle(core: EngineCore, family: str) -> None:
-    for key in core.wanted:
+    for key in core.scheduler.missing_tasks:
         with contextlib.suppress(CapacityError):
             core.install(LoadedTask.of(core.model, adapter(family, key.task[:6], int(key.task[6:])), key))
     core.step()
@@ -70,7 +70,7 @@ def test_answers_are_those_of_texts_that_are_not_shared(family: str, data: st.Da
     asked = data.draw(st.lists(one, min_size=2, max_size=8))
     room = data.draw(st.sampled_from([1 << 20, 40_000, 0]))
     prefixes = data.draw(st.sampled_from([1 << 20, 3_000]))
-    core = EngineCore(tiny.frozen(family), max_sequences=3, text_bytes=room, prefix_bytes=prefixes)
+    core = EngineCore(tiny.frozen(family), max_sequences=3, prefix_cache_bytes=room, adapter_bytes=prefixes)
     found = serve(core, family, asked, at_once=data.draw(st.booleans()))
     assert found == [predicted(family, *each) for each in asked]
 
@@ -88,7 +88,7 @@ def test_many_tasks_read_one_text_once() -> None:
         found = serve(core, "llama", asked, at_once=True)
         together = sum(read)
         read.clear()
-        core = EngineCore(model, max_sequences=8, text_bytes=0)
+        core = EngineCore(model, max_sequences=8, prefix_cache_bytes=0)
         assert serve(core, "llama", asked, at_once=True) == found == [predicted("llama", *each) for each in asked]
     finally:
         hook.remove()
@@ -96,31 +96,31 @@ def test_many_tasks_read_one_text_once() -> None:
 
 
 def test_a_text_is_kept_from_its_second_time_on_and_leaves_for_others() -> None:
-    core = EngineCore(tiny.frozen("llama"), text_bytes=sum(kv.width for kv in tiny.frozen("llama").shape.kv) * 4 * BLOCK * 7)
+    core = EngineCore(tiny.frozen("llama"), prefix_cache_bytes=sum(kv.width for kv in tiny.frozen("llama").shape.kv) * 4 * BLOCK_SIZE * 7)
     for turn, (text, hits) in enumerate([(ARTICLE, 0), (ARTICLE, 1), (ARTICLE, 2), (OTHER, 3), (OTHER, 3), (OTHER, 4)]):
         found = serve(core, "llama", [("behind", 0, text)], at_once=True)
-        assert found == [predicted("llama", "behind", 0, text)] and core.sharing.hits <= hits, turn
-    assert 0 < core.sharing.pool.tokens <= 7 * BLOCK
+        assert found == [predicted("llama", "behind", 0, text)] and core.cached_prefill.num_hits <= hits, turn
+    assert 0 < core.cached_prefill.cache.num_tokens <= 7 * BLOCK_SIZE
 
 
 def test_texts_behind_a_prefix_leave_with_it() -> None:
     core = EngineCore(tiny.frozen("llama"))
     serve(core, "llama", [("before", 0, ARTICLE)] * 3, at_once=True)
-    assert core.sharing.pool.tokens > 0
-    core.retire(Key("before0", "1"))
+    assert core.cached_prefill.cache.num_tokens > 0
+    core.retire(AdapterKey("before0", "1"))
     core.check()
-    assert core.sharing.pool.tokens == 0 and not core.tasks
+    assert core.cached_prefill.cache.num_tokens == 0 and not core.adapters.tasks
 
 
 def test_the_books_refuse_nothing_that_is_read() -> None:
-    pool = PrefixCache(3 * BLOCK)
-    ids = tuple(range(5 * BLOCK))
-    assert pool.common(None, ids) == 0 and pool.common(None, ids[: 2 * BLOCK]) == 2
-    first = pool.add(None, [], ids[: 2 * BLOCK], range(2 * BLOCK))
-    pool.acquire(first, "a")
-    assert pool.match(None, ids) == first and pool.match(Key("a", "1"), ids) == []
-    assert pool.room(2) is None and pool.room(1) == []
-    pool.release(first, "a")
-    assert pool.room(2) == [first[1].places]  # the end of a text before its beginning
-    assert pool.match(None, ids) == first[:1]
-    pool.check()
+    cache = PrefixCache(3 * BLOCK_SIZE)
+    ids = tuple(range(5 * BLOCK_SIZE))
+    assert cache.num_repeated(None, ids) == 0 and cache.num_repeated(None, ids[: 2 * BLOCK_SIZE]) == 2
+    first = cache.add(None, [], ids[: 2 * BLOCK_SIZE], range(2 * BLOCK_SIZE))
+    cache.acquire(first, "a")
+    assert cache.match(None, ids) == first and cache.match(AdapterKey("a", "1"), ids) == []
+    assert cache.evict(2) is None and cache.evict(1) == []
+    cache.release(first, "a")
+    assert cache.evict(2) == [first[1].slots]  # the end of a text before its beginning
+    assert cache.match(None, ids) == first[:1]
+    cache.check()

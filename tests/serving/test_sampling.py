@@ -10,7 +10,7 @@ import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from serving.given import resident
+from serving.given import loaded
 from transformers import (
     LogitsProcessor,
     MinPLogitsWarper,
@@ -20,10 +20,10 @@ from transformers import (
 )
 
 from foreword.errors import UsageError
-from foreword.serving.adapter_cache import Key
+from foreword.serving.adapter_cache import AdapterKey
 from foreword.serving.engine_core import EngineCore
 from foreword.serving.request import Done, Event, Failed, Request, Token
-from foreword.serving.sampling import Sampler, Sampling
+from foreword.serving.sampling import Sampler, SamplingParams
 
 V = 12
 SCHEMA = {
@@ -52,7 +52,7 @@ def allowed(processor: LogitsProcessor, scores: torch.Tensor, seen: list[int]) -
 def test_draws_are_among_those_that_transformers_allows(settings_: dict[str, Any], processor: LogitsProcessor) -> None:
     for seed in range(8):
         scores = logits(seed)
-        drawn = {Sampler(Sampling(temperature=1.0, seed=i, **settings_), []).choose(scores)[0] for i in range(150)}
+        drawn = {Sampler(SamplingParams(temperature=1.0, seed=i, **settings_), []).sample(scores)[0] for i in range(150)}
         possible = allowed(processor, scores, [0])
         assert drawn <= possible
         likely = {token for token in possible if scores.softmax(0)[token] / scores.softmax(0)[sorted(possible)].sum() > 0.08}
@@ -64,28 +64,28 @@ def test_draws_are_among_those_that_transformers_allows(settings_: dict[str, Any
 def test_the_penalty_is_that_of_transformers(seed: int, seen: list[int], penalty: float) -> None:
     scores = logits(seed)
     theirs = RepetitionPenaltyLogitsProcessor(penalty)(torch.tensor([seen]), scores[None].clone())[0]  # type: ignore[arg-type]
-    token, logprob, top = Sampler(Sampling(repetition_penalty=penalty, logprobs=V), seen).choose(scores)
+    token, logprob, top = Sampler(SamplingParams(repetition_penalty=penalty, logprobs=V), seen).sample(scores)
     assert token == int(theirs.argmax()) and logprob == pytest.approx(float(theirs.log_softmax(0).max()), abs=1e-5)
     assert [top[i] for i in range(V)] == pytest.approx(theirs.log_softmax(0).tolist(), abs=1e-5)
 
 
 def test_draws_come_as_often_as_their_share_and_again_with_the_same_seed() -> None:
     scores = torch.tensor([0.6, 0.3, 0.1]).log()
-    sampler = Sampler(Sampling(temperature=1.0, seed=3), [])
-    drawn = [sampler.choose(scores)[0] for _ in range(4000)]
+    sampler = Sampler(SamplingParams(temperature=1.0, seed=3), [])
+    drawn = [sampler.sample(scores)[0] for _ in range(4000)]
     assert [drawn.count(i) / 4000 for i in range(3)] == pytest.approx([0.6, 0.3, 0.1], abs=0.03)
-    again = Sampler(Sampling(temperature=1.0, seed=3), [])
-    assert [again.choose(scores)[0] for _ in range(50)] == drawn[:50]
-    cold = Sampler(Sampling(temperature=0.05, seed=3), [])
-    assert {cold.choose(scores)[0] for _ in range(50)} == {0}
+    again = Sampler(SamplingParams(temperature=1.0, seed=3), [])
+    assert [again.sample(scores)[0] for _ in range(50)] == drawn[:50]
+    cold = Sampler(SamplingParams(temperature=0.05, seed=3), [])
+    assert {cold.sample(scores)[0] for _ in range(50)} == {0}
 
 
 def test_biases_move_and_forbid() -> None:
-    assert Sampler(Sampling(logit_bias={5: 100}), []).choose(logits(0))[0] == 5
+    assert Sampler(SamplingParams(logit_bias={5: 100}), []).sample(logits(0))[0] == 5
     best = int(logits(0).argmax())
-    assert Sampler(Sampling(logit_bias={best: -100}), []).choose(logits(0))[0] != best
+    assert Sampler(SamplingParams(logit_bias={best: -100}), []).sample(logits(0))[0] != best
     with pytest.raises(UsageError) as caught:
-        Sampler(Sampling(logit_bias={V: 1}), []).choose(logits(0))
+        Sampler(SamplingParams(logit_bias={V: 1}), []).sample(logits(0))
     assert str(caught.value) == "logit_bias names token 12, but the vocabulary has 12 tokens; give ids below that."
 
 
@@ -106,15 +106,15 @@ def test_biases_move_and_forbid() -> None:
 )
 def test_what_cannot_be_is_refused(wrong: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError) as caught:
-        Sampling(**wrong)
+        SamplingParams(**wrong)
     assert str(caught.value) == sentence
 
 
-def eval_feature(sampling: Sampling) -> list[Event]:
+def submit(sampling: SamplingParams) -> list[Event]:
     core, events = EngineCore(tiny.frozen("llama")), list[Event]()
-    core.install(resident("llama", "prefix"))
-    core.add(Request("r", "prefix", {"input": "a film"}, sampling), Key("prefix", "1"), events.append)
-    while core.busy:
+    core.install(loaded("llama", "prefix"))
+    core.add(Request("r", "prefix", {"input": "a film"}, sampling), AdapterKey("prefix", "1"), events.append)
+    while core.has_work:
         core.step()
     return events
 
@@ -122,7 +122,7 @@ def eval_feature(sampling: Sampling) -> list[Event]:
 @pytest.mark.parametrize("temperature", [0.0, 2.0])
 def test_answers_follow_a_schema(temperature: float) -> None:
     for seed in range(4):
-        events = eval_feature(Sampling(json_schema=json.dumps(SCHEMA), temperature=temperature, seed=seed, max_tokens=60))
+        events = submit(SamplingParams(json_schema=json.dumps(SCHEMA), temperature=temperature, seed=seed, max_tokens=60))
         found = json.loads("".join(event.text for event in events if isinstance(event, Token)))
         assert set(found) == {"mood", "stars"} and found["mood"] in ("good", "bad") and 1 <= found["stars"] <= 5
         assert isinstance(events[-1], Done) and events[-1].reason == "stop"
@@ -136,4 +136,4 @@ def test_answers_follow_a_schema(temperature: float) -> None:
     ],
 )
 def test_what_is_no_schema_is_refused(schema: str, sentence: str) -> None:
-    assert eval_feature(Sampling(json_schema=schema)) == [Failed("request", sentence)]
+    assert submit(SamplingParams(json_schema=schema)) == [Failed("request", sentence)]

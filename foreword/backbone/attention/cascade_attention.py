@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from foreword.backbone.kv_cache import SharedKVPool, Slots
+from foreword.backbone.kv_cache import SequenceKVCache, SharedKVPool
 from foreword.shape import ModelShape
 
 
@@ -69,7 +69,7 @@ class CascadeAttention:
     modules: Mapping[nn.Module, int]
     shape: ModelShape
     pool: SharedKVPool
-    cache: Slots
+    cache: SequenceKVCache
     context: SharedContext | None
     starts: Int[Tensor, " B"]
     counts: Int[Tensor, " B"]

@@ -12,11 +12,9 @@ import typer
 
 from foreword.cli.support import output
 from foreword.cli.support.dataclass_options import expand
-from foreword.cli.support.loaders import open_model
+from foreword.cli.support.loaders import base_of_store, open_model
 from foreword.cli.support.options import Device, Dtype
 from foreword.cli.support.serve_options import KEY_VARIABLE, PORT, Access, Amounts, InMemory, needed
-from foreword.errors import AdapterError, UsageError
-from foreword.recipe import Quantize
 
 if TYPE_CHECKING:
     from foreword.adapters.store import AdapterStore
@@ -59,7 +57,7 @@ def serve(
     keys = read_keys(access.keys, os.environ.get(KEY_VARIABLE))
     check_address(host, keys, insecure=access.insecure)
     store = AdapterStore(folder)
-    name, quantize = base_of(store, model)
+    name, quantize = base_of_store(store, model)
     made = listen(host, port)  # before the model is loaded: a taken port is said at once
     with made:
         frozen = open_model(name, dtype=dtype, device=device, quantize=quantize)
@@ -81,7 +79,7 @@ async def _run(
     from foreword.server.base_model import Base
     from foreword.server.request_log import Log
     from foreword.server.state import ServerState
-    from foreword.server.uvicorn_server import Running, url_of
+    from foreword.server.uvicorn_server import Server, url_of
 
     engine = _engine(frozen, store, amounts, memory)
     await engine.start()
@@ -89,7 +87,7 @@ async def _run(
         for task in _names(engine, memory.load):
             await engine.load(task)
         state = ServerState(engine, Base.of(engine.info, model_name), keys=keys, limits=_limits(amounts), log=Log(texts=log_texts))
-        running = Running(create_app(state), state, made, drain_seconds=amounts.drain_seconds)
+        running = Server(create_app(state), state, made, drain_seconds=amounts.drain_seconds)
         await running.run(lambda: _say(state, url_of(made)))
     finally:
         await engine.close()
@@ -103,7 +101,7 @@ def _engine(frozen: FrozenModel, store: AdapterStore, amounts: Amounts, memory: 
         store,
         max_sequences=amounts.max_sequences,
         max_waiting=amounts.max_queued + amounts.max_answers,
-        prefix_bytes=memory.prefix_memory << 20,
+        adapter_bytes=memory.prefix_memory << 20,
         watch=memory.watch,
     )
 
@@ -125,27 +123,6 @@ def _names(engine: LocalEngine, load: str | None) -> Sequence[str]:
     if load == "all":
         return [card.name for card in engine.tasks() if card.problem is None]
     return [name.strip() for name in load.split(",")] if load else []
-
-
-def base_of(store: AdapterStore, model: str | None) -> tuple[str, Quantize | None]:
-    """The base model to load, and how it is quantised, as the adapters record it; raises UsageError where they do not agree."""
-    bases: dict[tuple[str, Quantize | None], str] = {}
-    for name in store.names():
-        try:
-            manifest = store.manifest(name)
-        except AdapterError:
-            continue  # the server says what is wrong with it when somebody asks for it
-        bases.setdefault((manifest.base, manifest.recipe.quantize), name)
-        if model is not None:
-            break
-    if model is not None:
-        return model, next(iter(bases), ("", None))[1]
-    if not bases:
-        raise UsageError(f"'{store.url}' holds no adapter that says which base model it needs; give one with --model.")
-    if len(bases) > 1:
-        named = " and ".join(f"'{base}' ({name})" for (base, _), name in list(bases.items())[:2])
-        raise UsageError(f"the adapters in '{store.url}' have different base models, {named}; choose one with --model.")
-    return next(iter(bases))
 
 
 def _say(state: ServerState, url: str) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from foreword.adapters.folder import read_whole
 from foreword.adapters.manifest import Manifest, read_manifest
 from foreword.cli.support.output import is_main, screen
-from foreword.errors import ModelError
+from foreword.errors import AdapterError, ModelError, UsageError
 from foreword.recipe import Quantize
 from foreword.shape import Kind
 
@@ -32,6 +32,27 @@ def open_model(name: str, *, dtype: str = "auto", device: str | None = None, qua
         from foreword.backbone.loading.load_model import load
 
         return load(name, dtype=dtype, device=device, quantize=quantize)
+
+
+def base_of_store(store: AdapterStore, model: str | None) -> tuple[str, Quantize | None]:
+    """The base model to load, and how it is quantised, as the adapters record it; raises UsageError where they do not agree."""
+    bases: dict[tuple[str, Quantize | None], str] = {}
+    for name in store.names():
+        try:
+            manifest = store.manifest(name)
+        except AdapterError:
+            continue  # the server says what is wrong with it when somebody asks for it
+        bases.setdefault((manifest.base, manifest.recipe.quantize), name)
+        if model is not None:
+            break
+    if model is not None:
+        return model, next(iter(bases), ("", None))[1]
+    if not bases:
+        raise UsageError(f"'{store.url}' holds no adapter that says which base model it needs; give one with --model.")
+    if len(bases) > 1:
+        named = " and ".join(f"'{base}' ({name})" for (base, _), name in list(bases.items())[:2])
+        raise UsageError(f"the adapters in '{store.url}' have different base models, {named}; choose one with --model.")
+    return next(iter(bases))
 
 
 def model_kind(name: str) -> Kind:

@@ -1,0 +1,79 @@
+"""Request validation beyond the schema: fields that do not go together, or that this task does not honour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from foreword.server.http_errors import HTTPError, shorten
+from foreword.server.schemas import Batch, Chat, Completion, GenerationRequest
+from foreword.serving.engine import TaskCard
+from foreword.task_kinds import find_kind
+
+NEUTRAL: dict[str, tuple[object, ...]] = {"temperature": (0, 0.0), "top_p": (1, 1.0), "n": (1,), "stop": ([],), "logit_bias": ({},)}
+SCHEMA_CHARS = 50_000
+SAMPLING_FIELDS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "stop", "n", "logit_bias", "logprobs", "top_logprobs")
+
+
+def check_generation(body: Completion | Chat, card: TaskCard | None, vocabulary: int) -> None:
+    """Raise HTTPError for what is not honoured, here or by this task."""
+    for name in ("frequency_penalty", "presence_penalty"):
+        if getattr(body, name):
+            raise HTTPError(400, f"`{name}` is not honoured here; leave it out, or use `repetition_penalty`.", param=name)
+    _check_format(body)
+    if body.stream_options is not None and not body.stream:
+        raise HTTPError(400, "`stream_options` came without `stream`; leave it out, or set stream.", param="stream_options")
+    for token in body.logit_bias or {}:
+        if not token.isdecimal() or not token.isascii() or len(token) > 9 or int(token) >= vocabulary:
+            raise HTTPError(
+                400,
+                f"`logit_bias` names the token '{shorten(token, 40)}', but tokens are numbers below {vocabulary}.",
+                param="logit_bias",
+            )
+    if isinstance(body, Chat) and body.max_tokens is not None and body.max_completion_tokens is not None:
+        raise HTTPError(400, "`max_tokens` and `max_completion_tokens` came together; give one of them.", param="max_tokens")
+    if isinstance(body, Chat) and body.top_logprobs is not None and not body.logprobs:
+        raise HTTPError(400, "`top_logprobs` came without `logprobs`; leave it out, or set logprobs.", param="top_logprobs")
+    if card is not None and not find_kind(card.kind).streams:
+        _check_no_sampling(body.model, card, body)
+    elif (body.n or 1) > 1 and not body.temperature:
+        raise HTTPError(400, f"`n` is {body.n}, but greedy answers are all alike; give a temperature above 0, or leave n out.", param="n")
+
+
+def _check_format(body: Completion | Chat) -> None:
+    """Raise HTTPError for a response format that says too little, or too much."""
+    wanted = body.response_format
+    if wanted is None:
+        return
+    if (wanted.type == "json_schema") != (wanted.json_schema is not None):
+        raise HTTPError(
+            400, "`response_format` needs a `json_schema` where its type is json_schema, and only there.", param="response_format"
+        )
+    try:
+        size = len(wanted.schema_text or "")
+    except RecursionError:
+        size = SCHEMA_CHARS + 1
+    if size > SCHEMA_CHARS:
+        raise HTTPError(
+            400, f"The JSON schema is too large or too deep; at most {SCHEMA_CHARS} characters are read.", param="response_format"
+        )
+
+
+def _check_no_sampling(name: str, card: TaskCard, body: GenerationRequest | Batch) -> None:
+    """Where no token is drawn, fields that say how have no meaning; the task's own settings decide how long its texts are."""
+    names = (*SAMPLING_FIELDS, *(("max_tokens", "max_completion_tokens") if find_kind(card.kind).answers == "text" else ()))
+    wanted = body.response_format if isinstance(body, GenerationRequest) else None
+    if wanted is not None and wanted.type != "text":
+        names = (*names, "response_format")
+    for field in names:
+        value = getattr(body, field, None)
+        if value is not None and value is not False and value not in NEUTRAL.get(field, ()):
+            raise HTTPError(
+                400, f"The task `{name}` ({card.kind}) draws no tokens, so `{field}` has no meaning; leave it out.", param=field
+            )
+
+
+def check_batch(body: Batch, cards: Sequence[tuple[str, TaskCard | None]]) -> None:
+    """Raise HTTPError for fields that one of the tasks does not honour."""
+    for name, card in cards:
+        if card and not find_kind(card.kind).streams:
+            _check_no_sampling(name, card, body)
