@@ -21,6 +21,7 @@ from foreword.tasks.base import EvalFeature, Example, Prediction
 from foreword.tasks.labels import check_labels, index_of, labels_in
 from foreword.tasks.metrics import base as metrics
 from foreword.tasks.metrics.base import Score
+from foreword.tasks.metrics.label_metrics import macro_f1
 from foreword.tasks.template_task import TemplateTask, parsed
 from foreword.tasks.text_pairs import has_second_text
 from foreword.tasks.verbalizer import AnswerTokens, candidate_scores
@@ -118,7 +119,7 @@ class Classify(TemplateTask):
 
     def score(self, predictions: Sequence[Prediction], targets: Sequence[str]) -> dict[str, Score]:
         predicted = [p.text for p in predictions]
-        return {"accuracy": metrics.accuracy(predicted, targets), "macro_f1": metrics.macro_f1(predicted, targets)}
+        return {"accuracy": metrics.accuracy(predicted, targets), "macro_f1": macro_f1(predicted, targets)}
 
     def material(self, examples: Sequence[Example]) -> Material:
         text = self.description or f"Classify the text as {', '.join(self.labels[:-1])} or {self.labels[-1]}."

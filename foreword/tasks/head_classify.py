@@ -17,6 +17,7 @@ from foreword.tasks.head_task import HeadTask, Seen, check_pooling, pool, resolv
 from foreword.tasks.labels import check_labels, index_of, labels_in
 from foreword.tasks.metrics import base as metrics
 from foreword.tasks.metrics.base import Score
+from foreword.tasks.metrics.label_metrics import macro_f1
 from foreword.tasks.text_pairs import encode, eval_feature, has_second_text, text_columns
 
 
@@ -87,7 +88,7 @@ class HeadClassify(HeadTask):
 
     def score(self, predictions: Sequence[Prediction], targets: Sequence[str]) -> dict[str, Score]:
         predicted = [p.text for p in predictions]
-        return {"accuracy": metrics.accuracy(predicted, targets), "macro_f1": metrics.macro_f1(predicted, targets)}
+        return {"accuracy": metrics.accuracy(predicted, targets), "macro_f1": macro_f1(predicted, targets)}
 
     def material(self, examples: Sequence[Example]) -> Material:
         text = self.description or f"Classify the text as {', '.join(self.labels[:-1])} or {self.labels[-1]}."

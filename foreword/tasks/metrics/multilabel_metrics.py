@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from foreword.tasks.metrics.base import Score, mean
-from foreword.tasks.metrics.tag_metrics import ratio
+from foreword.tasks.metrics.bootstrap import bootstrap, ratio
 
 Sets = Sequence[frozenset[str]]
 
@@ -21,14 +21,11 @@ def set_scores(predicted: Sets, targets: Sets, labels: Sequence[str]) -> dict[st
     return {"micro_f1": micro, "macro_f1": _macro(hits, sums), "subset_accuracy": exact}
 
 
-def _macro(hits: np.ndarray, sums: np.ndarray, draws: int = 200) -> Score:
-    """Mean F1 of the labels that were predicted or meant; standard error by `draws` bootstrap draws of examples (seed 0)."""
-    n = len(hits)
-    random = np.random.default_rng(0)
+def _macro(hits: np.ndarray, sums: np.ndarray) -> Score:
+    """Mean F1 of the labels that were predicted or meant; standard error by bootstrap."""
 
-    def value(pick: np.ndarray) -> float:
-        hit, both = hits[pick].sum(0), sums[pick].sum(0)
+    def value(index: np.ndarray) -> float:
+        hit, both = hits[index].sum(0), sums[index].sum(0)
         return float((2 * hit[both > 0] / both[both > 0]).mean()) if (both > 0).any() else 0.0
 
-    spread = float(np.std([value(random.integers(0, n, n)) for _ in range(draws)], ddof=1)) if n > 1 else 0.0
-    return Score(value(np.arange(n)), spread, n)
+    return bootstrap(value, len(hits))

@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from foreword.errors import DataError
 from foreword.tasks.metrics.base import Score, exact_match, mean
-
-_DRAWS = 200
+from foreword.tasks.metrics.bootstrap import bootstrap
 
 
 def rouge(predicted: Sequence[str], targets: Sequence[str]) -> dict[str, Score]:
@@ -44,17 +42,10 @@ def texts(predicted: Sequence[str], targets: Sequence[str]) -> dict[str, Score]:
 
 
 def _corpus(metric: Any, predicted: Sequence[str], targets: Sequence[str]) -> Score:
-    """A corpus score is no mean of sentences, so its standard error comes from bootstrap draws of sentences (seed 0; Koehn 2004).
+    """A corpus score is no mean of sentences, so its standard error comes from bootstrap draws of sentences (Koehn 2004).
 
     The counts of each sentence are taken once: sacrebleu's own resampling gives a 95 % interval only, in a private field.
     """
-    if not predicted:
-        raise DataError("a metric needs at least one example, but none came; give data that is not empty.")
-    counts = np.array(metric._extract_corpus_statistics(list(predicted), [list(targets)]), dtype=np.float64)
-    n, random = len(counts), np.random.default_rng(0)
-
-    def value(index: np.ndarray) -> float:
-        return float(metric._compute_score_from_stats(counts[index].sum(0).tolist()).score)
-
-    draws = [value(random.integers(0, n, n)) for _ in range(_DRAWS)] if n > 1 else []
-    return Score(value(np.arange(n)), float(np.std(draws, ddof=1)) if draws else 0.0, n)
+    found = metric._extract_corpus_statistics(list(predicted), [list(targets)]) if predicted else []
+    counts = np.array(found, dtype=np.float64)
+    return bootstrap(lambda index: float(metric._compute_score_from_stats(counts[index].sum(0).tolist()).score), len(counts))
