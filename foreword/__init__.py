@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from foreword.tasks.classify import Classify as Classify
     from foreword.tasks.data.reader import read as read_data
     from foreword.tasks.data.reader import sample as sample_data
-    from foreword.tasks.data.reader import split as split_data
+    from foreword.tasks.data.split import split as split_data
     from foreword.tasks.generate import Generate as Generate
     from foreword.tasks.head_classify import HeadClassify as HeadClassify
     from foreword.tasks.knowledge_probe import Probe as Probe
@@ -90,7 +90,7 @@ _HOMES = {
     "qlora": "methods",
     "read_data": "tasks.data.reader:read",
     "sample_data": "tasks.data.reader:sample",
-    "split_data": "tasks.data.reader:split",
+    "split_data": "tasks.data.split:split",
     "trainable": "training.hf_trainer",
     "wrap": "backbone.loading.load_model",
 }

@@ -11,7 +11,7 @@ from typing import Any, final
 from transformers import PreTrainedTokenizerBase
 
 from foreword.backbone.families import marian_tokenizer
-from foreword.backbone.token_alignment import NOWHERE, Encoded, Frame, Pieces, assemble, in_words
+from foreword.backbone.token_alignment import NOWHERE, Encoded, SpecialTokens, TokenizedText, assemble, in_words
 from foreword.errors import ModelError
 
 _HERE = "\ue000"  # stands for the user's message while a chat format is laid out: a character of no language, so no format rewrites it
@@ -46,30 +46,32 @@ class TextTokenizer:
         return tuple(index for index, _ in self._single.closing)
 
     @cached_property
-    def _single(self) -> Frame:
-        return self._frame("a")
+    def _single(self) -> SpecialTokens:
+        return self._special_tokens("a")
 
     @cached_property
-    def _double(self) -> Frame:
+    def _double(self) -> SpecialTokens:
         """The tokenizer's own way to put two texts in line; where no token ends a text, a line break parts them."""
-        own = self._frame("a", "a")
+        own = self._special_tokens("a", "a")
         if own.closing:
             return own
-        return Frame(self._single.opening, tuple((index, 0) for index in self.encode("\n")), (), (0, 0))
+        return SpecialTokens(self._single.opening, tuple((index, 0) for index in self.encode("\n")), (), (0, 0))
 
-    def _frame(self, *texts: str) -> Frame:
+    def _special_tokens(self, *texts: str) -> SpecialTokens:
         """Special tokens around one or two texts, as the tokenizer puts them by default."""
         if self._marian:
-            return marian_tokenizer.frame(self.inner)
+            return marian_tokenizer.special_tokens(self.inner)
         made = self.inner(texts[0], texts[1] if len(texts) == 2 else None, return_token_type_ids=True)
         line = list(zip(made["input_ids"], made["token_type_ids"], strict=True))
         of = made.sequence_ids(0)
         if any(place not in of for place in range(len(texts))):  # a vocabulary without the letter
-            return Frame((), (), (), (0,) * len(texts))
+            return SpecialTokens((), (), (), (0,) * len(texts))
         begins = [of.index(place) for place in range(len(texts))]
         ends = [len(of) - of[::-1].index(place) for place in range(len(texts))]
-        kinds = tuple(line[begin][1] for begin in begins)
-        return Frame(tuple(line[: begins[0]]), tuple(line[ends[0] : begins[-1]]), tuple(line[ends[-1] :]) if self._closes else (), kinds)
+        types = tuple(line[begin][1] for begin in begins)
+        return SpecialTokens(
+            tuple(line[: begins[0]]), tuple(line[ends[0] : begins[-1]]), tuple(line[ends[-1] :]) if self._closes else (), types
+        )
 
     @staticmethod
     def _id(index: Any) -> int | None:
@@ -82,19 +84,19 @@ class TextTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a plain text: no special tokens are added, and none are read from it."""
-        return list(self._pieces(text).ids)
+        return list(self._tokenized(text).ids)
 
     def answer(self, text: str) -> list[int]:
         """Tokens of a text that is to be written, which Marian cuts otherwise than one that is read."""
         return self._plain(marian_tokenizer.answer(self.inner, text)) if self._marian else self.encode(text)
 
-    def _pieces(self, text: str) -> Pieces:
+    def _tokenized(self, text: str) -> TokenizedText:
         if self._marian:
-            line = marian_tokenizer.pieces(self.inner, text)
+            line = marian_tokenizer.tokenized(self.inner, text)
         else:
             made = self.inner(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
-            line = Pieces(made["input_ids"], made["offset_mapping"])
-        return Pieces(self._plain(line.ids), line.spans)
+            line = TokenizedText(made["input_ids"], made["offset_mapping"])
+        return TokenizedText(self._plain(line.ids), line.spans)
 
     def _plain(self, ids: Sequence[int]) -> list[int]:
         """Ids of a text: never one of a special token."""
@@ -128,7 +130,7 @@ class TextTokenizer:
         return text
 
     def _spans(self, text: str) -> Sequence[tuple[int, int]]:
-        return self._pieces(text).spans
+        return self._tokenized(text).spans
 
     def pair(self, a: str, b: str | None, budget: int, *, only_second: bool = False) -> Encoded:
         """One or two texts in the tokenizer's own format ([CLS] a [SEP] b [SEP]), in at most `budget` tokens; spans are characters.
@@ -136,12 +138,12 @@ class TextTokenizer:
         The longer text is cut at its end, or only the second. Raises DataError where nothing of a text would be left.
         """
         if b is None:
-            return assemble(self._single, [self._pieces(a)], budget)
-        return assemble(self._double, [self._pieces(a), self._pieces(b)], budget, only_second=only_second)
+            return assemble(self._single, [self._tokenized(a)], budget)
+        return assemble(self._double, [self._tokenized(a), self._tokenized(b)], budget, only_second=only_second)
 
     def words(self, words: Sequence[str], budget: int) -> Encoded:
         """Words joined by single spaces, in at most `budget` tokens; spans are (word, piece). A word the tokenizer drops has no token."""
-        line = self._pieces(" ".join(words))
+        line = self._tokenized(" ".join(words))
         made = assemble(self._single, [line], budget)
         kept = made.text.count(0)
         spans = iter(in_words(line.spans[:kept], words))

@@ -1,4 +1,8 @@
-"""A question with a context that may be longer than the model: overlapping windows of the context, each read with the whole question."""
+"""A question with a context that may be longer than the model: overlapping windows of the context, each read with the whole question.
+
+A tokenizer's own `stride` and `return_overflowing_tokens` give the same windows for encoders with WordPiece or byte-level BPE, but not for Unigram
+vocabularies, whose special tokens a text could then write (token_alignment.py), nor for causal models, which read a line break and "Answer:".
+"""
 
 from __future__ import annotations
 

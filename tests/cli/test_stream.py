@@ -7,7 +7,8 @@ from pathlib import Path
 from cli.given import QUICK, ROWS, Foreword, write
 
 from foreword.adapters.adapter import Adapter
-from foreword.tasks.data.reader import digest, sample, split
+from foreword.tasks.data.reader import digest, sample
+from foreword.tasks.data.split import split
 
 
 def test_train_on_a_stream(tmp_path: Path, foreword: Foreword, model: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import MarianTokenizer, PreTrainedTokenizerBase
 
-from foreword.backbone.token_alignment import Frame, Pieces
+from foreword.backbone.token_alignment import SpecialTokens, TokenizedText
 
 
 def is_marian(inner: PreTrainedTokenizerBase) -> bool:
@@ -12,11 +12,11 @@ def is_marian(inner: PreTrainedTokenizerBase) -> bool:
     return isinstance(inner, MarianTokenizer)
 
 
-def pieces(inner: PreTrainedTokenizerBase, text: str) -> Pieces:
+def tokenized(inner: PreTrainedTokenizerBase, text: str) -> TokenizedText:
     """Tokens of a source; it keeps no offsets, so the text is shared out evenly, which is near enough to cut it by."""
     ids = inner(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     ends = [len(text) * place // len(ids) for place in range(len(ids) + 1)] if ids else []
-    return Pieces(ids, list(zip(ends, ends[1:], strict=False)))
+    return TokenizedText(ids, list(zip(ends, ends[1:], strict=False)))
 
 
 def answer(inner: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -24,7 +24,7 @@ def answer(inner: PreTrainedTokenizerBase, text: str) -> list[int]:
     return inner(text_target=text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
-def frame(inner: PreTrainedTokenizerBase) -> Frame:
+def special_tokens(inner: PreTrainedTokenizerBase) -> SpecialTokens:
     """The end token that stands behind a source."""
     closing = inner.build_inputs_with_special_tokens([])  # type: ignore[attr-defined]  # of slow tokenizers, as Marian's is
-    return Frame((), (), tuple((index, 0) for index in closing), (0,))
+    return SpecialTokens((), (), tuple((index, 0) for index in closing), (0,))

@@ -159,7 +159,8 @@ def _data(
     options: TaskOptions, model: str, data: str, valid: str | None, test: str | None, columns: str | None, *, trains: bool
 ) -> tuple[Task, list[Rows]]:
     """The task on this model, and examples to train, to validate and to test with. What a file does not give is split off DATA, always in the same way."""
-    from foreword.tasks.data.reader import read, split
+    from foreword.tasks.data.reader import read
+    from foreword.tasks.data.split import split
 
     names = parse_columns(columns)
     rows = read(data, columns=names)

@@ -73,7 +73,7 @@ def train(
     check_target(out, overwrite=force or resume)
     rows, held = _examples(data, valid, columns, stream, plan.seed)
     warm_up()
-    from foreword.tasks.data.reader import split
+    from foreword.tasks.data.split import split
 
     job = task_of(task, rows, data, model_kind(model), trains=recipe.trains)
     check_columns(rows, job, data)

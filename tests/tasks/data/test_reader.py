@@ -84,17 +84,6 @@ def test_a_column_that_is_missing_names_those_found() -> None:
     )
 
 
-def test_splits_never_change_and_share_nothing() -> None:
-    rows = [{"text": str(i)} for i in range(50)]
-    train, valid = reader.split(rows, valid=0.2, seed=3)
-    assert (train, valid) == reader.split(rows, valid=0.2, seed=3)
-    assert len(valid) == 10 and sorted(int(r["text"]) for r in train + valid) == list(range(50))
-    assert reader.split(rows[:2])[1] and len(reader.split(rows[:3], valid=0.9)[1]) == 1
-    with pytest.raises(DataError) as caught:
-        reader.split(rows[:1])
-    assert str(caught.value) == "1 example came, but training needs at least 2, one of them held out; add examples."
-
-
 def test_digest_tells_rows_and_their_order_apart() -> None:
     rows = [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}]
     assert reader.digest(rows) == reader.digest([dict(reversed(row.items())) for row in rows])

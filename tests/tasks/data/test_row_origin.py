@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from foreword.errors import DataError
-from foreword.tasks.data.reader import digest, read, split
+from foreword.tasks.data.reader import digest, read
 from foreword.tasks.data.row_origin import LocatedRow, map_rows, with_origin
+from foreword.tasks.data.split import split
 
 
 def fussy(example: object) -> str:
