@@ -6,19 +6,21 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from foreword.cli.commands.predict import Printer, header
 from foreword.cli.support import predict_inputs
-from foreword.cli.support.client import Client
 from foreword.cli.support.dataclass_options import expand
 from foreword.cli.support.options import AsJson, Truncate
 from foreword.cli.support.predict_inputs import Example
 from foreword.cli.support.serve_options import URL, Drawing, Key, Url
 from foreword.errors import DataError, ServingError, UsageError
 from foreword.task_kinds import BASE_MODEL, TaskKind, find_kind
+
+if TYPE_CHECKING:
+    from foreword.cli.support.client import Client
 
 AT_ONCE = 64  # inputs of one request
 
@@ -60,21 +62,23 @@ def ask(
     """
     if stream and json:
         raise UsageError("--stream and --json came together; a JSON object is printed whole, so leave one of them out.")
-    client = Client(url, key)
-    name, columns = client.task(task)
-    kind = find_kind(name)
-    source = predict_inputs.examples(texts or [], file, columns)  # rows of a file hold all its columns
-    first = next(source, None)
-    if first is None:
-        raise DataError("no text came, only empty lines; give one text or JSON object a line.")
-    asked = {"model": task, "truncate": truncate, **drawing.fields()}
-    many = len(texts or []) != 1
-    if stream and not kind.streams:
-        raise UsageError(f"--stream came for a {kind.name} task, which writes no text; leave it out.")
-    if stream or (stream is None and texts and kind.streams and sys.stdout.isatty() and not json):
-        _stream(client, asked, chain([first], source), many, kind, columns)
-        return
-    _whole(client, asked, chain([first], source), Printer(kind, columns, many, json))
+    from foreword.cli.support.client import Client  # httpx2 is a large import
+
+    with Client(url, key) as client:
+        name, columns = client.task(task)
+        kind = find_kind(name)
+        source = predict_inputs.examples(texts or [], file, columns)  # rows of a file hold all its columns
+        first = next(source, None)
+        if first is None:
+            raise DataError("no text came, only empty lines; give one text or JSON object a line.")
+        asked = {"model": task, "truncate": truncate, **drawing.fields()}
+        many = len(texts or []) != 1
+        if stream and not kind.streams:
+            raise UsageError(f"--stream came for a {kind.name} task, which writes no text; leave it out.")
+        if stream or (stream is None and texts and kind.streams and sys.stdout.isatty() and not json):
+            _stream(client, asked, chain([first], source), many, kind, columns)
+            return
+        _whole(client, asked, chain([first], source), Printer(kind, columns, many, json))
 
 
 def _whole(client: Client, asked: dict[str, Any], source: Iterable[Example], printer: Printer) -> None:

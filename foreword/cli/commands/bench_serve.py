@@ -5,13 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from foreword.cli.support import output, predict_inputs
-from foreword.cli.support.client import Client
 from foreword.cli.support.dataclass_options import expand
 from foreword.cli.support.load_test import PERCENTILES, Body, Seen, fire, moments, summary
 from foreword.cli.support.options import AsJson
@@ -19,6 +18,9 @@ from foreword.cli.support.progress import ticking
 from foreword.cli.support.serve_options import URL, Checked, Key, Url, option
 from foreword.errors import ServingError, UsageError
 from foreword.task_kinds import BASE_MODEL, find_kind
+
+if TYPE_CHECKING:
+    from foreword.cli.support.client import Client
 
 # About thirty tokens each; nobody's words.
 TEXTS = (
@@ -60,17 +62,19 @@ def bench_serve(
 
     [bold]Example:[/bold] foreword bench serve --requests 500 --concurrency 64
     """
-    client = Client(url, key)
-    kinds = {name: client.task(name) for name in tasks or _all(client)}
-    texts = TEXTS if file is None else [example["text"] for example in predict_inputs.examples((), _lines(file), ("text",))]
-    if not texts:
-        raise UsageError(f"'{file}' holds no text; give a line for each.")
-    names = list(kinds)
-    shares = [1 / (rank + 1) if load.zipf else 1.0 for rank in range(len(names))]
-    drawn = random.Random(load.seed).choices(names, shares, k=load.requests)
-    asks = [(kinds[name][0], _body(name, *kinds[name], texts[i % len(texts)], load.max_tokens)) for i, name in enumerate(drawn)]
-    with ticking("asking", load.requests, shown=not json) as tick:
-        seen, seconds = fire(client, asks, moments(load.requests, load.rate, load.seed), load.concurrency, tick)
+    from foreword.cli.support.client import Client  # httpx2 is a large import
+
+    with Client(url, key) as client:
+        kinds = {name: client.task(name) for name in tasks or _all(client)}
+        texts = TEXTS if file is None else [example["text"] for example in predict_inputs.examples((), _lines(file), ("text",))]
+        if not texts:
+            raise UsageError(f"'{file}' holds no text; give a line for each.")
+        names = list(kinds)
+        shares = [1 / (rank + 1) if load.zipf else 1.0 for rank in range(len(names))]
+        drawn = random.Random(load.seed).choices(names, shares, k=load.requests)
+        asks = [(kinds[name][0], _body(name, *kinds[name], texts[i % len(texts)], load.max_tokens)) for i, name in enumerate(drawn)]
+        with ticking("asking", load.requests, shown=not json) as tick:
+            seen, seconds = fire(client, asks, moments(load.requests, load.rate, load.seed), load.concurrency, tick)
     _tell(seen, seconds, len(names), json)
 
 

@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from foreword.cli.support.client import Client
 from foreword.errors import ServingError
 from foreword.task_kinds import find_kind
+
+if TYPE_CHECKING:
+    from foreword.cli.support.client import Client
 
 PERCENTILES = (50, 90, 99)
 Body = dict[str, Any]
