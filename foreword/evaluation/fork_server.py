@@ -1,6 +1,11 @@
 """The other end of `Processes`: jobs from standard input, one JSON object a line; events and, last, the outcome of each to standard output.
 
 What libraries print there goes to standard error.
+
+Why not multiprocessing's "forkserver" with `set_forkserver_preload`: it starts a job as fast (0.05 s, here 0.04 s) and isolates memory and exit
+codes as well, but it is one server for the whole program, while the demo runs one for each task at once; its jobs share the program's process
+group, so that Ctrl-C reaches them too, and its standard error, of which the last line is here kept as the reason why a job died; and each job
+imports the program's main module again.
 """
 
 from __future__ import annotations
