@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save, save_file
 
 from foreword.adapters.adapter import Adapter
 from foreword.adapters.folder import CONFIG, FILES
-from foreword.adapters.safetensors_file import KEY
+from foreword.adapters.safetensors_file import KEY, check_finite
 from foreword.backbone.batch import collate
 from foreword.errors import AdapterError, FingerprintError
 from foreword.methods import METHODS
@@ -127,6 +127,18 @@ def test_the_largest_numbers_are_finite(tmp_path: Path) -> None:
     made = adapter(tensors={KEY: torch.full((4, 32), torch.finfo(torch.float32).max)})
     made.save(tmp_path / "a")
     assert torch.equal(Adapter.load(tmp_path / "a").flat, made.flat)
+
+
+@pytest.mark.parametrize(("dtype", "name"), [(torch.float32, "F32"), (torch.bfloat16, "BF16"), (torch.float16, "F16")], ids=str)
+def test_numbers_that_are_not_finite_are_counted_in_every_precision(dtype: torch.dtype, name: str) -> None:
+    limits = torch.finfo(dtype)
+    numbers = torch.tensor([0.0, -0.0, 1.0, limits.max, limits.min, limits.tiny, math.inf, -math.inf, math.nan])
+    data = numbers.to(dtype).view(torch.uint8).numpy().tobytes()
+    check_finite(data[: 6 * dtype.itemsize], "a", name)
+    check_finite(b"", "a", name)
+    with pytest.raises(AdapterError) as error:
+        check_finite(data, "a", name)
+    assert str(error.value) == "adapter 'a' has 3 of 9 numbers that are NaN or infinite; retrain it with a lower learning rate."
 
 
 def resigned(folder: Path, data: bytes) -> None:
