@@ -17,7 +17,7 @@ from foreword.prompts.init import Material
 from foreword.prompts.template import Row
 from foreword.specs import PromptSpec
 from foreword.tasks.base import EvalFeature, Example, LengthBudget, Losses, Prediction, Task, TrainFeature
-from foreword.tasks.data.list_cells import cell, parsed, short
+from foreword.tasks.data.list_cells import cell, excerpt, parse_list
 from foreword.tasks.head_task import HeadTask, Seen, check_fits, check_pooling, pool, resolved, row_of
 from foreword.tasks.metrics import base as metrics
 from foreword.tasks.metrics.base import Score
@@ -114,10 +114,10 @@ class Choice(HeadTask):
 
 def choices_of(example: Example) -> list[str]:
     """At least two different choices; raises DataError that names the question."""
-    choices = parsed(cell(example, "choices"), "choices")
+    choices = parse_list(cell(example, "choices"), "choices")
     if len(choices) < 2 or len(set(choices)) != len(choices):
         raise DataError(
-            f"the question '{short(cell(example, 'question'))}' has the choices {', '.join(choices) or 'none'}, but it needs at least two different ones; correct the data."
+            f"the question '{excerpt(cell(example, 'question'))}' has the choices {', '.join(choices) or 'none'}, but it needs at least two different ones; correct the data."
         )
     return choices
 

@@ -14,7 +14,7 @@ from foreword.backbone.token_alignment import Encoded, Span
 from foreword.errors import DataError
 from foreword.prompts.template import Row
 from foreword.tasks.base import LengthBudget
-from foreword.tasks.data.list_cells import short
+from foreword.tasks.data.list_cells import excerpt
 from foreword.tasks.head_task import row_of
 
 MIN_ROOM = 16  # tokens of context in a window, at least
@@ -50,13 +50,13 @@ def windows(question: str, context: str, info: ModelInfo, length_budget: LengthB
     whole = info.tokenizer.pair(question, context, 1 << 30)
     places = [place for place, text in enumerate(whole.text) if text == 1]
     if not places or 0 not in whole.text or not context.strip():
-        raise DataError(f"the question '{short(question)}' or its context is empty; fill both, or remove the row.")
+        raise DataError(f"the question '{excerpt(question)}' or its context is empty; fill both, or remove the row.")
     first, size = places[0], len(places)
     tail = tuple(info.tokenizer.encode(CAUSAL_END)) if info.shape.kind == "causal" else ()
     room = length_budget.max_tokens - length_budget.soft_tokens - (len(whole.ids) - size) - len(tail)
     if room < min(size, MIN_ROOM):
         raise DataError(
-            f"the question '{short(question)}' leaves room for {max(room, 0)} tokens of its context in {info.name}, but {MIN_ROOM} are needed; shorten it or the prompt."
+            f"the question '{excerpt(question)}' leaves room for {max(room, 0)} tokens of its context in {info.name}, but {MIN_ROOM} are needed; shorten it or the prompt."
         )
     starts = [0]
     while starts[-1] + room < size:

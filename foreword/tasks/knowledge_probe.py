@@ -13,7 +13,7 @@ from foreword.errors import DataError, UsageError
 from foreword.prompts.init import Material
 from foreword.prompts.template import Template
 from foreword.tasks.base import EvalFeature, Example, Prediction
-from foreword.tasks.data.list_cells import short
+from foreword.tasks.data.list_cells import excerpt
 from foreword.tasks.metrics.base import Score, mean
 from foreword.tasks.template_task import TemplateTask, parsed
 from foreword.tasks.verbalizer import AnswerTokens, candidate_scores
@@ -68,7 +68,7 @@ class Probe(TemplateTask):
         answer = example.get(self.target)
         if answer not in self.candidates:
             raise DataError(
-                f"answer '{answer}' is not one of the {len(self.candidates)} candidates ({short(', '.join(self.candidates))}); correct the data, or train with this answer."
+                f"answer '{answer}' is not one of the {len(self.candidates)} candidates ({excerpt(', '.join(self.candidates))}); correct the data, or train with this answer."
             )
         return self.pieces(info)[self.candidates.index(answer)]
 

@@ -14,7 +14,7 @@ from foreword.prompts.head import Head, HeadSpec
 from foreword.prompts.init import Material
 from foreword.specs import PromptSpec
 from foreword.tasks.base import EvalFeature, Example, LengthBudget, Losses, Prediction, Task, TrainFeature
-from foreword.tasks.data.list_cells import several
+from foreword.tasks.data.list_cells import parse_texts
 from foreword.tasks.data.row_origin import map_rows
 from foreword.tasks.head_task import HeadTask, Seen, check_pooling, pool, resolved, row_of
 from foreword.tasks.metrics.base import Score
@@ -53,7 +53,7 @@ class MultiLabel(HeadTask):
     @classmethod
     def of(cls, examples: Sequence[Example], **settings: Any) -> MultiLabel:
         """The task with every label that occurs in the examples, sorted, and a second text where they have one."""
-        found = map_rows(examples, lambda example: several(example, cls.target))
+        found = map_rows(examples, lambda example: parse_texts(example, cls.target))
         return cls(tuple(sorted({label for labels in found for label in labels})), **{"pair": has_second_text(examples), **settings})
 
     @property
@@ -71,7 +71,7 @@ class MultiLabel(HeadTask):
     def train_features(
         self, example: Example, info: ModelInfo, length_budget: LengthBudget, dampening: float = 0.0
     ) -> tuple[list[TrainFeature], bool]:
-        meant = several(example, self.target)
+        meant = parse_texts(example, self.target)
         for label in meant:
             if label not in self.labels:
                 raise DataError(f"label '{label}' is not one of {', '.join(self.labels)}; correct the data, or train with this label.")
@@ -97,7 +97,7 @@ class MultiLabel(HeadTask):
         return predictions
 
     def score(self, predictions: Sequence[Prediction], targets: Sequence[str]) -> dict[str, Score]:
-        meant = [frozenset(several({self.target: text}, self.target)) for text in targets]
+        meant = [frozenset(parse_texts({self.target: text}, self.target)) for text in targets]
         return set_scores([frozenset(p.value) for p in predictions], meant, self.labels)
 
     def material(self, examples: Sequence[Example]) -> Material:

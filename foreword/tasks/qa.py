@@ -15,7 +15,7 @@ from foreword.errors import DataError, UsageError
 from foreword.prompts.head import Head, HeadSpec
 from foreword.prompts.init import Material
 from foreword.tasks.base import EvalFeature, Example, LengthBudget, Losses, Prediction, TrainFeature
-from foreword.tasks.data.list_cells import cell, short
+from foreword.tasks.data.list_cells import cell, excerpt
 from foreword.tasks.data.row_origin import map_rows
 from foreword.tasks.data.squad_answers import checked_answers, parse_answers
 from foreword.tasks.doc_stride import Window, windows
@@ -69,7 +69,7 @@ class QA(HeadTask):
         spans = checked_answers(example)
         if not spans and not self.unanswerable:
             raise DataError(
-                f"the question '{short(example['question'])}' has no answer, but this task is for questions that have one; remove it, or set unanswerable."
+                f"the question '{excerpt(example['question'])}' has no answer, but this task is for questions that have one; remove it, or set unanswerable."
             )
         found = []
         for window in self._windows(example, info, length_budget):

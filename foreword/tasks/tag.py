@@ -19,7 +19,7 @@ from foreword.prompts.template import Row
 from foreword.specs import PromptSpec
 from foreword.tasks.base import EvalFeature, Example, LengthBudget, Losses, Prediction, Task, TrainFeature
 from foreword.tasks.data.bio_tags import Scheme, repaired, scheme_of
-from foreword.tasks.data.list_cells import short, words
+from foreword.tasks.data.list_cells import excerpt, words
 from foreword.tasks.data.row_origin import map_rows
 from foreword.tasks.head_task import HeadTask, Seen, check_fits, row_of
 from foreword.tasks.metrics.base import Score
@@ -113,7 +113,7 @@ class Tag(HeadTask):
         for index in range(read if encoded.cut else len(tokens)):
             if index not in places:
                 raise DataError(
-                    f"word {index + 1} of '{short(' '.join(tokens))}' is '{tokens[index]}', which has no token of its own for {info.name}; replace it, or join it with the next."
+                    f"word {index + 1} of '{excerpt(' '.join(tokens))}' is '{tokens[index]}', which has no token of its own for {info.name}; replace it, or join it with the next."
                 )
         labels = [-100] * len(encoded.ids)
         for index, place in places.items():
@@ -168,7 +168,7 @@ def tags_of(example: Example) -> list[str]:
     """The tags of an example; raises DataError unless each word has one."""
     tokens, tags = words(example, "tokens"), words(example, "tags")
     if len(tokens) != len(tags):
-        raise DataError(f"'{short(' '.join(tokens))}' has {len(tokens)} words but {len(tags)} tags; give each word one tag.")
+        raise DataError(f"'{excerpt(' '.join(tokens))}' has {len(tokens)} words but {len(tags)} tags; give each word one tag.")
     return tags
 
 

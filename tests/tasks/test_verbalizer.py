@@ -32,13 +32,13 @@ MAKERS: dict[str, Callable[[], TemplateTask]] = {
 def read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each text was tokenized."""
     counted: Counter[str] = Counter()
-    pieces = TextTokenizer._pieces
+    pieces = TextTokenizer._tokenized
 
     def counting(self: TextTokenizer, text: str) -> object:
         counted[text] += 1
         return pieces(self, text)
 
-    monkeypatch.setattr(TextTokenizer, "_pieces", counting)
+    monkeypatch.setattr(TextTokenizer, "_tokenized", counting)
     return counted
 
 

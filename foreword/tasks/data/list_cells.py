@@ -12,17 +12,17 @@ from foreword.errors import DataError
 def words(example: Mapping[str, str], column: str) -> list[str]:
     """The words of a cell: a JSON list, or a text with spaces between. Raises DataError for a missing, empty or broken one."""
     text = cell(example, column).strip()
-    found = parsed(text, column) if text.startswith("[") else text.split()
+    found = parse_list(text, column) if text.startswith("[") else text.split()
     if not found or not all(word.strip() for word in found):
         raise DataError(f"an example has {'an empty word' if found else 'no words'} in '{column}'; fill it or remove the row.")
     return found
 
 
-def several(example: Mapping[str, str], column: str, between: str = "|") -> list[str]:
+def parse_texts(example: Mapping[str, str], column: str, between: str = "|") -> list[str]:
     """The texts of a cell that may be empty: a JSON list, or texts with `between` between."""
     text = cell(example, column).strip()
     if text.startswith("["):
-        return parsed(text, column)
+        return parse_list(text, column)
     return [part.strip() for part in text.split(between)] if text else []
 
 
@@ -41,11 +41,11 @@ def check_texts(example: Mapping[str, str], columns: Sequence[str]) -> None:
         raise DataError("an example has two texts, text and text_b, but the task reads only text; leave text_b out, or train with both.")
 
 
-def parsed(text: str, column: str) -> list[str]:
+def parse_list(text: str, column: str) -> list[str]:
     """A JSON list of texts or numbers; raises DataError for anything else."""
     found = read_json(text)
     if not isinstance(found, list) or not all(isinstance(item, str | int | float) and not isinstance(item, bool) for item in found):
-        raise DataError(f"'{column}' is {short(text)}, which is no JSON list of texts; write {json.dumps(['like', 'this'])}.")
+        raise DataError(f"'{column}' is {excerpt(text)}, which is no JSON list of texts; write {json.dumps(['like', 'this'])}.")
     return [item if isinstance(item, str) else str(item) for item in found]
 
 
@@ -57,7 +57,7 @@ def read_json(text: str) -> Any:
         return None
 
 
-def short(text: str, size: int = 40) -> str:
+def excerpt(text: str, size: int = 40) -> str:
     """The beginning of a text, to name a row by."""
     line = " ".join(text.split())
     return line if len(line) <= size else line[: size - 1] + "…"

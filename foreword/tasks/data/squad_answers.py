@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from foreword.errors import DataError
-from foreword.tasks.data.list_cells import cell, read_json, short
+from foreword.tasks.data.list_cells import cell, excerpt, read_json
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def parse_answers(text: str) -> list[Answer]:
         return [answer for item in (found if isinstance(found, list) else [found]) for answer in _answers(item)]
     except ValueError:
         raise DataError(
-            f'\'answers\' is {short(text)}, which is no JSON list of texts; write ["Paris"], or {{"text": ["Paris"], "answer_start": [17]}}.'
+            f'\'answers\' is {excerpt(text)}, which is no JSON list of texts; write ["Paris"], or {{"text": ["Paris"], "answer_start": [17]}}.'
         ) from None
 
 
@@ -44,12 +44,12 @@ def checked_answers(example: Mapping[str, str]) -> list[tuple[int, int]]:
         begin = context.find(answer.text) if answer.start is None else answer.start
         if answer.text not in context:
             raise DataError(
-                f"the answer '{short(answer.text)}' to '{short(question)}' is not in its context; correct it, or leave it empty where there is none."
+                f"the answer '{excerpt(answer.text)}' to '{excerpt(question)}' is not in its context; correct it, or leave it empty where there is none."
             )
         if begin < 0 or context[begin : begin + len(answer.text)] != answer.text:
-            there = context[max(begin, 0) : max(begin, 0) + len(answer.text)]
+            there = excerpt(context[max(begin, 0) : max(begin, 0) + len(answer.text)])
             raise DataError(
-                f"the answer '{short(answer.text)}' to '{short(question)}' is said to begin at {begin}, but '{short(there)}' stands there; correct answer_start or leave it out."
+                f"the answer '{excerpt(answer.text)}' to '{excerpt(question)}' is said to begin at {begin}, but '{there}' stands there; correct answer_start or leave it out."
             )
         begin += len(answer.text) - len(answer.text.lstrip())
         spans.append((begin, begin + len(answer.text.strip())))
