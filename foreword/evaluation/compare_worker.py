@@ -25,7 +25,6 @@ from foreword.evaluation.run_config import RunConfig
 from foreword.prompts.template import Template
 from foreword.recipe import Recipe
 from foreword.tasks.base import Task, budget_for
-from foreword.tasks.classify import Classify
 from foreword.tasks.data.row_origin import map_rows
 from foreword.tasks.evaluation_loop import EvalSet, evaluate_examples, predictions
 from foreword.tasks.few_shot import FewShot, choose, written
@@ -86,7 +85,7 @@ class Bench:
         """The frozen model with the written prompt; raises UsageError for a task with a head."""
         task = self.laid_out(written(task_from_dict(self.setting.task), self.setting.written))
         reader = Reader.plain(self.model, task, max_length=self.setting.plan.max_length)
-        if self.setting.plan.calibrate_prior and isinstance(reader.task, Classify):
+        if self.setting.plan.calibrate_prior:
             return Reader(self.model, reader.task.calibrated(self.model, None, 0), reader.adapter_state, reader.length_budget)
         return reader
 

@@ -14,9 +14,9 @@ from foreword.families.registry import check_site
 from foreword.tasks.base import EvalFeature, Example, LengthBudget, Prediction, Task, budget_for
 from foreword.tasks.data.row_origin import with_origin
 from foreword.tasks.evaluation_loop import EvalSet, Tick, evaluate, evaluate_examples, predictions
-from foreword.tasks.generate import Generate
 from foreword.tasks.metrics.base import Score
 from foreword.tasks.registry import task_from_dict
+from foreword.tasks.streaming_task import StreamingTask
 from foreword.tasks.template_task import TemplateTask
 
 
@@ -64,7 +64,7 @@ class Reader:
 
     def stream(self, example: Example, *, truncate: bool = False) -> Iterator[str]:
         """The answer to one example as it grows; raises UsageError for a task that has no text to stream."""
-        if not isinstance(self.task, Generate):
+        if not isinstance(self.task, StreamingTask):
             raise UsageError(f"a '{self.task.kind}' task has no text to stream; use predict.")
         yield from self.task.stream(self.model, self.adapter_state.tokens, self._eval_feature(example, truncate).rows[0])
 

@@ -6,16 +6,15 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.frozen import FrozenModel
 from foreword.evaluation.evaluate import Reader
+from foreword.task_kinds import TASK_KINDS
 from foreword.tasks.base import Example, Task, budget_for
-from foreword.tasks.generate import Generate
-from foreword.tasks.seq2seq import Seq2Seq
 
 Answer = Callable[[Example], Any]
 TEXTS, WARM = 20, 2
@@ -23,7 +22,7 @@ TEXTS, WARM = 20, 2
 
 def first_token(task: Task) -> Task:
     """The task as its time is taken: a text is written up to its first token, since one may end sooner than another."""
-    return replace(task, max_new_tokens=1) if isinstance(task, Generate | Seq2Seq) else task
+    return replace(cast(Any, task), max_new_tokens=1) if TASK_KINDS[task.kind].answers == "text" else task
 
 
 def bare(model: FrozenModel, reader: Reader | None, written: Task | None, max_length: int | None) -> Reader:

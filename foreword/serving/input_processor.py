@@ -15,7 +15,7 @@ from foreword.serving.sampling import Sampler
 from foreword.serving.sequence import Sequence
 from foreword.serving.stop_strings import StopStrings
 from foreword.serving.structured_output import StructuredOutputManager
-from foreword.tasks.generate import Generate
+from foreword.tasks.streaming_task import StreamingTask
 
 DEFAULT_MAX_TOKENS = 64  # of an answer without a task, where the request names none
 
@@ -37,7 +37,7 @@ class InputProcessor:
             eos = self.model.tokenizer.eos
             eos_tokens = frozenset() if eos is None else frozenset({eos})
         else:
-            assert isinstance(task.task, Generate), "tasks of other kinds go to pooling"
+            assert isinstance(task.task, StreamingTask), "tasks of other kinds go to pooling"
             max_tokens = params.max_tokens or task.task.max_new_tokens
             eval_feature, _ = task.task.eval_feature(
                 request.example, task.model.info, task.length_budget, truncate=request.truncate, room=max_tokens

@@ -15,8 +15,8 @@ from foreword.prompts.template import Row
 from foreword.prompts.tokens import EmbeddingPrefix, KVPrefix
 from foreword.serving.adapter_cache import AdapterKey
 from foreword.tasks.base import LengthBudget, Task, budget_for
-from foreword.tasks.generate import Generate
 from foreword.tasks.registry import task_from_dict
+from foreword.tasks.streaming_task import StreamingTask
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ class LoadedTask:
     @property
     def generates(self) -> bool:
         """Whether the task's answers are written token by token."""
-        return isinstance(self.task, Generate) and self.model.shape.kind == "causal"
+        return isinstance(self.task, StreamingTask) and self.model.shape.kind == "causal"
 
     def without_prefix(self) -> LoadedTask:
         """The same without a prefix that stands in the shared pool."""
@@ -86,7 +86,7 @@ class LoadedTask:
         if isinstance(tokens, KVPrefix):  # cast here once, not for each batch
             tokens = tokens.cast(model.device, model.dtype)
             return replace(plain, prefix=tokens, adapter_state=replace(adapter_state, tokens=tokens))
-        if not isinstance(tokens, EmbeddingPrefix) or not isinstance(task, Generate) or model.shape.kind != "causal":
+        if not isinstance(tokens, EmbeddingPrefix) or not isinstance(task, StreamingTask) or model.shape.kind != "causal":
             return plain
         if not task.template.leading or "kv" not in family_of(model.shape.family).sites:
             return replace(plain, soft=tokens)

@@ -18,12 +18,13 @@ from foreword.prompts.tokens import VirtualTokens
 from foreword.tasks.base import EvalFeature, Example, Prediction
 from foreword.tasks.metrics import base as metrics
 from foreword.tasks.metrics.base import Score
-from foreword.tasks.template_task import TemplateTask, parsed
+from foreword.tasks.streaming_task import StreamingTask
+from foreword.tasks.template_task import parsed
 
 
 @final
 @dataclass(frozen=True, init=False)
-class Generate(TemplateTask):
+class Generate(StreamingTask):
     """Greedy text after the input, ended by the end-of-sequence token that training puts behind every output."""
 
     template: Template = Template.parse("{soft}{input}\nOutput: {answer}")
