@@ -1,4 +1,4 @@
-"""In from PEFT and out to PEFT, whatever kind of adapter it is."""
+"""Adapters from PEFT and to PEFT, of every kind: soft prompts (`peft_prompt.py`), LoRA (`peft_lora.py`), LoRA with a head (`peft_heads.py`)."""
 
 from __future__ import annotations
 

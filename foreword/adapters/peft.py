@@ -1,4 +1,4 @@
-"""PEFT's folders, read and written (format measured on 0.21.2). Only this file and peft_config.py know PEFT's names; PEFT itself is not imported."""
+"""Soft prompts in PEFT's folders, read and written (format measured on 0.21.2). PEFT itself is not imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Embeddings of token ids as a network's first layer gets them."""
+"""Input embeddings of token ids, and the scale that some families give them."""
 
 from __future__ import annotations
 
@@ -17,18 +17,22 @@ from foreword.shape import ModelShape
 
 @final
 class InputEmbeddings:
-    """The embedding table of a network, scaled as the network itself scales it."""
+    """The embedding table of a network, as its argument `inputs_embeds` takes embeddings.
+
+    Three ways to scale: Gemma's embedding module multiplies by √H itself, so the table has it. Granite multiplies in its forward pass, ids and
+    `inputs_embeds` alike, so the table must not. Marian and Pegasus multiply token ids' embeddings only, so `scale` does it here.
+    """
 
     def __init__(self, network: PreTrainedModel, shape: ModelShape) -> None:
         self._network, self._shape = network, shape
 
     @cached_property
     def scale(self) -> float:
-        """What the model multiplies embeddings with when it is given token ids instead (Marian, Pegasus)."""
+        """What the model multiplies the embeddings of token ids with, but not `inputs_embeds`; 1 for all but Marian and Pegasus."""
         return encoder_decoder.embed_scale(self._network) if self._shape.kind == "encoder-decoder" else 1.0
 
     def table(self, ids: Int[Tensor, "*N"]) -> Float[Tensor, "*N E"]:
-        """Input embeddings as the first layer gets them (Gemma's are scaled inside)."""
+        """Input embeddings of these ids."""
         stack = self._network.get_encoder() if self._shape.kind == "encoder-decoder" else self._network
         embeds = stack.get_input_embeddings()(ids)
         return embeds if self.scale == 1.0 else embeds * self.scale

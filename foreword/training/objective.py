@@ -1,4 +1,8 @@
-"""What a training step minimises: the task's loss, or another objective that a run chooses."""
+"""What a training step minimises: the task's loss, or another objective that a run chooses.
+
+The cross-entropy itself is the task's: `tasks/template_task.py` for label words and text, `head_losses` of each task with a head. `training/loop.py` takes
+the weighted mean.
+"""
 
 from __future__ import annotations
 
