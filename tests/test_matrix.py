@@ -25,7 +25,9 @@ def docs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
         copy = tmp_path / page.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text("<!-- results:start -->\n<!-- results:end -->\n", "utf-8")
-    (tmp_path / "docs" / "advise.md").write_bytes((ROOT / "docs" / "advise.md").read_bytes())
+    (tmp_path / "docs" / "tasks").mkdir()
+    for page in ("advise.md", "tasks/kinds.md"):
+        (tmp_path / "docs" / page).write_bytes((ROOT / "docs" / page).read_bytes())
     monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     return module

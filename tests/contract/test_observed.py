@@ -41,7 +41,7 @@ def check_columns(name: str, batch: Batch, read: VirtualTokens, call: AttentionC
         if side in inputs:
             assert torch.equal(inputs[side][b, columns[kept]], batch.ids[b, kept])
         else:
-            assert torch.equal(inputs["inputs_embeds"][b, columns[kept]], model.table(batch.ids[b, kept]))
+            assert torch.equal(inputs["inputs_embeds"][b, columns[kept]], model.embeddings.table(batch.ids[b, kept]))
         if isinstance(read, KVPrefix):
             assert call.virtual[b].tolist() == list(range(P))
             assert torch.equal(call.key[b][:, call.virtual[b]], read.keys[call.slot])

@@ -117,9 +117,9 @@ def test_results_cost_no_pass(kind: str, monkeypatch: pytest.MonkeyPatch) -> Non
     reader, read = reader_of(kind), []
     prepare = FrozenModel.prepare
 
-    def counting(self: FrozenModel, batch, tokens=None):
+    def counting(self: FrozenModel, batch, tokens=None, observers=()):
         read.append(len(batch.ids))
-        return prepare(self, batch, tokens)
+        return prepare(self, batch, tokens, observers)
 
     monkeypatch.setattr(FrozenModel, "prepare", counting)
     scores, cut = reader.evaluate(JOBS[kind].examples, batch_size=2)

@@ -12,6 +12,7 @@ from training.train_features import LABELS, PLAN, TASK, examples, spec
 
 from foreword import methods
 from foreword.adapters.adapter import Adapter
+from foreword.backbone.fingerprint import fingerprint_model
 from foreword.backbone.loading.load_model import load
 from foreword.errors import ModelError, UsageError
 from foreword.evaluation.evaluate import Reader
@@ -106,6 +107,5 @@ def test_qlora_trains_on_a_base_in_four_bits_only(tmp_path: Path) -> None:
     model = load(tmp_path / "model", device="cpu", quantize="nf4")
     marks = model.fingerprint
     made = fit(model, recipe, TASK, train, valid, replace(PLAN, gradient_checkpointing=True), out=tmp_path / "out").adapter
-    del model.__dict__["fingerprint"]
-    assert model.fingerprint == marks == made.base_fingerprint
+    assert fingerprint_model(model.network, model.shape) == marks == made.base_fingerprint
     assert Reader.of(model, Adapter.load(tmp_path / "out")).predict([{"text": "good film"}])
