@@ -59,7 +59,7 @@ def ask(
     [bold]Example:[/bold] foreword ask sentiment "a joy to watch"
     """
     if stream and json:
-        raise UsageError("--stream and --json came together; a JSON object is printed whole, so leave one of them out.")
+        raise UsageError("--stream and --json were both given, but JSON cannot be streamed; leave one of them out.")
     client = Client(url, key)
     name, columns = client.task(task)
     kind = find_kind(name)
@@ -70,7 +70,7 @@ def ask(
     asked = {"model": task, "truncate": truncate, **drawing.fields()}
     many = len(texts or []) != 1
     if stream and not kind.streams:
-        raise UsageError(f"--stream came for a {kind.name} task, which writes no text; leave it out.")
+        raise UsageError(f"--stream does not apply to a {kind.name} task, which writes no text; leave it out.")
     if stream or (stream is None and texts and kind.streams and sys.stdout.isatty() and not json):
         _stream(client, asked, chain([first], source), many, kind, columns)
         return
