@@ -23,7 +23,7 @@ from foreword.backbone.gradient_checkpointing import recomputing
 from foreword.backbone.input_embeddings import InputEmbeddings
 from foreword.backbone.model_info import ModelInfo
 from foreword.backbone.model_inputs import InputMerger, ModelInputs, Observers, Tokens
-from foreword.backbone.quantization import quantization_of, settle
+from foreword.backbone.quantization import prepare_bitsandbytes, quantization_of
 from foreword.backbone.text_to_kv import keys_values
 from foreword.backbone.tokenizer import TextTokenizer
 from foreword.errors import DataError
@@ -44,7 +44,7 @@ class FrozenModel:
         self.inputs = InputMerger(network, self.info, self.embeddings)
         if not override_modules(network):
             interface.install(network)
-        settle(network)
+        prepare_bitsandbytes(network)
 
     @property
     def name(self) -> str:
@@ -123,7 +123,7 @@ class FrozenModel:
         before = ready.text[rows, columns] - 1
         if bool(((before < 0) | ~ready.mask[rows, before]).any()):
             raise DataError(
-                "a label stands first in its row, where nothing predicts it; begin the template with {bos}, words, a field or a soft token."
+                "the first token of a row is a label, but no token before it predicts it; begin the template with {bos}, words, a field or a soft token."
             )
         if self.shape.kind == "encoder-decoder":  # hardly any column of a decoder predicts nothing
             logits = self.network(**ready.inputs, use_cache=False).logits

@@ -26,7 +26,7 @@ def quantised_loading(name: str, config: PreTrainedConfig, quantize: str, dtype:
     already = config.to_dict().get("quantization_config")
     if already:
         raise ModelError(
-            f"model '{name}' is stored in {already.get('quant_method')} already, so it cannot be quantised again; leave quantize out."
+            f"model '{name}' is already stored in {already.get('quant_method')}, so it cannot be quantised again; leave quantize out."
         )
     if has_experts(config):
         raise ModelError(
@@ -55,7 +55,7 @@ def quantization_of(network: PreTrainedModel) -> str | None:
     return "int8" if how.load_in_8bit else str(how.bnb_4bit_quant_type)
 
 
-def settle(network: PreTrainedModel) -> None:
+def prepare_bitsandbytes(network: PreTrainedModel) -> None:
     """Keep bitsandbytes' layers from changing their weights or their arithmetic between calls; other networks are left as they are."""
     if not isinstance(getattr(network.config, "quantization_config", None), BitsAndBytesConfig):
         return

@@ -28,7 +28,7 @@ from foreword.recipe import LoraSpec, Recipe
 from foreword.tasks.base import Task, budget_for
 from foreword.tasks.choice import Choice
 from foreword.tasks.head_classify import HeadClassify
-from foreword.tasks.head_task import look, pool
+from foreword.tasks.head_task import pool, read_inputs
 from foreword.tasks.multilabel import MultiLabel
 from foreword.tasks.qa import QA
 from foreword.tasks.regress import Regress
@@ -80,8 +80,8 @@ def ours(adapter: Adapter, name: str, kind: str) -> tuple[Tensor, tuple[int, ...
     model, task = frozen(name), TASKS[kind].for_model(frozen(name).info, None)
     example = {"text": TEXT, "tokens": TEXT, "question": "is it?", "context": TEXT}
     row = task.eval_feature(example, model.info, budget_for(None, model.info), truncate=False)[0].rows[0]
-    seen, head = look(adapter.model(model), None, [row]), adapter.adapter_state().needed_head()
-    return head(seen.states)[0] if kind in ("tag", "qa") else head(pool(seen, "last"))[0], row.ids
+    inputs, head = read_inputs(adapter.model(model), None, [row]), adapter.adapter_state().needed_head()
+    return head(inputs.states)[0] if kind in ("tag", "qa") else head(pool(inputs, "last"))[0], row.ids
 
 
 @torch.no_grad()
@@ -141,14 +141,14 @@ def test_families_without_such_a_model(kind: str, name: str, tmp_path: Path) -> 
         (
             "bert",
             HeadClassify(("no", "yes")),
-            "transformers' classifiers of encoders have a layer of their own before the head, and here the head reads the states themselves",
+            "transformers' classifiers of encoders have one more layer before the head",
         ),
         (
             "llama",
             HeadClassify(("no", "yes"), pooling="mean"),
-            "its head reads a text by pooling 'mean', and transformers' reads its last token; train with pooling 'last'",
+            "its head uses pooling 'mean', but transformers' head reads the last token; train with pooling 'last'",
         ),
-        ("llama", HeadClassify(("no", "yes"), pair=True), "transformers' reads one text, and here are two"),
+        ("llama", HeadClassify(("no", "yes"), pair=True), "transformers' head reads one text, but this task has two"),
         ("llama", QA(), "a causal model reads words behind the context here, and transformers' reads none"),
         ("bert", Regress(), "PEFT has no counterpart of task 'regress'"),
         ("llama", Choice(), "PEFT has no counterpart of task 'choice'"),

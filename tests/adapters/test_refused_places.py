@@ -55,7 +55,7 @@ def test_a_path_is_named_by_its_last_part(tmp_path: Path) -> None:
         write_folder(tmp_path / "two words" / "..", FILES)
     with pytest.raises(AdapterError) as error:
         write_folder("a\0b/c", FILES)
-    assert str(error.value) == "path 'a\\x00b/c' has a NUL character, which no file system takes; remove it."
+    assert str(error.value) == "path 'a\\x00b/c' contains a NUL character, which file systems do not allow; remove it."
 
 
 def test_an_adapter_is_replaced_only_when_asked(tmp_path: Path) -> None:
@@ -117,8 +117,8 @@ def test_a_parent_that_is_a_file_is_the_systems_refusal(tmp_path: Path) -> None:
     with pytest.raises(AdapterError) as error:
         write_folder(tmp_path / "a" / "b", FILES)
     assert str(error.value) == (
-        f"adapter '{tmp_path / 'a' / 'b'}' could not be written (File exists); what stood there is untouched, "
-        "so free some space or choose another folder."
+        f"adapter '{tmp_path / 'a' / 'b'}' could not be written (File exists); nothing was replaced; "
+        "free some space or choose another folder."
     )
 
 

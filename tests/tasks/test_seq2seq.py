@@ -49,17 +49,19 @@ def test_source_and_answer_have_a_budget_each() -> None:
     )  # type: ignore[attr-defined]
     answer = len([label for label in row.labels if label >= 0])
     assert cut and answer > 40 and 150 < len(row.ids) - answer + 10 <= 160
-    asked, cut = task.eval_row({"input": long}, model.info, length_budget, truncate=True, room=task.room)
+    asked, cut = task.eval_row({"input": long}, model.info, length_budget, truncate=True, max_answer_tokens=task.max_answer_tokens)
     assert cut and 150 < len(asked.ids) + 10 <= 160
     with pytest.raises(DataError) as caught:
         Seq2Seq(PLAIN).train_row({"input": "a", "output": "ab " * 200}, model.info, budget_for(None, model.info))
     assert (
         str(caught.value)
-        == f"an answer has {len(task.answer({'output': 'ab ' * 200}, model.info))} tokens, but 160 positions are there in tiny-bart; shorten it."
+        == f"an answer has {len(task.answer({'output': 'ab ' * 200}, model.info))} tokens, but tiny-bart has 160 positions for it; shorten it."
     )
     with pytest.raises(UsageError) as refused:
         Seq2Seq(max_new_tokens=159).for_model(model.info, None)
-    assert str(refused.value) == ("max_new_tokens is 159, but tiny-bart has 160 positions for an answer and what begins it; ask for fewer.")
+    assert str(refused.value) == (
+        "max_new_tokens is 159, but tiny-bart has 160 positions for an answer and its opening tokens; ask for fewer."
+    )
 
 
 def test_one_beam_is_what_generate_says() -> None:
@@ -81,7 +83,7 @@ def test_label_words_are_said_by_the_decoder() -> None:
         model, task = tiny_seq2seq.frozen(name), Classify(("no", "yes indeed", "perhaps"), template="{text}\nLabel: {answer}")
         eval_feature, _ = task.eval_row({"text": "a film"}, model.info, budget_for(None, model.info), truncate=False)
         scores, opening = task.scores(model, None, [eval_feature])[0], list(model.answer_opening)
-        for index, ids in enumerate(task.pieces(model.info)):
+        for index, ids in enumerate(task.answer_ids(model.info)):
             logits = tiny_seq2seq.network(name)(
                 torch.tensor([eval_feature.ids]), decoder_input_ids=torch.tensor([[*opening, *ids[:-1]]])
             ).logits
@@ -119,7 +121,7 @@ def test_parts_are_saved_and_read(tmp_path: Path) -> None:
     with pytest.raises(AdapterError) as caught:
         export_peft(adapter, tmp_path / "peft")
     assert str(caught.value) == (
-        "the adapter cannot be exported to PEFT, because PEFT's prompts of encoder–decoders take positions and attend otherwise than these; "
+        "the adapter cannot be exported to PEFT, because PEFT's prompts of encoder–decoders have other positions and attention masks; "
         "use it with Foreword."
     )
 

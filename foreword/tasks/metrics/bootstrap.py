@@ -28,7 +28,7 @@ def bootstrap(value: Callable[[np.ndarray], float], n: int) -> Score:
         raise DataError("a metric needs at least one example, but none came; give data that is not empty.")
     random = np.random.default_rng(0)
     drawn = [value(random.integers(0, n, n)) for _ in range(DRAWS)] if n > 1 else []
-    return Score(value(np.arange(n)), float(np.std(drawn, ddof=1)) if drawn else 0.0, n)
+    return Score(float(value(np.arange(n))), float(np.std(drawn, ddof=1)) if drawn else 0.0, n)
 
 
 def ratio(counts: np.ndarray, parts: Callable[..., tuple[float, float]]) -> Score:
