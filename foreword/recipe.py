@@ -38,7 +38,7 @@ class LoraSpec:
         if isinstance(self.targets, list):
             object.__setattr__(self, "targets", tuple(self.targets))
         if self.frozen and self.path is None:
-            raise UsageError("a frozen LoRA came without a path; say which saved LoRA the prompt stands on.")
+            raise UsageError("a frozen LoRA needs a path; give the saved LoRA that the prompt is trained on.")
 
     def __add__(self, other: object) -> Recipe:
         return Recipe.of(self) + other
@@ -64,7 +64,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.full and (self.prompt or self.lora or self.quantize):
-            raise UsageError(f"method '{self.method}' trains all weights and something else too, but all weights stand alone; choose one.")
+            raise UsageError(f"method '{self.method}' trains all weights and something else, which cannot be combined; choose one.")
 
     @property
     def trains(self) -> bool:

@@ -43,9 +43,9 @@ class Init:
     def __post_init__(self) -> None:
         _one_of("initialiser", self.kind, INIT_KINDS)
         if self.kind in ("adapter", "file") and not self.path:
-            raise UsageError(f"initialiser '{self.kind}' needs a path, none came; give one, for example --init {self.kind}:PATH.")
+            raise UsageError(f"initialiser '{self.kind}' needs a path; give one, for example --init {self.kind}:PATH.")
         if self.path and self.kind not in ("adapter", "file"):
-            raise UsageError(f"initialiser '{self.kind}' takes no path, '{self.path}' came; use 'adapter' or 'file' for a path.")
+            raise UsageError(f"initialiser '{self.kind}' takes no path, but got '{self.path}'; use 'adapter' or 'file' for a path.")
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,10 @@ class PromptSpec:
             object.__setattr__(self, "parts", (self.parts,) if isinstance(self.parts, str) else tuple(self.parts))
         if self.site == "input" and self.parts != "all":
             raise UsageError(
-                f"parts {', '.join(self.parts)} came for the input site, which stands before the encoder; drop it or use a method of the kv site."
+                f"parts {', '.join(self.parts)} do not apply to the input site; leave parts out, or use a method of the kv site."
             )
         if self.site == "input" and self.layers != "all":
-            raise UsageError(
-                f"layers '{self.layers}' came for the input site, which has no layers; drop it or use a method of the kv site."
-            )
+            raise UsageError(f"layers '{self.layers}' do not apply to the input site; leave layers out, or use a method of the kv site.")
 
     def chosen_layers(self, shape: ModelShape) -> tuple[int, ...]:
         """Indices into `shape.kv` of the attentions that get a prefix, ascending; raises UsageError for layers or parts the model does not have.
@@ -103,7 +101,7 @@ class PromptSpec:
         if bad or not self.parts or len(set(self.parts)) != len(self.parts):
             has = f"has {', '.join(shape.parts)}" if "self" not in shape.parts else "is one stack without parts"
             raise UsageError(
-                f"parts {', '.join(self.parts) or 'none'} cannot be prefixed in a model that {has}; leave parts out, or choose among those."
+                f"parts {', '.join(self.parts) or 'none'} do not exist in a model that {has}; leave parts out, or choose among its parts."
             )
         return tuple(self.parts)
 
@@ -116,13 +114,13 @@ class PromptSpec:
             head, _, count = self.layers.partition(":")
             if head != "last" or not count.isdecimal() or not 1 <= int(count) <= n:
                 raise UsageError(
-                    f"layers '{self.layers}' cannot be read for a model of {n} layers; give 'all', 'last:N' or indices below {n}."
+                    f"layers '{self.layers}' are not valid for a model of {n} layers; give 'all', 'last:N' or indices below {n}."
                 )
             return own[-int(count) :]
         bad = [i for i in self.layers if not 0 <= i < n]
         if bad or not self.layers or len(set(self.layers)) != len(self.layers):
             raise UsageError(
-                f"layers {list(self.layers)} cannot be read for a model of {n} layers; give distinct indices from 0 to {n - 1}."
+                f"layers {list(self.layers)} are not valid for a model of {n} layers; give distinct indices from 0 to {n - 1}."
             )
         return [own[i] for i in self.layers]
 
@@ -173,7 +171,7 @@ class PromptSpec:
 
 def two_of_a_kind(first: str, second: str, part: str) -> str:
     """What is wrong with the sum of two methods that both train a part."""
-    return f"{first} + {second} holds two parts of one kind ('{part}'), but a recipe has one of each; drop one."
+    return f"{first} + {second} has two parts of one kind ('{part}'), but a recipe has one of each; drop one."
 
 
 def _known(cls: type, data: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -53,7 +53,7 @@ def test_what_cannot_be_is_refused() -> None:
     assert str(caught.value) == ("method 'prompt-tunning' is not known; choose one of prompt-tuning, p-tuning, prefix-tuning, p-tuning-v2.")
     with pytest.raises(UsageError) as caught:
         recipe("p-tuning", layers="last:2")
-    assert str(caught.value) == "layers 'last:2' came for the input site, which has no layers; drop it or use a method of the kv site."
+    assert str(caught.value) == "layers 'last:2' do not apply to the input site; leave layers out, or use a method of the kv site."
     with pytest.raises(UsageError) as caught:
         methods.p_tuning(encoder="gru")
     assert str(caught.value) == "encoder 'gru' is not known; choose mlp or lstm."
@@ -105,7 +105,7 @@ def test_parts_are_added_in_any_order() -> None:
         with pytest.raises(UsageError) as caught:
             prompt + second  # type: ignore[operator]  # refused when it runs
         assert str(caught.value) == (
-            "p-tuning-v2 + prefix-tuning holds two parts of one kind ('prompt'), but a recipe has one of each; drop one."
+            "p-tuning-v2 + prefix-tuning has two parts of one kind ('prompt'), but a recipe has one of each; drop one."
         )
 
 
@@ -117,13 +117,13 @@ def test_names_and_sums_that_cannot_be_are_refused() -> None:
         assert str(caught.value) == f"method '{unknown}' is not known; choose one of {every}, or a sum like prefix-tuning+lora."
     with pytest.raises(UsageError) as caught:
         named("lora+qlora")
-    assert str(caught.value) == "lora + qlora holds two parts of one kind ('lora'), but a recipe has one of each; drop one."
+    assert str(caught.value) == "lora + qlora has two parts of one kind ('lora'), but a recipe has one of each; drop one."
     with pytest.raises(UsageError) as caught:
         named("prefix-tuning+zero-shot")
     assert str(caught.value) == "prefix-tuning + zero-shot cannot be trained together; add a soft prompt and LoRA."
     with pytest.raises(UsageError) as caught:
         named("full+lora")
-    assert str(caught.value) == "method 'full+lora' trains all weights and something else too, but all weights stand alone; choose one."
+    assert str(caught.value) == "method 'full+lora' trains all weights and something else, which cannot be combined; choose one."
     with pytest.raises(UsageError) as caught:
         methods.few_shot(0)
     assert str(caught.value) == "few-shot came with 0 shots, but it needs a whole number of at least 1; use zero-shot for none."

@@ -62,13 +62,13 @@ def test_unknown_keys_are_named(place: str | None, message: str) -> None:
         (lambda: kv(dropout=-0.1), "dropout is -0.1, but it must be at least 0 and below 1; 0.1 is common."),
         (
             lambda: kv(site="input", layers="last:2"),
-            "layers 'last:2' came for the input site, which has no layers; drop it or use a method of the kv site.",
+            "layers 'last:2' do not apply to the input site; leave layers out, or use a method of the kv site.",
         ),
         (lambda: Reparam("mlp", 0), "the hidden width of a re-parameterisation is 0, but it must be a whole number of at least 1."),
         (lambda: Reparam("lstm", 8, -1), "the number of LSTM layers is -1, but it must be a whole number of at least 1."),
         (lambda: Init("zeros"), f"initialiser 'zeros' is not known; choose one of {', '.join(INIT_KINDS)}."),
-        (lambda: Init("file"), "initialiser 'file' needs a path, none came; give one, for example --init file:PATH."),
-        (lambda: Init("text", path="x"), "initialiser 'text' takes no path, 'x' came; use 'adapter' or 'file' for a path."),
+        (lambda: Init("file"), "initialiser 'file' needs a path; give one, for example --init file:PATH."),
+        (lambda: Init("text", path="x"), "initialiser 'text' takes no path, but got 'x'; use 'adapter' or 'file' for a path."),
     ],
 )
 def test_what_cannot_be_is_refused(make: Callable[[], object], message: str) -> None:
@@ -115,14 +115,14 @@ def test_layers(layers: Any, chosen: tuple[int, ...]) -> None:
 def test_layers_in_words_that_cannot_be(layers: str) -> None:
     with pytest.raises(UsageError) as caught:
         kv(layers=layers).chosen_layers(SHAPE)
-    assert str(caught.value) == f"layers '{layers}' cannot be read for a model of 4 layers; give 'all', 'last:N' or indices below 4."
+    assert str(caught.value) == f"layers '{layers}' are not valid for a model of 4 layers; give 'all', 'last:N' or indices below 4."
 
 
 @pytest.mark.parametrize("layers", [(0, 4), (-1,), (1, 1), ()])
 def test_layers_by_index_that_cannot_be(layers: tuple[int, ...]) -> None:
     with pytest.raises(UsageError) as caught:
         kv(layers=layers).chosen_layers(SHAPE)
-    assert str(caught.value) == f"layers {list(layers)} cannot be read for a model of 4 layers; give distinct indices from 0 to 3."
+    assert str(caught.value) == f"layers {list(layers)} are not valid for a model of 4 layers; give distinct indices from 0 to 3."
 
 
 def test_widths_of_both_sites() -> None:

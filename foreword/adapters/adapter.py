@@ -61,7 +61,7 @@ class Adapter:
             expected, found = (spec.length, spec.width(self.shape)), tuple(self.flat.shape)
             if found != expected:
                 raise AdapterError(
-                    f"a prompt of shape {list(found)} came, but its spec and base model ask for {list(expected)}; make them agree."
+                    f"the prompt has shape {list(found)}, but its spec and base model need {list(expected)}; make them agree."
                 )
         object.__setattr__(self, "tensors", {name: _kept(name, tensor) for name, tensor in self.tensors.items()})
 
@@ -99,8 +99,8 @@ class Adapter:
         found, needed = head.spec.outputs if head else 0, spec.outputs if spec else 0
         if found != needed:
             raise AdapterError(
-                f"the adapter's head gives {found or 'no'} numbers, but its task '{self.task['kind']}' reads {needed}; "
-                f"give it the {MANIFEST} that it was saved with, or retrain."
+                f"the adapter's head has {found or 'no'} outputs, but its task '{self.task['kind']}' needs {needed}; "
+                f"copy its {MANIFEST} again, or retrain."
             )
         return AdapterState(self.tokens(), head)
 
@@ -127,7 +127,7 @@ class Adapter:
             if recorded != found:
                 raise FingerprintError(
                     f"the adapter was trained on '{self.base}' with {what} fingerprint {recorded}, "
-                    f"but that of '{info.name}' is {found}; load '{self.base}' as it was then, or retrain."
+                    f"but that of '{info.name}' is {found}; load the same version of '{self.base}', or retrain."
                 )
 
     def files(self, where: str) -> dict[str, bytes]:

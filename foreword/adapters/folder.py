@@ -92,8 +92,8 @@ def write_folder(path: str | Path, files: Mapping[str, bytes], *, overwrite: boo
             _discard(old, mark)
     except OSError as error:
         raise AdapterError(
-            f"adapter '{path}' could not be written ({error.strerror or error}); what stood there is untouched, "
-            "so free some space or choose another folder."
+            f"adapter '{path}' could not be written ({error.strerror or error}); nothing was replaced; "
+            "free some space or choose another folder."
         ) from error
     return target
 
@@ -110,7 +110,7 @@ def _target(path: str | Path) -> Path:
     """The folder a path means; raises AdapterError for a name that no adapter may have."""
     check_name(Path(path).name)
     if "\0" in str(path):
-        raise AdapterError(f"path {str(path)!r} has a NUL character, which no file system takes; remove it.")
+        raise AdapterError(f"path {str(path)!r} contains a NUL character, which file systems do not allow; remove it.")
     return Path(os.path.realpath(path))
 
 

@@ -61,7 +61,7 @@ class Manifest:
             return (text + "\n").encode()
         except (TypeError, ValueError) as error:
             raise AdapterError(
-                f"an adapter's task or provenance holds what JSON cannot ({error}); give plain text, numbers, lists and mappings."
+                f"an adapter's task or provenance cannot be saved as JSON ({error}); give plain text, numbers, lists and mappings."
             ) from error
 
     @classmethod
@@ -71,10 +71,10 @@ class Manifest:
             found = json.loads(data, parse_constant=_no_constant)
         except (ValueError, RecursionError) as error:
             raise AdapterError(
-                f"adapter '{where}' has a {MANIFEST} that is no JSON, perhaps cut short; copy the adapter again or retrain."
+                f"adapter '{where}' has a {MANIFEST} that is not valid JSON, perhaps truncated; copy the adapter again or retrain."
             ) from error
         if not isinstance(found, dict):
-            raise AdapterError(f"adapter '{where}' has a {MANIFEST} that is no mapping; copy the adapter again or retrain.")
+            raise AdapterError(f"adapter '{where}' has a {MANIFEST} that is not a JSON object; copy the adapter again or retrain.")
         version = found.pop("format_version", None)
         if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
             raise AdapterError(
@@ -94,7 +94,7 @@ class Manifest:
             promised = plain["tensors"].setdefault(KEY, TensorShape("F32", whole)) if version == 1 else plain["tensors"].get(KEY)
             if promised != TensorShape("F32", whole):
                 raise AdapterError(
-                    f"adapter '{where}' has a {MANIFEST} whose recipe asks for '{KEY}' as F32 {list(whole)}, but whose tensors do not; copy the adapter again or retrain."
+                    f"adapter '{where}' has a {MANIFEST} whose recipe needs '{KEY}' as F32 {list(whole)}, but whose tensors differ; copy the adapter again or retrain."
                 )
         return cls(**plain)
 
@@ -104,8 +104,8 @@ def read_manifest(folder: Folder) -> Manifest:
     if MANIFEST in folder.names:
         return Manifest.from_json(folder.read(MANIFEST), folder.where)
     if CONFIG in folder.names:
-        raise AdapterError(f"adapter '{folder.where}' is PEFT's, it has no {MANIFEST}; bring it in with `foreword import`.")
-    raise AdapterError(f"'{folder.where}' is no adapter, it has no {MANIFEST}; give a folder that Foreword saved.")
+        raise AdapterError(f"'{folder.where}' is an adapter of PEFT, without a {MANIFEST}; import it with `foreword import`.")
+    raise AdapterError(f"'{folder.where}' is not an adapter of Foreword, it has no {MANIFEST}; give a folder that Foreword saved.")
 
 
 def check_present(folder: Folder) -> None:
@@ -131,7 +131,7 @@ def check_config(folder: Folder) -> None:
         found = None
     if not isinstance(found, dict):
         raise AdapterError(
-            f"adapter '{folder.where}' has an {CONFIG} that is no config of PEFT, perhaps cut short; copy the adapter again or retrain."
+            f"adapter '{folder.where}' has an {CONFIG} that is not a config of PEFT, perhaps truncated; copy the adapter again or retrain."
         )
 
 
@@ -165,7 +165,7 @@ def problems(folder: Folder) -> list[str]:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _nulls(scores: Scores) -> dict[str, dict[str, float | int | None]]:

@@ -160,8 +160,8 @@ def _compiled(adapter: Adapter, template: Template, model: FrozenModel | None) -
     """A leading prompt and the constants around it as keys and values."""
     if model is None:
         raise AdapterError(
-            "the adapter's prompt stands behind the beginning-of-sequence token or other words, "
-            "so its export to PEFT is a run of the base model; give --model."
+            "the adapter's prompt comes after the beginning-of-sequence token or other text, "
+            "so its export to PEFT needs a forward pass of the base model; give --model."
         )
     row = template.render(dict.fromkeys(template.fields, ""), model.tokenizer, adapter.spec.length)
     prefix, swallowed = compile_prompt(model, EmbeddingPrefix(adapter.flat), row)
@@ -201,7 +201,7 @@ def imported_task(task: Mapping[str, Any] | None, *, soft: bool) -> dict[str, An
     rest = _LEADING.sub("", task["template"], count=1)
     if Template.parse(rest, bos=task["bos"]).has_soft:
         raise AdapterError(
-            f"template '{task['template']}' has soft tokens inside the text, but PEFT's prompts stand first; remove {{soft}} from it."
+            f"template '{task['template']}' has soft tokens inside the text, but PEFT's prompts come first; remove {{soft}} from it."
         )
     first = "{soft}" if soft else ""
     return {**task, "template": first + ("{bos}" if task["bos"] else "") + rest}

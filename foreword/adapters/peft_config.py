@@ -54,18 +54,18 @@ def type_of(spec: PromptSpec) -> str:
 def why_not(spec: PromptSpec, shape: ModelShape, template: Template) -> str | None:
     """Why no type of PEFT can hold this prompt, or None; ends with what to do."""
     if shape.kind == "encoder-decoder":
-        return "PEFT's prompts of encoder–decoders take positions and attend otherwise than these; use it with Foreword"
+        return "PEFT's prompts of encoder–decoders have other positions and attention masks; use it with Foreword"
     if spec.site == "input":
         if template.has_soft and template.leading:
             return None
         return f"its template '{template.source}' has soft tokens inside the text, where PEFT cannot put them; train with {{soft}} first"
     layers = spec.chosen_layers(shape)
     if len(layers) != shape.num_layers:
-        return f"it prefixes layers {list(layers)} of {shape.num_layers}, but PEFT prefixes all; train with layers 'all'"
+        return f"it has a prefix in layers {list(layers)} of {shape.num_layers}, but PEFT has one in every layer; train with layers 'all'"
     if len({(kv.heads, kv.dim) for kv in shape.kv}) != 1:
         return "the layers of its base model have keys and values of different shapes, but PEFT has one shape; use it with Foreword"
     if spec.window == "pinned" and shape.windowed:
-        return f"its prefix is pinned inside the sliding windows of {shape.family}, but PEFT's fades there; train with window 'model'"
+        return f"its prefix stays visible in the sliding windows of {shape.family}, but PEFT's does not; train with window 'model'"
     return None
 
 

@@ -51,14 +51,14 @@ def _config(folder: Path) -> dict[str, Any]:
         config = json.loads((folder / CONFIG).read_bytes())
         config["peft_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AdapterError(f"'{folder}' has an {CONFIG} that is no config of PEFT; copy the folder again.") from error
+        raise AdapterError(f"'{folder}' has an {CONFIG} that is not a config of PEFT; copy the folder again.") from error
     return config
 
 
 def _saved_under(folder: Path) -> Path:
     """The folder of the config: PEFT puts an adapter that is not named "default" into a folder of its name."""
     if (folder / MANIFEST).is_file():
-        raise AdapterError(f"'{folder}' is an adapter of Foreword already; use it as it is.")
+        raise AdapterError(f"'{folder}' is already an adapter of Foreword; use it as it is.")
     if (folder / CONFIG).is_file():
         return folder
     inside = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))

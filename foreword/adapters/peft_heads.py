@@ -42,12 +42,10 @@ def _why_not(kind: TaskKind, task: Mapping[str, Any], causal: bool) -> str | Non
     if kind.peft.task_type != "SEQ_CLS":
         return None
     if not causal:
-        return (
-            "transformers' classifiers of encoders have a layer of their own before the head, and here the head reads the states themselves"
-        )
+        return "transformers' classifiers of encoders have one more layer before the head"
     if task["pooling"] != "last":
-        return f"its head reads a text by pooling '{task['pooling']}', and transformers' reads its last token; train with pooling 'last'"
-    return "transformers' reads one text, and here are two" if task["pair"] else None
+        return f"its head uses pooling '{task['pooling']}', but transformers' head reads the last token; train with pooling 'last'"
+    return "transformers' head reads one text, but this task has two" if task["pair"] else None
 
 
 def _note(adapter: Adapter, kind: PeftHead, place: HeadPlace, outputs: int) -> str:

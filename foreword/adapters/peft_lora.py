@@ -117,13 +117,15 @@ def _read(found: PeftFolder, model: FrozenModel) -> tuple[LoraSpec, dict[str, Te
     for key, value in sorted(config.items()):
         resting = value in (None, False, "none", {}, [])
         if key == "init_lora_weights" and value not in _STARTS or key not in _HARMLESS | _READ and not resting:
-            raise AdapterError(f"'{found.where}' has {key} {value}, but plain LoRA can be imported, without it; load it with PEFT.")
+            raise AdapterError(f"'{found.where}' has {key} {value}, but only LoRA without it can be imported; load it with PEFT.")
     missing = sorted({"r", "lora_alpha"} - config.keys())
     if missing:
         raise AdapterError(f"'{found.where}' has an {CONFIG} without {missing[0]}; save it again with PEFT.")
     for name, tensor in sorted(found.tensors.items()):
         if not name.startswith(PEFT) or not name.endswith((".lora_A.weight", ".lora_B.weight")):
-            raise AdapterError(f"'{found.where}' has trained weights that are not of a linear layer's LoRA, {name}; load it with PEFT.")
+            raise AdapterError(
+                f"'{found.where}' has trained weights that do not belong to a linear layer's LoRA, {name}; load it with PEFT."
+            )
         bad = int((~tensor.isfinite()).sum()) if tensor.is_floating_point() else tensor.numel()
         if bad:
             raise AdapterError(
@@ -161,7 +163,7 @@ def _targets(given: Any, paths: list[str], model: FrozenModel) -> str | tuple[st
     known = {path for path, _ in target_layers(model.network, LoraSpec(targets="all-linear"), model.name).items()}
     absent = sorted(set(paths) - known)
     if absent:
-        raise ModelError(f"the LoRA stands on {absent[0]}, but '{model.name}' has no such layer; load it on its own base model.")
+        raise ModelError(f"the LoRA adapts {absent[0]}, but '{model.name}' has no such layer; load it on its own base model.")
     names = tuple(sorted(given)) if isinstance(given, list) else ()
     meant = {path for path in known if any(f".{path}".endswith(f".{name}") for name in names)}
     return names if meant == set(paths) else tuple(paths)

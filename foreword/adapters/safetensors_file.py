@@ -39,7 +39,7 @@ def read_tensors(data: bytes, expected: Mapping[str, TensorShape], where: str) -
         dtype, shape = found[name]["dtype"], tuple(found[name]["shape"])
         if (dtype, shape) != (promised.dtype, promised.shape):
             raise AdapterError(
-                f"adapter '{where}' has '{name}' as {dtype} {list(shape)}, but its manifest asks for {promised.dtype} {list(promised.shape)}; "
+                f"adapter '{where}' has '{name}' as {dtype} {list(shape)}, but its manifest says {promised.dtype} {list(promised.shape)}; "
                 "save it again or retrain."
             )
         check_finite(found[name]["data"], where, promised.dtype)

@@ -33,14 +33,14 @@ def read_tensors_file(path: Path) -> dict[str, Tensor]:
     try:
         return load(path.read_bytes())
     except (SafetensorError, OSError) as error:
-        raise AdapterError(f"'{path}' cannot be read as safetensors, perhaps it is cut short; copy it again.") from error
+        raise AdapterError(f"'{path}' cannot be read as safetensors, perhaps it is truncated; copy it again.") from error
 
 
 def as_matrix(tensor: Tensor, where: str) -> Float[Tensor, "P W"]:
     """A tensor as fp32 [P, W]; raises AdapterError unless it is a matrix of finite floating-point numbers."""
     if tensor.dim() != 2 or tensor.dtype not in _FLOATS or not tensor.numel():
         kind = f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
-        raise AdapterError(f"'{where}' holds {kind}, but a prompt is a floating-point matrix [virtual tokens, width]; give such a one.")
+        raise AdapterError(f"'{where}' holds {kind}, but a prompt is a floating-point matrix [virtual tokens, width]; give one.")
     matrix = tensor.detach().float().contiguous()
     bad = int((~matrix.isfinite()).sum())
     if bad:
@@ -64,5 +64,5 @@ def _npy(path: Path) -> Tensor:
 
 def _only(tensors: dict[str, Tensor], path: Path) -> Tensor:
     if len(tensors) != 1:
-        raise AdapterError(f"'{path}' holds tensors {', '.join(sorted(tensors)) or 'none'}, but one matrix is needed; save that one alone.")
+        raise AdapterError(f"'{path}' holds tensors {', '.join(sorted(tensors)) or 'none'}, but one matrix is needed; save only that one.")
     return next(iter(tensors.values()))

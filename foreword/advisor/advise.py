@@ -141,11 +141,11 @@ def kind_of(recipe: Recipe) -> str:
 def _check_task(network: Architecture, situation: Inputs) -> None:
     if network.shape.kind == "encoder" and TASK_KINDS[situation.task].answers == "text":
         raise UsageError(
-            f"task '{situation.task}' needs a model that writes, but '{network.shape.family}' is an encoder; take a causal model."
+            f"task '{situation.task}' needs a model that generates text, but '{network.shape.family}' is an encoder; use a causal model."
         )
     if network.shape.kind == "encoder-decoder" and situation.head("encoder-decoder"):
         raise UsageError(
-            f"task '{situation.task}' needs a head, but '{network.shape.family}' is an encoder-decoder; take an encoder or a causal model."
+            f"task '{situation.task}' needs a head, but '{network.shape.family}' is an encoder-decoder; use an encoder or a causal model."
         )
 
 
@@ -213,7 +213,7 @@ def _pick(kind: str, sizing: Sizing, chosen: list[rules.Rule], facts: Mapping[st
 def _warnings(network: Architecture, situation: Inputs, sizes: Mapping[str, Sizing], picks: list[Pick]) -> Iterator[str]:
     family, weights = network.shape.family, base_bytes(network, situation.load().dtype)
     if not network.known:
-        yield f"the layers of '{family}' are not in Foreword's table, so its weights are reckoned as Llama's; LoRA, memory and full fine-tuning may differ."
+        yield f"the layers of '{family}' are not in Foreword's table, so its weights are estimated like Llama's; LoRA, memory and full fine-tuning may differ."
     if not picks:
         yield "no method fits these constraints; allow more memory, shorter texts, or another way of serving."
     if situation.memory is not None and weights > situation.memory * 1e9:

@@ -68,6 +68,6 @@ def collate(rows: Sequence[Row], *, pad: int = 0, side: Side = "left") -> Batch:
 def _check_places(row: Row) -> None:
     if any(second < first for first, second in pairwise((0, *row.at, len(row.ids)))):
         raise DataError(
-            f"a row of {len(row.ids)} tokens has soft tokens at {', '.join(map(str, row.at))}, but places go from 0 to {len(row.ids)} "
-            "and never fall; correct its places."
+            f"a row of {len(row.ids)} tokens has soft tokens at {', '.join(map(str, row.at))}, but positions must go from 0 to {len(row.ids)} "
+            "and not fall; correct them."
         )

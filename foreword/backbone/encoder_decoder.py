@@ -42,7 +42,7 @@ def inputs(
     source = batch.mask & ~answer
     behind = answer.gather(1, (batch.at - 1).clamp_min(0)) & (batch.at > 0)
     if bool(behind.any()):
-        raise DataError("a soft token stands behind the answer's first token, where no encoder reads it; put it before the answer.")
+        raise DataError("a soft token comes after the answer's first token, where the encoder does not read it; put it before the answer.")
     if soft is None:
         order, mask = front(source)
         given = {"input_ids": batch.ids.gather(1, order)}
@@ -51,7 +51,7 @@ def inputs(
         order, mask = front(merged.mask)
         given = {"inputs_embeds": merged.embeds.gather(1, order[:, :, None].expand(-1, -1, merged.embeds.shape[2]))}
     if not bool(mask.any(1).all()):
-        raise DataError("a row holds no token for the encoder to read; put words or a field into the template, or drop empty texts.")
+        raise DataError("a row has no token for the encoder; put words or a field into the template, or remove empty texts.")
     start = torch.tensor(list(opening), device=batch.ids.device).expand(len(batch.ids), -1)
     decoder = torch.cat([start, batch.ids.gather(1, front(answer)[0])], 1)
     predicts = torch.arange(decoder.shape[1], device=decoder.device).expand(len(decoder), -1) >= len(opening) - 1

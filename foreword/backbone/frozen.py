@@ -123,7 +123,7 @@ class FrozenModel:
         before = ready.text[rows, columns] - 1
         if bool(((before < 0) | ~ready.mask[rows, before]).any()):
             raise DataError(
-                "a label stands first in its row, where nothing predicts it; begin the template with {bos}, words, a field or a soft token."
+                "the first token of a row is a label, but no token before it predicts it; begin the template with {bos}, words, a field or a soft token."
             )
         if self.shape.kind == "encoder-decoder":  # hardly any column of a decoder predicts nothing
             logits = self.network(**ready.inputs, use_cache=False).logits

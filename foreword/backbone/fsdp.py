@@ -29,13 +29,9 @@ def shard(model: FrozenModel, device: torch.device) -> None:
     if all(isinstance(layer, FSDPModule) for layer in layers) and layers:
         return  # by an earlier run
     if model.quantization is not None:
-        raise ModelError(
-            f"'{model.name}' is loaded in {model.quantization}, which is not spread over processes; launch it without --use_fsdp."
-        )
+        raise ModelError(f"'{model.name}' is loaded in {model.quantization}, which cannot be sharded; launch it without --use_fsdp.")
     if not layers:
-        raise ModelError(
-            f"model '{model.name}' has no layers that repeat, so nothing can be spread over processes; launch it without --use_fsdp."
-        )
+        raise ModelError(f"model '{model.name}' has no repeated layers that could be sharded; launch it without --use_fsdp.")
     model.fingerprint  # noqa: B018  (of the weights as a whole, kept from now on)
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     for layer in layers:

@@ -44,7 +44,7 @@ class ModelInfo:
         """`decoder_opening` of an encoder–decoder; raises ModelError where its config names no start token."""
         if not self.decoder_opening:
             raise ModelError(
-                f"model '{self.name}' names no decoder_start_token_id to begin answers with; set it in its generation_config.json."
+                f"model '{self.name}' has no decoder_start_token_id, which begins every answer; set it in its generation_config.json."
             )
         return self.decoder_opening
 

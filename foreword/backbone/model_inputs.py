@@ -114,9 +114,7 @@ class InputMerger:
         given = [t.length if isinstance(t, EmbeddingPrefix) else 0 for t in rows]
         for need, have in zip(wanted, given, strict=True):
             if need != have:
-                raise DataError(
-                    f"a row has places for {need} soft tokens, but its prompt has {have}; render the row with the same prompt it is read with."
-                )
+                raise DataError(f"a row has {need} soft tokens, but its prompt has {have}; render the row for this prompt.")
         width, device = batch.at.shape[1], batch.ids.device
         if width == 0:
             return None

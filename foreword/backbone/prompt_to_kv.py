@@ -35,10 +35,10 @@ def compile_prompt(model: FrozenModel, prompt: EmbeddingPrefix, row: Row) -> tup
     family = family_of(model.shape.family)
     if model.shape.kind != "causal":
         raise ModelError(
-            f"{family.title} cannot read a compiled prompt: what stands first in it depends on what follows; use the prompt as it is."
+            f"a prompt of {family.title} cannot be converted to keys and values: its first states depend on the text after them; use the prompt as it is."
         )
     if "kv" not in family.sites:
-        raise ModelError(f"{family.title} cannot read a compiled prompt: {family.why_not}; use the prompt as it is.")
+        raise ModelError(f"a prompt of {family.title} cannot be converted to keys and values: {family.why_not}; use the prompt as it is.")
     swallowed = row.at[-1]
     head = Row(row.ids[:swallowed], row.at)
     batch = collate([head]) if head.ids else _only_soft(len(head.at))

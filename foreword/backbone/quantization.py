@@ -26,7 +26,7 @@ def quantised_loading(name: str, config: PreTrainedConfig, quantize: str, dtype:
     already = config.to_dict().get("quantization_config")
     if already:
         raise ModelError(
-            f"model '{name}' is stored in {already.get('quant_method')} already, so it cannot be quantised again; leave quantize out."
+            f"model '{name}' is already stored in {already.get('quant_method')}, so it cannot be quantised again; leave quantize out."
         )
     if has_experts(config):
         raise ModelError(

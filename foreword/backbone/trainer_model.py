@@ -49,7 +49,7 @@ class TrainerModel(PreTrainedModel):
         for name, value in asked.items():
             if name not in usual or value != usual[name]:
                 raise UsageError(
-                    f"gradient checkpointing with {name}={value!r} came, but every layer is computed again as it is; leave it out."
+                    f"gradient checkpointing with {name}={value!r} is not supported, because every layer is computed again as it is; leave it out."
                 )
         self._recomputes = True
 

@@ -82,7 +82,7 @@ class Comparison:
         if found["status"] == "refused":
             raise getattr(errors, found["error"], UsageError)(found["reason"])
         if found["status"] != "done":
-            raise ModelError(f"model '{self.setting.model}' could not be loaded in a process of its own ({found['reason'].rstrip('.')}).")
+            raise ModelError(f"model '{self.setting.model}' could not be loaded in a new process ({found['reason'].rstrip('.')}).")
         self.refused, self.kind = dict(found["refused"]), found["kind"]
         self.results.bind(self.setting.facts() | found["facts"])
         self._check_recipes()

@@ -192,7 +192,7 @@ def _few_shot(bench: Bench, shots: int, job: dict[str, Any], tell: Tell) -> Even
         setting.test,
         model.device,
     )
-    notices = [f"{fewer} of {len(setting.test)} texts had no room for all {shots} examples."] if fewer else []
+    notices = [f"{fewer} of {len(setting.test)} texts were too long for all {shots} examples."] if fewer else []
     results = example_results(task, setting.test, found)
     return (
         UNTRAINED

@@ -53,7 +53,7 @@ class Results:
             file.write(json.dumps(self._document, indent=1, ensure_ascii=False, allow_nan=False).encode())
 
     def _read(self) -> dict[str, Any]:
-        wrong = UsageError(f"'{self.path}' is no results file of a comparison; give another --out, or move it away.")
+        wrong = UsageError(f"'{self.path}' is not a results file of a comparison; give another --out, or move it away.")
         try:
             found = json.loads(self.path.read_text("utf-8"))
         except FileNotFoundError:

@@ -77,8 +77,8 @@ class Processes:
         """Why a process ended without an outcome."""
         if code < 0:
             name = signal.Signals(-code).name
-            return f"its process was ended by {name}" + (
-                ", which the system does when memory runs out." if code == -signal.SIGKILL else "."
+            return f"its process was stopped by {name}" + (
+                ", which the operating system does when memory is full." if code == -signal.SIGKILL else "."
             )
         self._said.seek(begin)
         lines = self._said.read().decode("utf-8", "replace").strip().splitlines()

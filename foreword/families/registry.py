@@ -23,8 +23,8 @@ def family_of(model_type: str) -> Family:
     if model_type in FAMILIES:
         return FAMILIES[model_type]
     if model_type in REFUSED:
-        raise ModelError(f"model type '{model_type}' is refused: {REFUSED[model_type]}.")
-    raise ModelError(f"model type '{model_type}' is not among the families proved so far ({', '.join(FAMILIES)}); use one of these.")
+        raise ModelError(f"model type '{model_type}' is not supported: {REFUSED[model_type]}.")
+    raise ModelError(f"model type '{model_type}' is not supported; use one of: {', '.join(FAMILIES)}.")
 
 
 def check_site(spec: PromptSpec | None, shape: ModelShape) -> None:
@@ -32,7 +32,7 @@ def check_site(spec: PromptSpec | None, shape: ModelShape) -> None:
     family = family_of(shape.family)
     if spec is not None and spec.site not in family.sites:
         raise ModelError(
-            f"method '{spec.method}' puts keys and values before every layer, but {family.title} is refused there: {family.why_not}; {_INSTEAD}."
+            f"method '{spec.method}' puts keys and values before every layer, but {family.title} does not support them: {family.why_not}; {_INSTEAD}."
         )
     if spec is not None and spec.site == "kv":
         check_window(spec.window, shape)
@@ -42,6 +42,6 @@ def check_window(window: Window, shape: ModelShape) -> None:
     """Raise ModelError when a prefix is to fade with the sliding window of a model whose text does not begin behind it."""
     if window == "model" and shape.kind != "causal" and shape.windowed:
         raise ModelError(
-            f"window 'model' came for {family_of(shape.family).title}, but its text begins at its first position, so a prefix stands at no "
-            "distance that a sliding window could end; use window 'pinned'."
+            f"window 'model' is not supported for {family_of(shape.family).title}, because a prefix has no position there that could leave the sliding "
+            "window; use window 'pinned'."
         )

@@ -28,7 +28,7 @@ def read_shape(config: Mapping[str, Any]) -> ModelShape:
     kind: Kind = "encoder-decoder" if config.get("is_encoder_decoder") else "encoder" if record.kind == "encoder" else "causal"
     if config.get("share_encoder_decoder_embeddings") is False:
         raise ModelError(
-            f"a model of type '{family}' has a vocabulary of its own for answers, which is not read; use one whose stacks share theirs."
+            f"a model of type '{family}' has separate vocabularies, which are not supported; use one whose encoder and decoder share theirs."
         )
     positions = int(_first(config, "max_position_embeddings", "n_positions", "max_seq_len") or 1 << 30)
     if kind == "encoder-decoder" and config.get("relative_attention_num_buckets"):

@@ -89,7 +89,7 @@ def _resolve(spec: PromptSpec, material: Material) -> str:
     kind = spec.init.kind
     if kind == "kv_of_text":
         if spec.site != "kv":
-            raise UsageError("initialiser 'kv_of_text' came for the input site, but it gives keys and values; use 'text'.")
+            raise UsageError("initialiser 'kv_of_text' gives keys and values, but the input site needs embeddings; use 'text'.")
         return "text"
     if kind != "default":
         return kind
@@ -124,9 +124,7 @@ def _text(context: _Context) -> Tensor:
     text = context.spec.init.text or context.material.text
     ids = context.source.tokenizer.encode(text) if text else []
     if not ids:
-        raise UsageError(
-            "initialiser 'text' needs a text, none came; give one, for example --init-text 'Is this review positive or negative?'."
-        )
+        raise UsageError("initialiser 'text' needs a text; give one, for example --init-text 'Is this review positive or negative?'.")
     ids = (ids * (1 + context.spec.length // len(ids)))[: context.spec.length]
     return context.source.embed(ids).float()
 
@@ -145,7 +143,7 @@ def _mean(context: _Context) -> Tensor:
     length, encode = context.spec.length, context.source.tokenizer.encode
     texts = [ids for text in context.material.texts if (ids := encode(text)[:256])]
     if not texts:
-        raise UsageError("initialiser 'mean' needs training texts, none came; use 'text' or 'vocabulary'.")
+        raise UsageError("initialiser 'mean' needs training texts; use 'text' or 'vocabulary'.")
     groups = [texts[j % len(texts) :: length] for j in range(length)]
     return torch.stack([context.source.embed([i for ids in group for i in ids]).float().mean(0) for group in groups])
 
@@ -199,7 +197,7 @@ def _check_given(given: Tensor, spec: PromptSpec, source: Source) -> Tensor:
     expected = (spec.length, spec.width(source.shape))
     if tuple(given.shape) != expected:
         raise UsageError(
-            f"initialiser '{spec.init.kind}' holds numbers of shape {list(given.shape)}, but this prompt has {list(expected)}; "
+            f"initialiser '{spec.init.kind}' has shape {list(given.shape)}, but this prompt has {list(expected)}; "
             f"set num_virtual_tokens to {given.shape[0]}, or use a prompt for the same model, site and layers."
         )
     return given.detach().float()

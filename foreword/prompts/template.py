@@ -233,6 +233,6 @@ def _marker(name: str, source: str) -> Part:
         return Soft(int(name[5:]))
     if not _NAME.fullmatch(name):
         raise TemplateError(
-            f"template '{source}' has '{{{name}}}', which names no field; use a column name, {{soft:N}}, {{bos}} or {{answer}}."
+            f"template '{source}' has '{{{name}}}', which is not a field; use a column name, {{soft:N}}, {{bos}} or {{answer}}."
         )
     return Field(name)

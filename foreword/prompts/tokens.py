@@ -57,7 +57,7 @@ def unflatten_kv(flat: Float[Tensor, "P W"], layers: Sequence[int], shapes: Sequ
     expected = sum(shape.width for shape in shapes)
     if flat.shape[1] != expected:
         raise AdapterError(
-            f"a prefix of width {flat.shape[1]} came, but these {len(layers)} layers need {expected}; use the base model that it was trained on."
+            f"the prefix has width {flat.shape[1]}, but these {len(layers)} layers need {expected}; use the base model that it was trained on."
         )
     keys: dict[int, Tensor] = {}
     values: dict[int, Tensor] = {}

@@ -38,12 +38,14 @@ class Admission:
         limits = self.limits
         if self.waiting and self.waiting + answers > limits.queued:
             raise HTTPError(
-                503, f"{self.waiting} answers are waiting, and at most {limits.queued} may; try again soon.", retry_after=RETRY_AFTER
+                503,
+                f"{self.waiting} answers are waiting, but at most {limits.queued} are allowed; try again soon.",
+                retry_after=RETRY_AFTER,
             )
         if self.waiting and self.waiting_tokens + tokens > limits.queued_tokens:
             raise HTTPError(
                 503,
-                f"texts of {self.waiting_tokens} tokens are waiting, and at most {limits.queued_tokens} may; try again soon.",
+                f"texts of {self.waiting_tokens} tokens are waiting, but at most {limits.queued_tokens} are allowed; try again soon.",
                 retry_after=RETRY_AFTER,
             )
         self.waiting += answers

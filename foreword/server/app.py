@@ -19,9 +19,9 @@ from foreword.server.middleware import RequestMiddleware
 from foreword.server.state import ServerState
 from foreword.server.validation_errors import error_of_body
 
-ABOUT = """Many tasks from one frozen language model, each by a few learned vectors. A request's `model` is a task's name, or the base model's.
+ABOUT = """Many tasks from one frozen language model, each by a small soft prompt. A request's `model` is the name of a task or of the base model.
 
-Greedy by default, so that an answer is the one `foreword predict` gives. Every refusal is one sentence."""
+Decoding is greedy by default, so answers equal those of `foreword predict`. Every error message is one sentence."""
 
 
 def create_app(state: ServerState) -> FastAPI:
@@ -71,9 +71,9 @@ async def _framework_error(request: Request, error: Exception) -> Response:
     found = cast(HTTPException, error)
     path = shorten(request.url.path)
     if found.status_code == 404:
-        return _answer(HTTPError(404, f"There is nothing at {path}; see /docs for what there is."))
+        return _answer(HTTPError(404, f"{path} does not exist; see /docs for the endpoints."))
     if found.status_code == 405:
-        answer = _answer(HTTPError(405, f"{path} does not take {request.method}; see /docs for what it takes."))
+        answer = _answer(HTTPError(405, f"{path} does not support {request.method}; see /docs for the endpoints."))
         answer.headers.update(found.headers or {})
         return answer
-    return _answer(HTTPError(400, "The body cannot be read as JSON in UTF-8; send a JSON object."))
+    return _answer(HTTPError(400, "The body is not JSON in UTF-8; send a JSON object."))

@@ -70,7 +70,7 @@ class Keys:
         digest = hash_key(key.strip())
         found = [caller for known, caller in self._callers.items() if hmac.compare_digest(known, digest)]
         if scheme.lower() != "bearer" or not found:
-            raise HTTPError(401, "This server needs an API key; send one it knows as `Authorization: Bearer KEY`.")
+            raise HTTPError(401, "This server needs an API key; send a valid one as `Authorization: Bearer KEY`.")
         return found[0]
 
     def charge(self, caller: Caller, count: int) -> None:
@@ -79,14 +79,14 @@ class Keys:
             return
         if count > caller.rate:
             raise HTTPError(
-                400, f"The request asks for {count} answers, but this key may have {caller.rate} a minute; ask for fewer at once."
+                400, f"The request asks for {count} answers, but this key allows {caller.rate} per minute; ask for fewer at once."
             )
         now, pace = self._clock(), caller.rate / 60
         bucket = self._buckets.setdefault(caller.name, TokenBucket(caller.rate, now))
         bucket.left, bucket.at = min(caller.rate, bucket.left + (now - bucket.at) * pace), now
         if bucket.left < count:
             wait = math.ceil((count - bucket.left) / pace)
-            raise HTTPError(429, f"This key may ask for {caller.rate} answers a minute; try again in {wait} s.", retry_after=wait)
+            raise HTTPError(429, f"This key allows {caller.rate} answers per minute; try again in {wait} s.", retry_after=wait)
         bucket.left -= count
 
 
@@ -132,7 +132,7 @@ def _entry(line: str, where: str) -> tuple[str, Caller]:
     name, _, rest = line.partition(":")
     digest, *options = rest.split(":")
     if not _NAME.fullmatch(name) or not _HASH.fullmatch(digest):
-        raise UsageError(f"{where} is no key; write NAME:SHA256[:tasks=A,B][:rate=N], as `foreword make-key` does.")
+        raise UsageError(f"{where} is not a key; write NAME:SHA256[:tasks=A,B][:rate=N], as `foreword make-key` does.")
     tasks: frozenset[str] | None = None
     rate: int | None = None
     for option in options:
@@ -142,5 +142,5 @@ def _entry(line: str, where: str) -> tuple[str, Caller]:
         elif word == "rate" and value.isdecimal() and int(value) > 0:
             rate = int(value)
         else:
-            raise UsageError(f"{where} has '{option}', which means nothing; write tasks=A,B or rate=N with N answers a minute.")
+            raise UsageError(f"{where} has the unknown option '{option}'; write tasks=A,B or rate=N with N answers per minute.")
     return digest, Caller(name, tasks, rate)

@@ -41,7 +41,7 @@ class Base:
         """Raise HTTPError unless the model can go on from a text."""
         if self.shape.kind != "causal":
             raise HTTPError(
-                400, f"The model `{self.name}` is an {self.shape.kind}, which goes on from no text; ask one of its tasks.", param="model"
+                400, f"The model `{self.name}` is an {self.shape.kind}, which cannot continue a text; use one of its tasks.", param="model"
             )
 
     def conversation(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
@@ -51,15 +51,15 @@ class Base:
         """
         inner = self.tokenizer.inner
         if not inner.chat_template:
-            raise HTTPError(
-                400, f"The model `{self.name}` has no chat format; use /v1/completions, or ask one of its tasks.", param="model"
-            )
+            raise HTTPError(400, f"The model `{self.name}` has no chat format; use /v1/completions, or one of its tasks.", param="model")
         turns = [{"role": message["role"], "content": f"{_OPEN}{index}{_CLOSE}"} for index, message in enumerate(messages)]
         try:
             laid_out = str(inner.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
         except Exception as error:  # a format is a program of the model's authors and may raise what it likes
             raise HTTPError(
-                400, f"The chat format of `{self.name}` refuses these messages ({error}); change their roles or order.", param="messages"
+                400,
+                f"The chat format of `{self.name}` does not accept these messages ({error}); change their roles or order.",
+                param="messages",
             ) from error
         first = str(inner.bos_token) if inner.bos_token and laid_out.startswith(str(inner.bos_token)) else ""
         source = laid_out.removeprefix(first).replace("{", "{{").replace("}", "}}")

@@ -15,7 +15,7 @@ from foreword.server.state import ServerState
 from foreword.serving.request import END, Answer, Done, Event, Failed, Token
 
 Result = TypeVar("Result")
-STOPPING = Failed("capacity", "The server is stopping; ask another one, or try again later.")
+STOPPING = Failed("capacity", "The server is stopping; use another one, or try again later.")
 
 
 class ClientDisconnected(Exception):
@@ -73,7 +73,7 @@ class InflightRequests:
                 watch.see(event)
                 self._queue.put_nowait((index, event))
             if end is None:
-                raise RuntimeError("the engine ended an answer without a word")
+                raise RuntimeError("the engine ended an answer without a result")
         except Exception as error:  # a fault of the engine is this request's alone, and every request gets an end
             end = _failed(error)
             watch.see(end)

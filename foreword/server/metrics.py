@@ -27,15 +27,15 @@ class Metrics:
     def __init__(self, engine: Engine, admission: Admission) -> None:
         self.registry = CollectorRegistry()
         made = {"labelnames": ("task",), "namespace": "foreword", "registry": self.registry}
-        self.requests = Counter("requests", "Answers by how they ended.", ("task", "outcome"), namespace="foreword", registry=self.registry)
-        self.prompt_tokens = Counter("prompt_tokens", "Tokens read, virtual ones left out.", **made)
-        self.completion_tokens = Counter("completion_tokens", "Tokens written.", **made)
+        self.requests = Counter("requests", "Answers by outcome.", ("task", "outcome"), namespace="foreword", registry=self.registry)
+        self.prompt_tokens = Counter("prompt_tokens", "Prompt tokens processed, without virtual tokens.", **made)
+        self.completion_tokens = Counter("completion_tokens", "Generated tokens.", **made)
         self.first = Histogram(
-            "time_to_first_token_seconds", "From a request to the first token, or the whole answer.", buckets=SECONDS, **made
+            "time_to_first_token_seconds", "Time from a request to its first token, or to its whole answer.", buckets=SECONDS, **made
         )
-        self.between = Histogram("inter_token_latency_seconds", "From one token to the next.", buckets=BETWEEN, **made)
-        self.whole = Histogram("e2e_request_latency_seconds", "From a request to the end of its answer.", buckets=SECONDS, **made)
-        self.queue = Histogram("request_queue_time_seconds", "From a request to its first step.", buckets=SECONDS, **made)
+        self.between = Histogram("inter_token_latency_seconds", "Time from one token to the next.", buckets=BETWEEN, **made)
+        self.whole = Histogram("e2e_request_latency_seconds", "Time from a request to the end of its answer.", buckets=SECONDS, **made)
+        self.queue = Histogram("request_queue_time_seconds", "Time from a request to its first step.", buckets=SECONDS, **made)
         self.http = Counter("http_responses", "Responses.", ("path", "status"), namespace="foreword", registry=self.registry)
         self.registry.register(EngineCollector(engine, admission))
         ProcessCollector(registry=self.registry)
@@ -55,26 +55,26 @@ class EngineCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         stats = self._engine.stats()
         gauges = {
-            "num_requests_running": ("Sequences that grow.", stats.running),
-            "num_requests_waiting": ("Requests that wait for a place, or for their task.", stats.waiting),
-            "queued_answers": ("Answers that have not begun, as admission counts them.", self._admission.waiting),
-            "queued_tokens": ("Tokens of their texts.", self._admission.waiting_tokens),
-            "tasks": ("Tasks the engine knows.", stats.tasks),
+            "num_requests_running": ("Sequences in generation.", stats.running),
+            "num_requests_waiting": ("Requests that wait for a slot, or for their task.", stats.waiting),
+            "queued_answers": ("Answers that have not started.", self._admission.waiting),
+            "queued_tokens": ("Tokens in the texts of answers that have not started.", self._admission.waiting_tokens),
+            "tasks": ("Tasks in the store.", stats.tasks),
             "tasks_resident": ("Tasks in memory.", stats.resident),
-            "prefix_bytes": ("Bytes that prefixes take.", stats.prefix_bytes),
-            "prefix_budget_bytes": ("Bytes that prefixes may take.", stats.prefix_budget),
-            "healthy": ("1 while the engine takes requests.", int(self._engine.healthy)),
+            "prefix_bytes": ("Bytes used by prefixes.", stats.prefix_bytes),
+            "prefix_budget_bytes": ("Maximum number of bytes for prefixes.", stats.prefix_budget),
+            "healthy": ("1 while the engine accepts requests.", int(self._engine.healthy)),
         }
         counters = {
-            "steps": ("Steps of the engine.", stats.steps_total),
-            "task_loads": ("Tasks brought into memory.", stats.loads_total),
-            "task_evictions": ("Tasks that left memory for others.", stats.evictions_total),
+            "steps": ("Engine steps.", stats.steps_total),
+            "task_loads": ("Tasks loaded into memory.", stats.loads_total),
+            "task_evictions": ("Tasks evicted from memory.", stats.evictions_total),
         }
         for name, (help, value) in gauges.items():
             yield GaugeMetricFamily(f"foreword_{name}", help, value=value)
         for name, (help, value) in counters.items():
             yield CounterMetricFamily(f"foreword_{name}", help, value=value)
-        by_task = GaugeMetricFamily("foreword_num_requests_by_task", "Requests of a task in the engine.", labels=["task"])
+        by_task = GaugeMetricFamily("foreword_num_requests_by_task", "Requests in the engine by task.", labels=["task"])
         for task, count in stats.by_task.items():
             by_task.add_metric([task], count)
         yield by_task

@@ -48,7 +48,7 @@ class RequestMiddleware:
         except Exception as error:  # whatever it is, the client gets an answer and the server goes on
             context.outcome = "fault"
             state.log("fault", id=name, path=scope["path"], error=f"{type(error).__name__}: {error}")
-            await watched.answer(HTTPError(500, f"The server failed ({type(error).__name__}); its log says more under the id {name}."))
+            await watched.answer(HTTPError(500, f"The server failed ({type(error).__name__}); see the id {name} in its log."))
         finally:
             self._close(scope, context, name)
 
@@ -59,7 +59,7 @@ class RequestMiddleware:
             return ANONYMOUS
         caller = self._state.keys.caller(headers.get("authorization"))
         if path == "/metrics" and caller.tasks is not None:
-            raise HTTPError(401, "The metrics name every task, and this key sees some of them; use a key without a list of tasks.")
+            raise HTTPError(401, "The metrics name every task, but this key may use only some of them; use a key without a list of tasks.")
         if path.startswith("/v1/") and scope["method"] == "POST" and self._state.draining:
             raise stopping()
         return caller
@@ -75,7 +75,7 @@ class RequestMiddleware:
                 while more:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        raise HTTPError(400, "The body ended early; send it whole.")
+                        raise HTTPError(400, "The body ended early; send all of it.")
                     size, more = size + len(message.get("body", b"")), message.get("more_body", False)
                     if not large and size > limits.body_bytes:
                         large = True
@@ -89,7 +89,7 @@ class RequestMiddleware:
                     408, f"The body did not arrive in {limits.body_seconds:g} s; send it faster, or in smaller requests."
                 ) from None
         if large:
-            raise HTTPError(413, f"The body has more than the {limits.body_bytes} bytes that are read at once; send less.")
+            raise HTTPError(413, f"The body has more than the {limits.body_bytes} bytes that are allowed; send less.")
         return bytes(body)
 
     def _close(self, scope: Scope, context: RequestContext, name: str) -> None:

@@ -46,10 +46,10 @@ def engine_requests(
 ) -> list[EngineRequest]:
     """One for each model, prompt and draw; raises HTTPError for what is too much, or does not fit the task."""
     if not prompts:
-        raise HTTPError(400, "The request holds no input; give at least one.")
+        raise HTTPError(400, "The request has no input; give at least one.")
     count = len(models) * len(prompts) * len(sampling_params)
     if count > state.limits.answers:
-        raise HTTPError(400, f"The request asks for {count} answers, but at most {state.limits.answers} are given at once; ask for fewer.")
+        raise HTTPError(400, f"The request asks for {count} answers, but at most {state.limits.answers} are allowed; ask for fewer.")
     made: list[EngineRequest] = []
     for name, card in models:
         for index, prompt in enumerate(prompts):
@@ -65,9 +65,11 @@ def _example(given: Prompt, name: str, card: TaskCard | None, state: ServerState
     """What an engine reads: columns of an example, or tokens for the base model."""
     if isinstance(given, list):
         if card is not None:
-            raise HTTPError(400, f"Tokens came for the task `{name}`, which reads text; give a text.", param="prompt")
+            raise HTTPError(400, f"The task `{name}` reads text, but token ids came; give a text.", param="prompt")
         if not given or not all(0 <= token < state.base.shape.vocabulary for token in given):
-            raise HTTPError(400, f"Tokens must be at least one, each from 0 to {state.base.shape.vocabulary - 1}.", param="prompt")
+            raise HTTPError(
+                400, f"A list of token ids needs at least one, each from 0 to {state.base.shape.vocabulary - 1}.", param="prompt"
+            )
         state.base.check_writes()
         return {}, tuple(given)
     if card is None:
@@ -87,7 +89,9 @@ def _example(given: Prompt, name: str, card: TaskCard | None, state: ServerState
     example = {key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for key, value in given.items()}
     longest = max(map(len, example.values()), default=0)
     if longest > state.limits.text_chars:
-        raise HTTPError(400, f"A text has {longest} characters, but at most {state.limits.text_chars} are read; shorten it.", param="input")
+        raise HTTPError(
+            400, f"A text has {longest} characters, but at most {state.limits.text_chars} are allowed; shorten it.", param="input"
+        )
     return example, ()
 
 
@@ -105,13 +109,13 @@ def _messages(body: Chat, card: TaskCard | None, state: ServerState) -> list[Pro
         longest = max(len(message.text) for message in body.messages)
         if longest > state.limits.text_chars:
             raise HTTPError(
-                400, f"A message has {longest} characters, but at most {state.limits.text_chars} are read; shorten it.", param="messages"
+                400, f"A message has {longest} characters, but at most {state.limits.text_chars} are allowed; shorten it.", param="messages"
             )
         return [list(state.base.conversation([{"role": message.role, "content": message.text} for message in body.messages]))]
     if len(body.messages) != 1 or body.messages[0].role != "user":
         raise HTTPError(
             400,
-            f"The task `{body.model}` reads one message of a user, but {_listed([message.role for message in body.messages])} came; send it alone.",
+            f"The task `{body.model}` reads one message of role user, but {_listed([message.role for message in body.messages])} came; send only that message.",
             param="messages",
         )
     return [body.messages[0].text]

@@ -18,25 +18,27 @@ def check_generation(body: Completion | Chat, card: TaskCard | None, vocabulary:
     """Raise HTTPError for what is not honoured, here or by this task."""
     for name in ("frequency_penalty", "presence_penalty"):
         if getattr(body, name):
-            raise HTTPError(400, f"`{name}` is not honoured here; leave it out, or use `repetition_penalty`.", param=name)
+            raise HTTPError(400, f"`{name}` is not supported; leave it out, or use `repetition_penalty`.", param=name)
     _check_format(body)
     if body.stream_options is not None and not body.stream:
-        raise HTTPError(400, "`stream_options` came without `stream`; leave it out, or set stream.", param="stream_options")
+        raise HTTPError(400, "`stream_options` needs `stream`; leave it out, or set stream.", param="stream_options")
     for token in body.logit_bias or {}:
         if not token.isdecimal() or not token.isascii() or len(token) > 9 or int(token) >= vocabulary:
             raise HTTPError(
                 400,
-                f"`logit_bias` names the token '{shorten(token, 40)}', but tokens are numbers below {vocabulary}.",
+                f"`logit_bias` names the token '{shorten(token, 40)}', but token ids are numbers below {vocabulary}; correct it.",
                 param="logit_bias",
             )
     if isinstance(body, Chat) and body.max_tokens is not None and body.max_completion_tokens is not None:
-        raise HTTPError(400, "`max_tokens` and `max_completion_tokens` came together; give one of them.", param="max_tokens")
+        raise HTTPError(400, "`max_tokens` and `max_completion_tokens` were both given; give one of them.", param="max_tokens")
     if isinstance(body, Chat) and body.top_logprobs is not None and not body.logprobs:
-        raise HTTPError(400, "`top_logprobs` came without `logprobs`; leave it out, or set logprobs.", param="top_logprobs")
+        raise HTTPError(400, "`top_logprobs` needs `logprobs`; leave it out, or set logprobs.", param="top_logprobs")
     if card is not None and not find_kind(card.kind).streams:
         _check_no_sampling(body.model, card, body)
     elif (body.n or 1) > 1 and not body.temperature:
-        raise HTTPError(400, f"`n` is {body.n}, but greedy answers are all alike; give a temperature above 0, or leave n out.", param="n")
+        raise HTTPError(
+            400, f"`n` is {body.n}, but all greedy answers are the same; give a temperature above 0, or leave n out.", param="n"
+        )
 
 
 def _check_format(body: Completion | Chat) -> None:
@@ -54,7 +56,7 @@ def _check_format(body: Completion | Chat) -> None:
         size = SCHEMA_CHARS + 1
     if size > SCHEMA_CHARS:
         raise HTTPError(
-            400, f"The JSON schema is too large or too deep; at most {SCHEMA_CHARS} characters are read.", param="response_format"
+            400, f"The JSON schema is too large or too deep; give one of at most {SCHEMA_CHARS} characters.", param="response_format"
         )
 
 
@@ -68,7 +70,7 @@ def _check_no_sampling(name: str, card: TaskCard, body: GenerationRequest | Batc
         value = getattr(body, field, None)
         if value is not None and value is not False and value not in NEUTRAL.get(field, ()):
             raise HTTPError(
-                400, f"The task `{name}` ({card.kind}) draws no tokens, so `{field}` has no meaning; leave it out.", param=field
+                400, f"The task `{name}` ({card.kind}) samples no tokens, so `{field}` does not apply; leave it out.", param=field
             )
 
 

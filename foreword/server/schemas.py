@@ -50,7 +50,7 @@ class Body(BaseModel):
 
 
 class StreamOptions(Body):
-    include_usage: bool = Field(False, description="end the stream with a chunk that holds the usage")
+    include_usage: bool = Field(False, description="end the stream with a chunk with the usage")
     include_obfuscation: bool | None = None
 
 
@@ -79,7 +79,7 @@ class ModelRequest(Body):
     """Whom to ask, and what operators of other servers are told, which changes no answer."""
 
     model: str = Field(description="a task's name, or the base model's")
-    truncate: bool = Field(False, description="cut a text that is too long, which is refused otherwise")
+    truncate: bool = Field(False, description="truncate texts that are too long; by default they are refused")
     user: str | None = None
     metadata: dict[str, Any] | None = None
     store: bool | None = None
@@ -91,18 +91,18 @@ class ModelRequest(Body):
 class GenerationRequest(ModelRequest):
     """How an answer is written."""
 
-    max_tokens: int | None = Field(None, description="most tokens of an answer; by default the task's own, or 64")
-    temperature: float | None = Field(None, description="0 (greedy, what `foreword predict` says) by default")
+    max_tokens: int | None = Field(None, description="maximum number of tokens of an answer; by default that of the task, or 64")
+    temperature: float | None = Field(None, description="0 by default (greedy, as in `foreword predict`)")
     top_p: float | None = None
     top_k: int | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
-    frequency_penalty: float | None = Field(None, description="only 0; use repetition_penalty")
-    presence_penalty: float | None = Field(None, description="only 0; use repetition_penalty")
+    frequency_penalty: float | None = Field(None, description="only 0 is supported; use repetition_penalty")
+    presence_penalty: float | None = Field(None, description="only 0 is supported; use repetition_penalty")
     stop: str | list[str] | None = None
     seed: Seed | None = None
     n: Annotated[int, Field(ge=1, le=64)] | None = None
-    logit_bias: dict[str, float] | None = Field(None, description="token ids and what is added to their logits")
+    logit_bias: dict[str, float] | None = Field(None, description="token ids and the values added to their logits")
     response_format: ResponseFormat | None = Field(None, description="text, any JSON object, or a JSON schema")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -114,7 +114,7 @@ class Completion(GenerationRequest):
     prompt: str | list[str] | list[int] | list[list[int]] | Columns | list[Columns] = Field(
         description="a text, an object with the task's columns, or token ids (base model); or a list of these"
     )
-    logprobs: int | None = Field(None, description="how many alternatives to report for each token")
+    logprobs: int | None = Field(None, description="number of alternatives to report for each token")
 
 
 class Part(Body):

@@ -123,7 +123,9 @@ async def _listed(
     kind = BASE_MODEL if card is None else find_kind(card.kind)
     if kind.name and kind.endpoint != request.url.path:
         raise HTTPError(
-            400, f"`{body.model}` is for {kind.name}, not for what {request.url.path} answers; use {kind.endpoint}.", param="model"
+            400,
+            f"The task `{body.model}` is of kind {kind.name}, which {request.url.path} does not answer; use {kind.endpoint}.",
+            param="model",
         )
     made = engine_requests(state, context.id, [(body.model, card)], inputs, [SamplingParams()], truncate=body.truncate)
     charge(state, context, made)

@@ -28,8 +28,8 @@ def check_address(host: str, keys: Keys, *, insecure: bool) -> None:
     if keys or insecure or _is_loopback(host):
         return
     raise UsageError(
-        f"--host {host} lets other machines in, but no API keys are set; give --keys FILE (see `foreword make-key`), "
-        "or --insecure if anyone who reaches it may ask."
+        f"--host {host} accepts other machines, but no API keys are set; give --keys FILE (see `foreword make-key`), "
+        "or --insecure to allow requests without a key."
     )
 
 
@@ -46,7 +46,7 @@ def listen(host: str, port: int) -> socket.socket:
         if made is not None:
             made.close()
         reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"address {host}:{port} cannot be listened at ({reason}); choose another --host or --port.") from error
+        raise UsageError(f"the server cannot listen on {host}:{port} ({reason}); choose another --host or --port.") from error
     made.setblocking(False)
     return made
 

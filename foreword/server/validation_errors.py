@@ -18,14 +18,14 @@ def error_of_body(errors: Sequence[Mapping[str, Any]]) -> HTTPError:
     place = [part for part in first["loc"] if part != "body"]
     if first["type"] == "json_invalid":
         reason = first.get("ctx", {}).get("error", "it ends early")
-        return HTTPError(400, f"The body is no JSON ({reason}); send a JSON object.")
+        return HTTPError(400, f"The body is not valid JSON ({reason}); send a JSON object.")
     if not place:
-        return HTTPError(400, "The body is no JSON object; send one, with the header `Content-Type: application/json`.")
+        return HTTPError(400, "The body is not a JSON object; send one, with the header `Content-Type: application/json`.")
     field = str(place[0])
     if first["type"] == "missing":
         return HTTPError(400, f"`{_path(place)}` is missing; give it.", param=field)
     if first["type"] == "extra_forbidden":
-        why = "is not honoured here" if field in OTHERS else "is no field of this request"
+        why = "is not supported" if field in OTHERS else "is not a field of this request"
         return HTTPError(400, f"`{_path(place)}` {why}; leave it out, or see /docs.", param=shorten(field, SHOWN))
     about = [
         error

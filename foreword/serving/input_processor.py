@@ -61,11 +61,11 @@ class InputProcessor:
         """The prompt of a request to the model itself, its number of tokens, and how many may follow."""
         model = self.model
         if model.shape.kind != "causal":
-            raise DataError(f"{model.name} is no causal model, so it cannot go on from a text; ask one of its tasks.")
+            raise DataError(f"{model.name} is not a causal model, so it cannot continue a text; use one of its tasks.")
         ids = request.ids or (*model.tokenizer.opening, *model.tokenizer.encode(request.example.get("text", "")))
         max_tokens = request.sampling.max_tokens or DEFAULT_MAX_TOKENS
         if not ids:
-            raise DataError("a request holds no token, so there is nothing to go on from; give a text.")
+            raise DataError("a request has no token to continue from; give a text.")
         if len(ids) + max_tokens > model.shape.positions:
             raise DataError(
                 f"a text needs {len(ids) + max_tokens} tokens with its answer, but {model.shape.positions} fit in {model.name}; "

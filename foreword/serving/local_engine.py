@@ -20,7 +20,7 @@ from foreword.serving.loaded_task import LoadedTask
 from foreword.serving.registry import Registry, Version
 from foreword.serving.request import END, Event, Failed, Request
 
-CLOSED = "the engine is closed and takes no more work"
+CLOSED = "the engine is closed and accepts no more requests"
 NOT_STARTED = "the engine is not running; start it first."
 
 
@@ -65,7 +65,7 @@ class LocalEngine:
     async def start(self) -> None:
         """Read the store's list and begin, once; raises AdapterError where the store cannot be read, ServingError after `close`."""
         if self._closed:
-            raise ServingError(f"{CLOSED}; make another one.")
+            raise ServingError(f"{CLOSED}; make a new one.")
         if self._started:
             return
         self._loop = asyncio.get_running_loop()
@@ -103,7 +103,7 @@ class LocalEngine:
     def submit(self, request: Request) -> AsyncIterator[Event]:
         """The events of a request, which begins now. Raises UsageError for an id that is in use."""
         if request.id in self._queues:
-            raise UsageError(f"a request with the id '{request.id}' is under way; give each one its own.")
+            raise UsageError(f"a request with the id '{request.id}' is still running; give each request its own id.")
         rejected = self._rejection(request)
         events: asyncio.Queue[Event] = asyncio.Queue()
         if rejected is not None:
@@ -119,12 +119,12 @@ class LocalEngine:
         if self._problem is not None:
             return Failed("engine", self._problem)
         if self._closed:
-            return Failed("capacity", "the engine is shutting down and takes no more requests; ask another server, or later.")
+            return Failed("capacity", "the engine is shutting down and accepts no more requests; use another server, or try again later.")
         if not self._started:
             return Failed("engine", NOT_STARTED)
         if len(self._queues) >= self.limit:
             return Failed(
-                "capacity", f"{len(self._queues)} requests are under way or waiting, which is all this engine takes; try again later."
+                "capacity", f"{len(self._queues)} requests are running or waiting, and this engine accepts no more; try again later."
             )
         if request.task is not None and self.registry.current(request.task) is None:
             return Failed("task", self.registry.problem(request.task) or f"The task '{request.task}' does not exist.")
@@ -237,7 +237,7 @@ class LocalEngine:
         await self._call(lambda: self.core.retire(old))
 
     def _stopped(self) -> ServingError:
-        return ServingError(self._problem or (f"{CLOSED}; ask another one." if self._closed else NOT_STARTED))
+        return ServingError(self._problem or (f"{CLOSED}; use a new one." if self._closed else NOT_STARTED))
 
     async def _call(self, call: Call) -> None:
         """Have the engine's thread make a call between two steps."""

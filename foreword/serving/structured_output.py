@@ -51,7 +51,9 @@ class StructuredOutputManager:
         try:
             from llguidance.hf import from_tokenizer
         except ImportError as error:
-            raise UsageError("answers by a JSON schema need llguidance; install foreword[serve].") from error
+            raise UsageError(
+                "answers by a JSON schema need the package 'llguidance', which is not installed; run pip install 'foreword[serve]'."
+            ) from error
         return from_tokenizer(self.info.tokenizer.inner)  # type: ignore[arg-type]  # a fast tokenizer, which loading checks
 
     def grammar(self, schema: str) -> Grammar:
@@ -62,9 +64,9 @@ class StructuredOutputManager:
         try:
             compiled = LLMatcher.grammar_from_json_schema(schema, defaults={"whitespace_flexible": False})
         except ValueError as error:
-            raise UsageError(f"json_schema is no JSON ({error}); give a JSON schema.") from error
+            raise UsageError(f"json_schema is not valid JSON ({error}); give a JSON schema.") from error
         matcher = LLMatcher(tokenizer, compiled, log_level=0)
         if matcher.is_error():
             problem = " ".join(matcher.get_error().split())
-            raise UsageError(f"json_schema cannot be followed ({problem}); simplify the schema.")
+            raise UsageError(f"json_schema is not supported ({problem}); simplify the schema.")
         return Grammar(matcher, self.info.shape.vocabulary)

@@ -126,7 +126,7 @@ def choose(task: Task, examples: Sequence[Example], count: int, seed: int) -> li
     """
     if count > len(examples):
         raise DataError(
-            f"{count} examples are to stand in the prompt, but {len(examples)} came to choose from; ask for fewer, or add examples."
+            f"{count} examples were asked for in the prompt, but there are only {len(examples)}; ask for fewer, or add examples."
         )
     chance = random.Random(seed)
     pool = list(examples)
@@ -153,7 +153,7 @@ def _plain(task: Task, words: str | None) -> tuple[TemplateTask, list[Part]]:
         return task, [Words(described + BETWEEN)] if described else []
     template = Template.parse(words)
     if template.has_soft:
-        raise UsageError(f"the written prompt '{words}' has soft tokens, but it is read without any; write words and fields only.")
+        raise UsageError(f"the written prompt '{words}' has soft tokens, which only a trained prompt has; use words and fields only.")
     return task.with_template(template), []
 
 

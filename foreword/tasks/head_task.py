@@ -33,8 +33,8 @@ class HeadTask(Task):
     def for_model(self, info: ModelInfo, spec: PromptSpec | None) -> Task:
         if info.shape.kind == "encoder-decoder":
             raise ModelError(
-                f"task '{self.kind}' reads one stack's states, but {info.name} is an encoder–decoder; "
-                "use label words or seq2seq there, or an encoder or causal model here."
+                f"task '{self.kind}' needs a model of one stack, but {info.name} is an encoder–decoder; "
+                "use task 'classify' or 'seq2seq', or an encoder or causal model."
             )
         return self
 

@@ -56,7 +56,7 @@ class TemplateTask(Task):
             )
         if info.shape.kind == "encoder-decoder" and self.room + len(info.answer_opening) > info.shape.positions:
             raise UsageError(
-                f"max_new_tokens is {self.room}, but {info.name} has {info.shape.positions} positions for an answer and what begins it; ask for fewer."
+                f"max_new_tokens is {self.room}, but {info.name} has {info.shape.positions} positions for an answer and its opening tokens; ask for fewer."
             )
         return for_site(self, spec)
 
@@ -88,7 +88,7 @@ class TemplateTask(Task):
         room = 0 if info.shape.kind == "encoder-decoder" else room
         if room >= length_budget.max_tokens:
             raise DataError(
-                f"an answer of {room} tokens leaves no room for a text, because {length_budget.max_tokens} fit in {info.name}; ask for fewer."
+                f"an answer of {room} tokens leaves none for a text, because {length_budget.max_tokens} fit in {info.name}; ask for fewer."
             )
         row, cut = self.template.fit(example, info.tokenizer, length_budget.soft_tokens, (), length_budget.max_tokens - room)
         if cut and not truncate:
@@ -108,7 +108,7 @@ class TemplateTask(Task):
                 f"dampening is {dampening}, but {info.name} is an encoder–decoder, which never predicts its source; leave it at 0."
             )
         if apart and apart + len(info.answer_opening) - 1 > info.shape.positions:
-            raise DataError(f"an answer has {apart} tokens, but {info.shape.positions} positions are there in {info.name}; shorten it.")
+            raise DataError(f"an answer has {apart} tokens, but {info.name} has {info.shape.positions} positions for it; shorten it.")
         row, cut = self.template.fit(example, info.tokenizer, length_budget.soft_tokens, answer, length_budget.max_tokens + apart)
         if dampening:
             first = 1 if not row.at or row.at[0] > 0 else 0  # nothing stands before the very first token to predict it from

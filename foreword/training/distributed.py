@@ -54,7 +54,7 @@ class Processes:
         if self.number == 1 or not fsdp.asked():
             return
         if recipe.lora is not None or recipe.full:
-            raise UsageError(f"method '{recipe.method}' trains layers of the model, which --use_fsdp spreads out; launch it without.")
+            raise UsageError(f"method '{recipe.method}' trains layers of the model, which --use_fsdp shards; launch it without.")
         fsdp.shard(model, self.accelerator.device)
 
     def run_log(self, listener: Listener | None) -> RunLog:

@@ -63,7 +63,7 @@ def trainable(
     check_site(recipe.prompt, model.shape)
     task = _suited(Generate() if task is None else task, model.info, recipe)
     if task.head is not None and not examples:
-        raise UsageError(f"a '{task.kind}' task has a head, whose scale is that of real states, but no examples came; give some.")
+        raise UsageError(f"a '{task.kind}' task has a head, which is scaled by the states of examples, but no examples came; give some.")
     length_budget = budget_for(recipe.prompt, model.info)
     train_features = [
         train_feature
@@ -99,7 +99,7 @@ class Trainable(TrainerModel):
     def groups(self, rate: float | None = None) -> list[dict[str, Any]]:
         """Parameter groups with the learning rates that `fit` would use: `optimizers=(torch.optim.AdamW(model.groups()), None)`.
 
-        `rate` is relative to the target's RMS, as in `TrainPlan`. A trainer's own rate would be absolute and the same for all.
+        `rate` is relative to the RMS of the model's own values, as in `TrainPlan`. A trainer's own rate would be absolute and the same for all.
         """
         return self.tuning.parameter_groups(rate, self.task.kind, self.base.shape.kind)
 
@@ -145,7 +145,7 @@ class Trainable(TrainerModel):
         self, input_ids: Tensor, attention_mask: Tensor | None = None, use_cache: bool | None = None, **others: Any
     ) -> BaseModelOutput:
         if self.task.head is not None:
-            raise UsageError(f"a '{self.task.kind}' task has no output matrix, which this trainer asks for; use transformers' Trainer.")
+            raise UsageError(f"a '{self.task.kind}' task has no output matrix, which this trainer needs; use transformers' Trainer.")
         batch, adapter_state = self._read(input_ids, attention_mask, None, others)
         with self.recomputing():
             return BaseModelOutput(last_hidden_state=next_states(self.frozen, batch, adapter_state.tokens))  # type: ignore[arg-type]  # outputs are typed as FloatTensor
@@ -154,7 +154,7 @@ class Trainable(TrainerModel):
         for name, value in others.items():
             if value is not None and value is not False:
                 raise UsageError(
-                    f"the trainer passes '{name}', which a model with a prompt does not take; {_REFUSED.get(name, 'leave it out')}."
+                    f"the trainer passes '{name}', which a model with a prompt does not accept; {_REFUSED.get(name, 'leave it out')}."
                 )
         self.check_device()
         return led(self.frozen, ids, mask, types, self.length_budget.soft_tokens), self.tuning()
@@ -163,7 +163,7 @@ class Trainable(TrainerModel):
         expected = input_ids.shape if self.task.head is None else input_ids.shape[:1]
         if labels is not None and labels.shape != expected:
             raise DataError(
-                f"labels of shape {list(labels.shape)} came, but a task '{self.task.kind}' has {list(expected)} here; make them agree."
+                f"the labels have shape {list(labels.shape)}, but those of task '{self.task.kind}' need {list(expected)} here; make them agree."
             )
         return labels
 
@@ -180,7 +180,9 @@ class Trainable(TrainerModel):
         """
         task = self.task if task is None else _suited(task, self.base.info, self.recipe)
         if task.head != self.task.head:
-            raise UsageError(f"a '{task.kind}' task came with another head than was trained; give the task that this model was made with.")
+            raise UsageError(
+                f"the head of this '{task.kind}' task differs from the trained one; give the task that this model was made with."
+            )
         return Adapter(
             recipe=self.recipe,
             shape=self.base.shape,
@@ -208,7 +210,9 @@ class Trainable(TrainerModel):
 def _suited(task: Task, info: ModelInfo, recipe: Recipe) -> Task:
     """The task as this model reads it inside a trainer, where every row begins with the prompt."""
     if task.head is None and info.shape.kind != "causal":
-        raise ModelError(f"{info.name} is no causal model, so no trainer can teach it by next tokens; use fit, or a task with a head.")
+        raise ModelError(
+            f"{info.name} is not a causal model, so a trainer cannot train it to predict next tokens; use fit, or a task with a head."
+        )
     if task.head is not None and not isinstance(task, HeadClassify):
         raise UsageError(f"a '{task.kind}' task cannot be trained outside of fit; use fit, or the task 'classify-head'.")
     task = task.for_model(info, recipe.prompt)
@@ -217,7 +221,7 @@ def _suited(task: Task, info: ModelInfo, recipe: Recipe) -> Task:
         others = [part for part in first[1:] if isinstance(part, Soft)]
         if not isinstance(first[0], Soft) or others or Bos() in task.template.parts[1:]:
             raise UsageError(
-                f"template '{task.template.source}' does not begin with its soft tokens, but inside a trainer the prompt stands before the text; "
+                f"template '{task.template.source}' does not begin with its soft tokens, but inside a trainer the prompt comes before the text; "
                 "begin it with {soft}."
             )
     return task

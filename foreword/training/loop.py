@@ -220,9 +220,9 @@ class Run:
         """Save a checkpoint and end the run as the user asked; raises TrainingInterrupted."""
         self._save_checkpoint()
         kept = (
-            f"its checkpoint is in '{self.folder}': go on with --resume"
+            f"its checkpoint is in '{self.folder}'; continue with --resume"
             if self.folder
-            else "nothing was kept, as no output folder was given"
+            else "nothing was saved, because no output folder was given"
         )
         raise TrainingInterrupted(f"stopped after step {self.step} of {self.plan.steps}; {kept}.")
 

@@ -1,4 +1,4 @@
-"""How to train: a strict, frozen plan whose defaults work unswept. Learning rates are relative to the target's RMS."""
+"""How to train: a strict, frozen plan whose defaults work unswept. Learning rates are relative to the RMS of the model's own values."""
 
 from __future__ import annotations
 
@@ -43,7 +43,10 @@ class TrainPlan:
             _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         if self.learning_rate is not None:
             _check(
-                "learning_rate", self.learning_rate, 0 < self.learning_rate <= 10, "above 0 and at most 10, relative to the target's RMS"
+                "learning_rate",
+                self.learning_rate,
+                0 < self.learning_rate <= 10,
+                "above 0 and at most 10, relative to the RMS of the model's own values",
             )
         if self.max_length is not None:
             _check("max_length", self.max_length, self.max_length >= 8, "at least 8")

@@ -75,7 +75,7 @@ def test_another_base_is_refused_with_both_fingerprints() -> None:
         made.check(other.info)
     assert str(error.value) == (
         f"the adapter was trained on 'tiny-llama' with base model fingerprint {made.base_fingerprint}, "
-        f"but that of 'tiny-llama' is {other.fingerprint}; load 'tiny-llama' as it was then, or retrain."
+        f"but that of 'tiny-llama' is {other.fingerprint}; load the same version of 'tiny-llama', or retrain."
     )
 
 
@@ -86,14 +86,14 @@ def test_another_tokenizer_is_refused_with_both_fingerprints() -> None:
         made.check(other.info)
     assert str(error.value) == (
         f"the adapter was trained on 'tiny-llama' with tokenizer fingerprint {made.tokenizer_fingerprint}, "
-        f"but that of 'tiny-llama' is {other.tokenizer_fingerprint}; load 'tiny-llama' as it was then, or retrain."
+        f"but that of 'tiny-llama' is {other.tokenizer_fingerprint}; load the same version of 'tiny-llama', or retrain."
     )
 
 
 def test_a_prompt_of_another_shape_is_refused() -> None:
     with pytest.raises(AdapterError) as error:
         adapter(tensors={KEY: torch.ones(4, 31)})
-    assert str(error.value) == "a prompt of shape [4, 31] came, but its spec and base model ask for [4, 32]; make them agree."
+    assert str(error.value) == "the prompt has shape [4, 31], but its spec and base model need [4, 32]; make them agree."
 
 
 def test_a_prompt_that_diverged_is_not_saved(tmp_path: Path) -> None:
@@ -167,12 +167,12 @@ BROKEN: list[tuple[str, Callable[[Path], Any], str]] = [
     (
         "cut config",
         lambda folder: (folder / CONFIG).write_bytes((folder / CONFIG).read_bytes()[:100]),
-        "adapter '{folder}' has an adapter_config.json that is no config of PEFT, perhaps cut short; copy the adapter again or retrain.",
+        "adapter '{folder}' has an adapter_config.json that is not a config of PEFT, perhaps truncated; copy the adapter again or retrain.",
     ),
     (
         "config of another kind",
         lambda folder: (folder / CONFIG).write_text("[1]"),
-        "adapter '{folder}' has an adapter_config.json that is no config of PEFT, perhaps cut short; copy the adapter again or retrain.",
+        "adapter '{folder}' has an adapter_config.json that is not a config of PEFT, perhaps truncated; copy the adapter again or retrain.",
     ),
     (
         "cut",
@@ -218,12 +218,12 @@ BROKEN: list[tuple[str, Callable[[Path], Any], str]] = [
     (
         "shape",
         lambda folder: resigned(folder, save({"prompt_embeddings": TABLE.T.contiguous()})),
-        "adapter '{folder}' has 'prompt_embeddings' as F32 [32, 4], but its manifest asks for F32 [4, 32]; save it again or retrain.",
+        "adapter '{folder}' has 'prompt_embeddings' as F32 [32, 4], but its manifest says F32 [4, 32]; save it again or retrain.",
     ),
     (
         "dtype",
         lambda folder: resigned(folder, save({"prompt_embeddings": TABLE.half()})),
-        "adapter '{folder}' has 'prompt_embeddings' as F16 [4, 32], but its manifest asks for F32 [4, 32]; save it again or retrain.",
+        "adapter '{folder}' has 'prompt_embeddings' as F16 [4, 32], but its manifest says F32 [4, 32]; save it again or retrain.",
     ),
     (
         "empty",

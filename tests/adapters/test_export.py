@@ -171,10 +171,13 @@ REFUSED = [
         {"template": "{soft:2}{text}{soft}{answer}"},
         "its template '{soft:2}{text}{soft}{answer}' has soft tokens inside the text, where PEFT cannot put them; train with {soft} first",
     ),
-    ({"method": "p-tuning-v2", "layers": "last:1"}, "it prefixes layers [1] of 2, but PEFT prefixes all; train with layers 'all'"),
+    (
+        {"method": "p-tuning-v2", "layers": "last:1"},
+        "it has a prefix in layers [1] of 2, but PEFT has one in every layer; train with layers 'all'",
+    ),
     (
         {"method": "prefix-tuning", "name": "mistral"},
-        "its prefix is pinned inside the sliding windows of mistral, but PEFT's fades there; train with window 'model'",
+        "its prefix stays visible in the sliding windows of mistral, but PEFT's does not; train with window 'model'",
     ),
 ]
 
@@ -192,8 +195,8 @@ def test_an_export_that_needs_the_model_says_so(tmp_path: Path) -> None:
     with pytest.raises(AdapterError) as error:
         export_peft(adapter(), tmp_path / "out")
     assert str(error.value) == (
-        "the adapter's prompt stands behind the beginning-of-sequence token or other words, "
-        "so its export to PEFT is a run of the base model; give --model."
+        "the adapter's prompt comes after the beginning-of-sequence token or other text, "
+        "so its export to PEFT needs a forward pass of the base model; give --model."
     )
 
 
@@ -203,7 +206,7 @@ def test_an_export_on_another_model_is_refused(tmp_path: Path) -> None:
         export_peft(made, tmp_path / "out", other)
     assert str(error.value) == (
         f"the adapter was trained on 'tiny-llama' with base model fingerprint {made.base_fingerprint}, "
-        f"but that of 'tiny-qwen2' is {other.fingerprint}; load 'tiny-llama' as it was then, or retrain."
+        f"but that of 'tiny-qwen2' is {other.fingerprint}; load the same version of 'tiny-llama', or retrain."
     )
 
 

@@ -81,7 +81,7 @@ def test_stopped_at_any_call_the_old_or_the_new_folder_is_whole(how: str, tmp_pa
             assert found == {b"old"}
             assert done.stderr.splitlines()[-1] == (
                 f"foreword.errors.AdapterError: adapter '{path}' could not be written (No space left on device); "
-                "what stood there is untouched, so free some space or choose another folder."
+                "nothing was replaced; free some space or choose another folder."
             )
         elif how == "refuse":
             assert found == {b"new" * 1000}
@@ -113,7 +113,7 @@ def test_a_full_disk_leaves_the_old_folder(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", limited + CHILD, str(path), "refuse", "0"], cwd=ROOT, capture_output=True, text=True)
     assert done.stderr.splitlines()[-1] == (
         f"foreword.errors.AdapterError: adapter '{path}' could not be written (File too large); "
-        "what stood there is untouched, so free some space or choose another folder."
+        "nothing was replaced; free some space or choose another folder."
     )
     assert read_whole(path, contents) == {b"old"}
     assert [entry.name for entry in tmp_path.iterdir()] == ["a"]

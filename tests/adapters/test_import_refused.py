@@ -81,7 +81,7 @@ BROKEN: list[tuple[str, Any, str]] = [
     (
         "dtype",
         lambda folder: with_tensors(folder, {"prompt_embeddings": TABLE.int()}),
-        "'{folder}' holds int32 [4, 32], but a prompt is a floating-point matrix [virtual tokens, width]; give such a one.",
+        "'{folder}' holds int32 [4, 32], but a prompt is a floating-point matrix [virtual tokens, width]; give one.",
     ),
     (
         "width",
@@ -107,7 +107,7 @@ BROKEN: list[tuple[str, Any, str]] = [
     (
         "config",
         lambda folder: (folder / "adapter_config.json").write_text("{"),
-        "'{folder}' has an adapter_config.json that is no config of PEFT; copy the folder again.",
+        "'{folder}' has an adapter_config.json that is not a config of PEFT; copy the folder again.",
     ),
     (
         "encoder",
@@ -132,7 +132,7 @@ def test_a_cut_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AdapterError) as error:
         import_peft(tmp_path, tiny.frozen("llama"))
     path = tmp_path / "adapter_model.safetensors"
-    assert str(error.value) == f"'{path}' cannot be read as safetensors, perhaps it is cut short; copy it again."
+    assert str(error.value) == f"'{path}' cannot be read as safetensors, perhaps it is truncated; copy it again."
 
 
 def test_lora_is_no_prompt(tmp_path: Path) -> None:
@@ -156,7 +156,9 @@ def test_a_prefix_for_latent_attention_is_refused(tmp_path: Path) -> None:
     saved("prefix", "llama", tmp_path)
     with pytest.raises(ModelError) as error:
         import_peft(tmp_path, tiny.frozen("deepseek_v3"))
-    assert str(error.value).startswith("method 'prefix-tuning' puts keys and values before every layer, but DeepSeek-V3 is refused there: ")
+    assert str(error.value).startswith(
+        "method 'prefix-tuning' puts keys and values before every layer, but DeepSeek-V3 does not support them: "
+    )
 
 
 def test_a_template_with_soft_tokens_in_the_text_is_refused(tmp_path: Path) -> None:
@@ -164,7 +166,7 @@ def test_a_template_with_soft_tokens_in_the_text_is_refused(tmp_path: Path) -> N
     with pytest.raises(AdapterError) as error:
         import_peft(tmp_path, tiny.frozen("llama"), task=Classify(("good", "bad"), Template.parse("{text}{soft}{answer}")).to_dict())
     assert str(error.value) == (
-        "template '{text}{soft}{answer}' has soft tokens inside the text, but PEFT's prompts stand first; remove {soft} from it."
+        "template '{text}{soft}{answer}' has soft tokens inside the text, but PEFT's prompts come first; remove {soft} from it."
     )
 
 
@@ -173,4 +175,4 @@ def test_an_adapter_of_ours_needs_no_import(tmp_path: Path) -> None:
     import_peft(tmp_path, tiny.frozen("llama")).save(tmp_path / "ours")
     with pytest.raises(AdapterError) as error:
         import_peft(tmp_path / "ours", tiny.frozen("llama"))
-    assert str(error.value) == f"'{tmp_path / 'ours'}' is an adapter of Foreword already; use it as it is."
+    assert str(error.value) == f"'{tmp_path / 'ours'}' is already an adapter of Foreword; use it as it is."

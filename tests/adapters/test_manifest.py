@@ -93,7 +93,7 @@ SPOILT: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     (
         "recipe",
         lambda data: data["recipe"]["prompt"].update(site="kv", layers=[5]),
-        "layers [5] cannot be read for a model of 2 layers; give distinct indices from 0 to 1",
+        "layers [5] are not valid for a model of 2 layers; give distinct indices from 0 to 1",
     ),
     (
         "recipe",
@@ -140,21 +140,22 @@ def test_no_json_is_refused(text: str, tmp_path: Path) -> None:
     folder = adapter().save(tmp_path / "a")
     (folder / "foreword.json").write_bytes(text.encode("latin-1"))
     assert (
-        refused(folder) == f"adapter '{folder}' has a foreword.json that is no JSON, perhaps cut short; copy the adapter again or retrain."
+        refused(folder)
+        == f"adapter '{folder}' has a foreword.json that is not valid JSON, perhaps truncated; copy the adapter again or retrain."
     )
 
 
 def test_a_list_is_refused(tmp_path: Path) -> None:
     folder = adapter().save(tmp_path / "a")
     (folder / "foreword.json").write_text("[]")
-    assert refused(folder) == f"adapter '{folder}' has a foreword.json that is no mapping; copy the adapter again or retrain."
+    assert refused(folder) == f"adapter '{folder}' has a foreword.json that is not a JSON object; copy the adapter again or retrain."
 
 
 def test_a_folder_without_one_says_what_it_is(tmp_path: Path) -> None:
     folder = adapter().save(tmp_path / "a")
     (folder / "foreword.json").unlink()
-    assert refused(folder) == f"adapter '{folder}' is PEFT's, it has no foreword.json; bring it in with `foreword import`."
-    assert refused(tmp_path) == f"'{tmp_path}' is no adapter, it has no foreword.json; give a folder that Foreword saved."
+    assert refused(folder) == f"'{folder}' is an adapter of PEFT, without a foreword.json; import it with `foreword import`."
+    assert refused(tmp_path) == f"'{tmp_path}' is not an adapter of Foreword, it has no foreword.json; give a folder that Foreword saved."
 
 
 def test_reading_a_manifest_needs_the_standard_library_only(tmp_path: Path) -> None:
@@ -185,6 +186,6 @@ def test_tensors_that_the_recipe_does_not_ask_for_are_refused(tmp_path: Path) ->
     folder = adapter().save(tmp_path / "a")
     edited(folder, lambda data: data["tensors"]["prompt_embeddings"].update(shape=[4, 31]))
     assert refused(folder) == (
-        f"adapter '{folder}' has a foreword.json whose recipe asks for 'prompt_embeddings' as F32 [4, 32], but whose tensors do not; "
+        f"adapter '{folder}' has a foreword.json whose recipe needs 'prompt_embeddings' as F32 [4, 32], but whose tensors do not; "
         "copy the adapter again or retrain."
     )

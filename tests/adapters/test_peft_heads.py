@@ -141,14 +141,14 @@ def test_families_without_such_a_model(kind: str, name: str, tmp_path: Path) -> 
         (
             "bert",
             HeadClassify(("no", "yes")),
-            "transformers' classifiers of encoders have a layer of their own before the head, and here the head reads the states themselves",
+            "transformers' classifiers of encoders have one more layer before the head",
         ),
         (
             "llama",
             HeadClassify(("no", "yes"), pooling="mean"),
-            "its head reads a text by pooling 'mean', and transformers' reads its last token; train with pooling 'last'",
+            "its head uses pooling 'mean', but transformers' head reads the last token; train with pooling 'last'",
         ),
-        ("llama", HeadClassify(("no", "yes"), pair=True), "transformers' reads one text, and here are two"),
+        ("llama", HeadClassify(("no", "yes"), pair=True), "transformers' head reads one text, but this task has two"),
         ("llama", QA(), "a causal model reads words behind the context here, and transformers' reads none"),
         ("bert", Regress(), "PEFT has no counterpart of task 'regress'"),
         ("llama", Choice(), "PEFT has no counterpart of task 'choice'"),

@@ -205,12 +205,12 @@ def test_a_quantised_base_is_named_in_the_note_and_in_the_refusal(tmp_path: Path
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"use_dora": True}, "has use_dora True, but plain LoRA can be imported, without it; load it with PEFT."),
-        ({"rank_pattern": {"q_proj": 2}}, "has rank_pattern {'q_proj': 2}, but plain LoRA can be imported, without it; load it with PEFT."),
-        ({"init_lora_weights": "pissa"}, "has init_lora_weights pissa, but plain LoRA can be imported, without it; load it with PEFT."),
+        ({"use_dora": True}, "has use_dora True, but only LoRA without it can be imported; load it with PEFT."),
+        ({"rank_pattern": {"q_proj": 2}}, "has rank_pattern {'q_proj': 2}, but only LoRA without it can be imported; load it with PEFT."),
+        ({"init_lora_weights": "pissa"}, "has init_lora_weights pissa, but only LoRA without it can be imported; load it with PEFT."),
         (
             {"modules_to_save": ["lm_head"]},
-            "has modules_to_save ['lm_head'], but plain LoRA can be imported, without it; load it with PEFT.",
+            "has modules_to_save ['lm_head'], but only LoRA without it can be imported; load it with PEFT.",
         ),
     ],
 )
@@ -250,7 +250,7 @@ def test_broken_folders_and_loras_of_another_base_are_refused(tmp_path: Path) ->
         "load it on its own base model, with its own targets."
     )
     assert refused(tensors | {"base_model.model.score.weight": torch.ones(2, 2)}) == (
-        f"'{tmp_path}' has trained weights that are not of a linear layer's LoRA, base_model.model.score.weight; load it with PEFT."
+        f"'{tmp_path}' has trained weights that do not belong to a linear layer's LoRA, base_model.model.score.weight; load it with PEFT."
     )
     spoil(tmp_path, r=None)
     assert refused(tensors) == f"'{tmp_path}' has an adapter_config.json without r; save it again with PEFT."
@@ -261,7 +261,7 @@ def test_what_peft_cannot_hold_stays_here(tmp_path: Path) -> None:
     with pytest.raises(AdapterError) as caught:
         export_folders(made, tmp_path / "out")
     assert str(caught.value) == (
-        "the adapter's prompt stands behind the beginning-of-sequence token or other words, "
-        "so its export to PEFT is a run of the base model; give --model."
+        "the adapter's prompt comes after the beginning-of-sequence token or other text, "
+        "so its export to PEFT needs a forward pass of the base model; give --model."
     )
     assert not (tmp_path / "out").exists()

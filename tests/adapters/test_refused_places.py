@@ -55,7 +55,7 @@ def test_a_path_is_named_by_its_last_part(tmp_path: Path) -> None:
         write_folder(tmp_path / "two words" / "..", FILES)
     with pytest.raises(AdapterError) as error:
         write_folder("a\0b/c", FILES)
-    assert str(error.value) == "path 'a\\x00b/c' has a NUL character, which no file system takes; remove it."
+    assert str(error.value) == "path 'a\\x00b/c' contains a NUL character, which file systems do not allow; remove it."
 
 
 def test_an_adapter_is_replaced_only_when_asked(tmp_path: Path) -> None:

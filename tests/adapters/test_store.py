@@ -58,9 +58,9 @@ def test_a_broken_adapter_is_shown_with_its_problem(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "whole", tmp_path / "two words")
     found = {card.name: card.problem for card in AdapterStore(tmp_path).list()}
     assert found == {
-        "cut": f"adapter '{tmp_path}/cut' has a foreword.json that is no JSON, perhaps cut short; copy the adapter again or retrain.",
+        "cut": f"adapter '{tmp_path}/cut' has a foreword.json that is not valid JSON, perhaps truncated; copy the adapter again or retrain.",
         "lost": f"adapter '{tmp_path}/lost' has no adapter_model.safetensors; copy it again or retrain.",
-        "peft": f"adapter '{tmp_path}/peft' is PEFT's, it has no foreword.json; bring it in with `foreword import`.",
+        "peft": f"'{tmp_path}/peft' is an adapter of PEFT, without a foreword.json; import it with `foreword import`.",
         "two words": (
             "adapter name 'two words' cannot be used; give at most 100 letters (a to z), digits, '.', '_' or '-', "
             "beginning with a letter or digit, not ending in '.' or '.run', and no device name such as 'con'."
@@ -140,7 +140,7 @@ def test_a_remote_adapter_that_is_missing_or_broken_is_told(remote: AdapterStore
     assert remote.card("b").problem == f"adapter '{REMOTE}/b' cannot be read (/adapters/of/mine/b); check the name, or list the store."
     remote.files.rm_file("/adapters/of/mine/a/foreword.json")
     assert [card.problem for card in remote.list()] == [
-        f"adapter '{REMOTE}/a' is PEFT's, it has no foreword.json; bring it in with `foreword import`."
+        f"'{REMOTE}/a' is an adapter of PEFT, without a foreword.json; import it with `foreword import`."
     ]
 
 

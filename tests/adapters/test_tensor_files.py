@@ -75,17 +75,17 @@ REFUSED: list[tuple[str, Any, str]] = [
     (
         "integers",
         lambda folder: npy(folder, MATRIX.astype("<i4")),
-        "'{path}' holds int32 [2, 4], but a prompt is a floating-point matrix [virtual tokens, width]; give such a one.",
+        "'{path}' holds int32 [2, 4], but a prompt is a floating-point matrix [virtual tokens, width]; give one.",
     ),
     (
         "cube",
         lambda folder: npy(folder, MATRIX[None]),
-        "'{path}' holds float32 [1, 2, 4], but a prompt is a floating-point matrix [virtual tokens, width]; give such a one.",
+        "'{path}' holds float32 [1, 2, 4], but a prompt is a floating-point matrix [virtual tokens, width]; give one.",
     ),
     (
         "no rows",
         lambda folder: npy(folder, MATRIX[:0]),
-        "'{path}' holds float32 [0, 4], but a prompt is a floating-point matrix [virtual tokens, width]; give such a one.",
+        "'{path}' holds float32 [0, 4], but a prompt is a floating-point matrix [virtual tokens, width]; give one.",
     ),
     (
         "nan",
@@ -100,12 +100,12 @@ REFUSED: list[tuple[str, Any, str]] = [
     (
         "two tensors",
         lambda folder: tensors(folder, a=torch.ones(1, 1), b=torch.ones(1, 1)),
-        "'{path}' holds tensors a, b, but one matrix is needed; save that one alone.",
+        "'{path}' holds tensors a, b, but one matrix is needed; save only that one.",
     ),
     (
         "broken safetensors",
         lambda folder: raw(folder, "p.safetensors", b"\0" * 20),
-        "'{path}' cannot be read as safetensors, perhaps it is cut short; copy it again.",
+        "'{path}' cannot be read as safetensors, perhaps it is truncated; copy it again.",
     ),
     (
         "another file",

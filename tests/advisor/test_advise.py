@@ -147,10 +147,10 @@ def test_few_examples_are_few() -> None:
 def test_a_task_that_the_model_cannot_do() -> None:
     with pytest.raises(UsageError) as caught:
         advice("BERT-base", task="generate")
-    assert str(caught.value) == "task 'generate' needs a model that writes, but 'bert' is an encoder; take a causal model."
+    assert str(caught.value) == "task 'generate' needs a model that generates text, but 'bert' is an encoder; use a causal model."
     with pytest.raises(UsageError) as caught:
         advice("T5-small", task="tag")
-    assert str(caught.value) == "task 'tag' needs a head, but 't5' is an encoder-decoder; take an encoder or a causal model."
+    assert str(caught.value) == "task 'tag' needs a head, but 't5' is an encoder-decoder; use an encoder or a causal model."
 
 
 @pytest.mark.parametrize(

@@ -57,5 +57,5 @@ def test_soft_tokens_outside_their_row_are_refused(at: tuple[int, ...]) -> None:
     with pytest.raises(DataError) as caught:
         collate([Row((5, 6, 7), (3, 3)), Row((5, 6, 7), at)])
     assert str(caught.value) == (
-        f"a row of 3 tokens has soft tokens at {', '.join(map(str, at))}, but places go from 0 to 3 and never fall; correct its places."
+        f"a row of 3 tokens has soft tokens at {', '.join(map(str, at))}, but positions must go from 0 to 3 and not fall; correct them."
     )

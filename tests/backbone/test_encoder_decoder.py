@@ -46,7 +46,10 @@ def test_soft_tokens_stand_in_the_source() -> None:
     read = EmbeddingPrefix(torch.zeros(2, 32))
     with pytest.raises(DataError) as caught:
         model.forward(collate([Row(FIRST.ids, (0, 4), FIRST.labels, FIRST.weights)]), read)
-    assert str(caught.value) == "a soft token stands behind the answer's first token, where no encoder reads it; put it before the answer."
+    assert (
+        str(caught.value)
+        == "a soft token comes after the answer's first token, where the encoder does not read it; put it before the answer."
+    )
     assert model.forward(collate([Row(FIRST.ids, (0, 3), FIRST.labels, FIRST.weights)]), read).shape == (1, 5, 320)
 
 
@@ -63,7 +66,7 @@ def test_what_decoders_begin_with() -> None:
     model = wrap(tiny_seq2seq.network("mbart", decoder_start_token_id=None), tiny_seq2seq.tokenizer("mbart"), name="m")
     with pytest.raises(ModelError) as caught:
         model.forward(collate([row(5, 3)]))
-    assert str(caught.value) == "model 'm' names no decoder_start_token_id to begin answers with; set it in its generation_config.json."
+    assert str(caught.value) == "model 'm' has no decoder_start_token_id, which begins every answer; set it in its generation_config.json."
 
 
 def test_texts_are_framed_as_the_family_does() -> None:
@@ -111,7 +114,7 @@ def test_parts_that_are_not_there(name: str, parts: tuple[str, ...]) -> None:
     with pytest.raises(UsageError) as caught:
         PromptSpec("p-tuning-v2", 3, "kv", parts=parts).width(model.shape)
     assert str(caught.value) == (
-        f"parts {', '.join(parts)} cannot be prefixed in a model that {has}; leave parts out, or choose among those."
+        f"parts {', '.join(parts)} do not exist in a model that {has}; leave parts out, or choose among its parts."
     )
 
 
@@ -130,7 +133,7 @@ def test_a_model_with_other_attentions_than_its_config_says() -> None:
     with pytest.raises(ModelError) as caught:
         number_attentions(model.network, tiny_seq2seq.frozen("t5-odd").shape)
     assert str(caught.value) == (
-        "a model of type 't5' has 6 attentions that take a prefix, but its config promises 8; "
+        "a model of type 't5' has 6 attention layers that take a prefix, but its config says 8; "
         "load it with transformers' own class, without remote code."
     )
 
@@ -140,5 +143,5 @@ def test_prompts_are_not_compiled() -> None:
     with pytest.raises(ModelError) as caught:
         compile_prompt(tiny_seq2seq.frozen("bart"), read, Row((5,), (0,)))
     assert str(caught.value) == (
-        "BART cannot read a compiled prompt: what stands first in it depends on what follows; use the prompt as it is."
+        "a prompt of BART cannot be converted to keys and values: its first states depend on the text after them; use the prompt as it is."
     )

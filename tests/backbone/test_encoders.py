@@ -88,7 +88,7 @@ def test_weights_are_never_made_up(name: str, missing: list[str], first: str, tm
     with pytest.raises(ModelError) as caught:
         load(tmp_path)
     assert str(caught.value) == (
-        f"model '{tmp_path}' has no weights that fit '{first}' ({len(missing)} in all) of its config; get the checkpoint and config.json again."
+        f"model '{tmp_path}' has no weights that fit '{first}' ({len(missing)} in all) of its config; download the checkpoint and config.json again."
     )
 
 

@@ -225,7 +225,7 @@ def test_a_checkpoint_that_is_quantised_already_and_a_missing_package_are_refuse
     config.quantization_config = {"quant_method": "gptq", "bits": 4}
     with pytest.raises(ModelError) as caught:
         quantised_loading("some-model", config, "nf4", torch.float32, "cpu")
-    assert str(caught.value) == "model 'some-model' is stored in gptq already, so it cannot be quantised again; leave quantize out."
+    assert str(caught.value) == "model 'some-model' is already stored in gptq, so it cannot be quantised again; leave quantize out."
     monkeypatch.setattr("foreword.backbone.quantization.find_spec", lambda name: None)
     with pytest.raises(ModelError) as caught:
         load(saved("llama"), quantize="int8", device="cpu")

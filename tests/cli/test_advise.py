@@ -158,11 +158,11 @@ def test_families(foreword: Foreword, tmp_path: Path) -> None:
         foreword("advise", "--model", save(tmp_path / "a", {**LLAMA, "model_type": "newcomer"}), "--tasks", "3", "--json").stdout
     )
     assert new["warnings"] == [
-        "model type 'newcomer' is not among the families proved so far; these are sizes only, it cannot be trained yet.",
-        "the layers of 'newcomer' are not in Foreword's table, so its weights are reckoned as Llama's; LoRA, memory and full fine-tuning may differ.",
+        "model type 'newcomer' is not supported; these are sizes only, it cannot be trained.",
+        "the layers of 'newcomer' are not in Foreword's table, so its weights are estimated like Llama's; LoRA, memory and full fine-tuning may differ.",
     ]
     assert sentence(foreword("advise", "--model", save(tmp_path / "b", {"model_type": "falcon"}))) == (
-        "model type 'falcon' is refused: its attention is outside transformers' attention interface; use Llama or Mistral, or LoRA."
+        "model type 'falcon' is not supported: its attention is outside transformers' attention interface; use Llama or Mistral, or LoRA."
     )
     latent = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 12}
     sizes = json.loads(
@@ -173,7 +173,7 @@ def test_families(foreword: Foreword, tmp_path: Path) -> None:
     assert why["prompt-tuning"] is None
 
 
-NO_MODEL = "no model came, and a shape without {}; give --model, or --hidden, --layers, --heads and --vocabulary."
+NO_MODEL = "no model was given, and a shape without {}; give --model, or --hidden, --layers, --heads and --vocabulary."
 
 
 @pytest.mark.parametrize(
@@ -184,8 +184,11 @@ NO_MODEL = "no model came, and a shape without {}; give --model, or --hidden, --
         (("--hidden", "100", *SHAPE[2:]), "--hidden 100 cannot be divided among --heads 32; correct one of them, or give --head-dim."),
         ((*SHAPE, "--kv-heads", "5"), "--heads 32 cannot be divided among --kv-heads 5; correct one of them."),
         ((*SHAPE, "--head-dim", "0"), "--head-dim is 0, but it must be a whole number of at least 1."),
-        (("--model", "x.gguf"), "'x.gguf' is a GGUF file, whose numbers are not read here; {instead}."),
-        (("--model", "x", "--layers", "3"), "--layers came with --model, whose config says it; leave one of them out."),
+        (("--model", "x.gguf"), "'x.gguf' is a GGUF file, which is not supported here; {instead}."),
+        (
+            ("--model", "x", "--layers", "3"),
+            "--layers and --model were both given, but the config of the model says it; leave one of them out.",
+        ),
         ((*SHAPE, "--task", "dance"), "task 'dance' is not known; choose one of {tasks}."),
         ((*SHAPE, "--examples", "0"), "examples is 0, but it must be a whole number of at least 1."),
         (
@@ -211,8 +214,8 @@ def test_mistakes(foreword: Foreword, words: tuple[str, ...], said: str) -> None
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ("{", "the config of model '{folder}' cannot be read (it is no JSON); {instead}."),
-        ("[]", "'{folder}/config.json' is no config of a model, it has no model_type; {instead}."),
+        ("{", "the config of model '{folder}' cannot be read (it is not valid JSON); {instead}."),
+        ("[]", "'{folder}/config.json' is not a model config, it has no model_type; {instead}."),
         (None, "the config of model '{folder}' cannot be read (there is none); {instead}."),
         (
             {"model_type": "llama", "hidden_size": 64},
@@ -238,5 +241,5 @@ def test_a_model_that_does_not_write(foreword: Foreword, tmp_path: Path) -> None
         "intermediate_size": 128,
     }
     folder = save(tmp_path / "bert", {**bert, "max_position_embeddings": 512, "type_vocab_size": 2})
-    said = "task 'generate' needs a model that writes, but 'bert' is an encoder; take a causal model."
+    said = "task 'generate' needs a model that generates text, but 'bert' is an encoder; use a causal model."
     assert sentence(foreword("advise", "--model", folder, "--task", "generate")) == said

@@ -91,7 +91,7 @@ def test_failures_are_counted_with_the_servers_sentence(served: Served, foreword
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == (
         "foreword: error: all 12 requests failed: "
-        "an answer of 100000 tokens leaves no room for a text, because 125 fit in tiny-llama; ask for fewer.\n"
+        "an answer of 100000 tokens leaves none for a text, because 125 fit in tiny-llama; ask for fewer.\n"
     )
 
 
@@ -115,7 +115,7 @@ def test_an_empty_store_and_an_empty_file(foreword: Foreword, served: Served, tm
     empty.stop()
     empty.join()
     assert result.stderr == (
-        "foreword: error: the server has no task that works; name its base model as TASK, or put adapters into its store.\n"
+        "foreword: error: the server has no working task; give its base model as TASK, or add adapters to its store.\n"
     )
     (tmp_path / "none.txt").write_text("\n", "utf-8")
     result = foreword("bench", "serve", "writer", "--url", served.url, "--file", tmp_path / "none.txt")

@@ -62,7 +62,7 @@ def test_a_document_has_a_row_a_run_and_a_line_a_method(whole: tuple[Path, dict[
     }
     assert {row["model"] for row in found["rows"]} == {str(model)}
     first, *lines = said.splitlines()
-    assert first == f"5 runs, 0 of them kept in '{out / 'compare.json'}'"
+    assert first == f"5 runs, 0 of them finished and saved in '{out / 'compare.json'}'"
     assert [line.split(": ")[:2] for line in lines] == [
         [f"run {i} of 5", f"{row['method']}, seed {row['seed']}"] for i, row in enumerate(found["rows"], 1)
     ]
@@ -108,7 +108,7 @@ def test_the_same_command_shows_the_table_and_does_nothing_again(
     out, found, _ = whole
     result = foreword(*command(model, reviews, out))
     assert result.exit_code == 0
-    assert result.stderr == f"5 runs, 5 of them kept in '{out / 'compare.json'}'\n"
+    assert result.stderr == f"5 runs, 5 of them finished and saved in '{out / 'compare.json'}'\n"
     head, *lines = result.stdout.splitlines()
     assert head.split() == ["method", "accuracy", "seeds", "trained", "stored", "time", "memory", "latency"]
     assert [line.split()[0] for line in lines[:3]] == [line["method"] for line in found["summary"]]
@@ -166,7 +166,7 @@ def test_a_terminal_gets_bars_and_a_line_a_run(model: Path, reviews: Path, tmp_p
     result, drawn = on_a_terminal(words)
     assert result.count("\n") == 1
     lines = [line for line in drawn if "━" not in line and "starting" not in line and "looking at" not in line]
-    assert lines[0].startswith("1 run, 0 of them kept in '")
+    assert lines[0].startswith("1 run, 0 of them finished and saved in '")
     assert any(line.startswith("run 1 of 1: prompt-tuning, seed 0: accuracy ") for line in lines)
     bars = [line for line in drawn if "━" in line]
     assert max(map(len, bars)) <= 80
@@ -177,7 +177,7 @@ def test_time_that_is_up_is_said_and_the_same_command_goes_on(foreword: Foreword
     words = command(model, reviews, tmp_path / "out", "--json")
     stopped = foreword(*words, "--budget-minutes", 0)
     assert stopped.exit_code == 0
-    assert stopped.stderr.splitlines()[1] == "note: the time is up; the same command goes on with the next run."
+    assert stopped.stderr.splitlines()[1] == "note: the time limit was reached; run the same command to continue with the next run."
     assert (json.loads(stopped.stdout)["rows"], json.loads(stopped.stdout)["complete"]) == ([], False)
 
 
@@ -185,7 +185,7 @@ def test_test_texts_that_were_trained_on_are_counted(foreword: Foreword, model: 
     test = write(tmp_path / "test.jsonl", [*ROWS[:3], {"text": "unseen", "label": "good"}])
     words = command(model, reviews, tmp_path / "out", "--methods", "prompt-tuning", "--seeds", "1", "--test", str(test), "--json")
     result = foreword(*words, "--valid", str(test))
-    assert result.stderr.startswith("note: 3 of 4 test texts also stand among the training texts; scores are too good by that.\n")
+    assert result.stderr.startswith("note: 3 of 4 test texts also occur in the training data; the scores are too optimistic.\n")
     assert json.loads(result.stdout)["rows"][0]["scores"]["accuracy"]["n"] == 4
 
 
@@ -197,9 +197,9 @@ def test_test_texts_that_were_trained_on_are_counted(foreword: Foreword, model: 
             "method 'magic' is not known; choose one of prompt-tuning, p-tuning, prefix-tuning, p-tuning-v2, lora, qlora, full, head-only, "
             "zero-shot, few-shot, or a sum like prefix-tuning+lora.",
         ),
-        (("--methods", "lora,lora"), "method 'lora' came twice; name each method once."),
-        (("--methods", "lora", "--length", "4"), "--length came without a soft prompt among --methods; add one, or leave --length out."),
-        (("--methods", "lora", "--shots", "4"), "--shots came without few-shot among --methods; add it, or leave --shots out."),
+        (("--methods", "lora,lora"), "method 'lora' is listed twice; list each method once."),
+        (("--methods", "lora", "--length", "4"), "--length needs a soft prompt among --methods; add one, or leave --length out."),
+        (("--methods", "lora", "--shots", "4"), "--shots needs few-shot among --methods; add it, or leave --shots out."),
         (
             ("--methods", "few-shot", "--shots", "0"),
             "few-shot came with 0 shots, but it needs a whole number of at least 1; use zero-shot for none.",
@@ -232,7 +232,7 @@ def test_too_few_examples_and_another_setting(
         "repeat the options of those runs, or give another --out.\n",
     )
     missing = foreword("compare", reviews, "--model", "./nowhere", "--out", tmp_path / "out")
-    assert missing.stderr == "foreword: error: model './nowhere' is no folder that exists; give a hub id or a folder with config.json.\n"
+    assert missing.stderr == "foreword: error: model './nowhere' is not an existing folder; give a hub id or a folder with config.json.\n"
     assert foreword(*command(model, reviews, whole[0], "--metric", "bleu")).stderr == (
         "foreword: error: metric 'bleu' is not among accuracy, macro_f1, loss; choose one of them.\n"
     )

@@ -50,7 +50,7 @@ def test_after_ctrl_c_the_command_it_prints_gives_the_same_bytes(
     code, (said, again) = stopped(command(model, reviews, out), signal.SIGINT)
     assert code == 130
     assert said.startswith("foreword: stopped after step ")
-    assert said.endswith(f" of 150; its checkpoint is in '{out}.run': go on with --resume.")
+    assert said.endswith(f" of 150; its checkpoint is in '{out}.run'; continue with --resume.")
     assert not out.exists()
     assert (out.parent / "sentiment.run/checkpoint.pt").is_file()
     words = shlex.split(again)

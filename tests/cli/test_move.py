@@ -55,8 +55,8 @@ def test_a_prompt_behind_bos_is_exported_through_its_model(foreword: Foreword, t
     alone = foreword("export", trained, "--out", tmp_path / "peft")
     assert alone.exit_code == 2
     assert alone.stderr == (
-        "foreword: error: the adapter's prompt stands behind the beginning-of-sequence token or other words, "
-        "so its export to PEFT is a run of the base model; give --model.\n"
+        "foreword: error: the adapter's prompt comes after the beginning-of-sequence token or other text, "
+        "so its export to PEFT needs a forward pass of the base model; give --model.\n"
     )
     result = foreword("export", trained, "--out", tmp_path / "peft", "--model", model, "--json")
     found = json.loads(result.stdout)
@@ -76,10 +76,10 @@ def test_keys_and_values_as_a_cartridge(foreword: Foreword, exported: Path, trai
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--task", "classify"], "task 'classify' came without --labels; a classifier needs them, a writer of texts has none."),
+        (["--task", "classify"], "task 'classify' came without --labels; only a classifier has labels; add or remove them."),
         (
             ["--task", "generate", "--labels", "a,b"],
-            "task 'generate' came with --labels; a classifier needs them, a writer of texts has none.",
+            "task 'generate' came with --labels; only a classifier has labels; add or remove them.",
         ),
         (["--labels", "a"], "labels a came, but a classifier needs at least two different ones; check the label column."),
     ],
@@ -93,7 +93,7 @@ def test_an_adapter_is_no_peft_folder_and_is_not_replaced(
     foreword: Foreword, exported: Path, trained: Path, model: Path, tmp_path: Path
 ) -> None:
     result = foreword("import", trained, "--model", model, "--out", tmp_path / "a")
-    assert result.stderr == f"foreword: error: '{trained}' is an adapter of Foreword already; use it as it is.\n"
+    assert result.stderr == f"foreword: error: '{trained}' is already an adapter of Foreword; use it as it is.\n"
     adapter = exported.parent / "adapter"
     result = foreword("export", adapter, "--out", trained, "--force")
     assert result.stderr == f"foreword: error: '{trained}' holds a Foreword adapter, which would be lost; choose another folder.\n"

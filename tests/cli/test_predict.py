@@ -68,8 +68,8 @@ def test_a_text_that_begins_like_json_is_a_text(foreword: Foreword, trained: Pat
 @pytest.mark.parametrize(
     ("words", "given", "sentence"),
     [
-        (["x", "--file", "y.txt"], None, "texts and --file came together; give one of them."),
-        (["x", "--stream", "--json"], None, "--stream and --json came together; a JSON object is printed whole, so leave one of them out."),
+        (["x", "--file", "y.txt"], None, "texts and --file were both given; give one of them."),
+        (["x", "--stream", "--json"], None, "--stream and --json were both given, but JSON cannot be streamed; leave one of them out."),
         (["x", "--stream"], None, "a 'classify' task has no text to stream; use predict."),
         ([], b"", "standard input is empty; give one text or JSON object a line."),
         ([], b"\n \n", "no text came, only empty lines; give one text or JSON object a line."),
@@ -96,7 +96,7 @@ def test_a_task_of_several_columns_takes_objects(foreword: Foreword, model: Path
             None,
             "a text came, but the adapter reads one, two; give JSON objects with these keys in a --file or on standard input.",
         ),
-        ([], b"text\n", "line 1 of standard input is no JSON object, but the adapter reads one, two; give an object with these keys."),
+        ([], b"text\n", "line 1 of standard input is not a JSON object, but the adapter reads one, two; give an object with these keys."),
         (
             [],
             b'{"one": "a", "two": 2}\n',

@@ -115,17 +115,17 @@ METHOD_MISTAKES = {
         "initialiser 'magic' is not known; choose one of "
         "default, random, uniform, vocabulary, text, labels, mean, kv_of_text, adapter, file."
     ),
-    ("--init", "file"): "initialiser 'file' needs a path, none came; give one, for example --init file:PATH.",
+    ("--init", "file"): "initialiser 'file' needs a path; give one, for example --init file:PATH.",
     ("--init", "vocabulary", "--init-text", "x"): (
-        "--init-text came with --init vocabulary, which takes no words; leave one of them out, or use --init text."
+        "--init-text does not apply to --init vocabulary, which takes no text; leave one of them out, or use --init text."
     ),
-    ("--layers", "some"): "--layers 'some' cannot be read; give all, last:N or indices such as 0,2,5.",
+    ("--layers", "some"): "--layers 'some' is not valid; use all, last:N or indices such as 0,2,5.",
     (
         "--method",
         "prompt-tuning",
         "--layers",
         "last:1",
-    ): "layers 'last:1' came for the input site, which has no layers; drop it or use a method of the kv site.",
+    ): "layers 'last:1' do not apply to the input site; leave layers out, or use a method of the kv site.",
     ("--dropout", "1"): "dropout is 1.0, but it must be at least 0 and below 1; 0.1 is common.",
     ("--steps", "0"): "steps is 0, but it must be at least 1.",
     ("--tracker", "paper"): "tracker is 'paper', but it must be auto, none or a tracker's name.",
@@ -135,7 +135,7 @@ METHOD_MISTAKES = {
         "--task",
         "magic",
     ): "task 'magic' is not known; choose one of classify, classify-head, multi-label, regress, generate, seq2seq, tag, qa, choice, probe.",
-    ("--max-new-tokens", "5"): "--max-new-tokens came for a classify task, which writes no text; leave it out.",
+    ("--max-new-tokens", "5"): "--max-new-tokens does not apply to a classify task, which writes no text; leave it out.",
     ("--words", "no"): "1 label words came for 2 labels; give one word for each.",
     ("--template", "{text}"): "template '{text}' has {answer} 0 times or not last, but it must end with one {answer}; move it.",
     ("--dtype", "int3"): "dtype 'int3' is not known; choose one of auto, float32, bfloat16, float16.",
@@ -151,7 +151,7 @@ def test_options_that_cannot_be(foreword: Foreword, weightless: Path, reviews: P
 def test_words_for_a_writer(foreword: Foreword, weightless: Path, tmp_path: Path) -> None:
     data = write(tmp_path / "pairs.jsonl", [{"input": "a", "output": "b"}] * 2)
     assert refused(foreword, data, tmp_path / "a", "--words", "x,y", model=weightless) == (
-        "--words came for a generate task, which has no label words; leave it out."
+        "--words does not apply to a generate task, which has no label words; leave it out."
     )
 
 
@@ -165,7 +165,7 @@ def test_a_model_that_is_not_there(foreword: Foreword, reviews: Path, tmp_path: 
 @pytest.mark.parametrize("name", ["./none", "/none/at/all", "no/such/folder"])
 def test_a_model_folder_that_is_not_there(foreword: Foreword, reviews: Path, tmp_path: Path, name: str) -> None:
     assert refused(foreword, reviews, tmp_path / "a", model=name) == (
-        f"model '{name}' is no folder that exists; give a hub id or a folder with config.json."
+        f"model '{name}' is not an existing folder; give a hub id or a folder with config.json."
     )
 
 
@@ -220,7 +220,7 @@ def test_another_base_model(foreword: Foreword, trained: Path, model: Path, revi
     message = sentence(foreword("evaluate", trained, reviews, "--model", other))
     assert message.startswith(f"the adapter was trained on '{model}' with base model fingerprint ")
     assert f", but that of '{other}' is " in message
-    assert message.endswith(f"; load '{model}' as it was then, or retrain.")
+    assert message.endswith(f"; load the same version of '{model}', or retrain.")
 
 
 def test_a_base_model_that_has_moved(foreword: Foreword, trained: Path, model: Path, tmp_path: Path) -> None:

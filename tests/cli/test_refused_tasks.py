@@ -164,7 +164,7 @@ def test_a_head_for_another_number_of_labels(foreword: Foreword, adapters: dict[
     manifest.write_text(manifest.read_text("utf-8").replace('"B-ART"', '"B-ART", "B-WHO"'), "utf-8")
     for command in (("evaluate", changed, data), ("predict", changed, "a film")):
         assert sentence(foreword(*command)) == (
-            "the adapter's head gives 2 numbers, but its task 'tag' reads 3; give it the foreword.json that it was saved with, or retrain."
+            "the adapter's head has 2 outputs, but its task 'tag' needs 3; copy its foreword.json again, or retrain."
         )
 
 
@@ -175,11 +175,11 @@ def test_a_lora_of_another_base(foreword: Foreword, model: Path, reviews: Path, 
     again = foreword("train", reviews, "--model", model, "--out", tmp_path / "a", *lora, "--lora-path", tmp_path / "lora")
     said = sentence(again)
     assert said.startswith(f"the adapter was trained on '{other}' with base model fingerprint ")
-    assert said.endswith(f"; load '{other}' as it was then, or retrain.")
+    assert said.endswith(f"; load the same version of '{other}', or retrain.")
     assert foreword("export", tmp_path / "lora", "--out", tmp_path / "peft").exit_code == 0
     foreign = foreword("train", reviews, "--model", model, "--out", tmp_path / "a", *lora, "--lora-path", tmp_path / "peft")
     assert sentence(foreign) == (
-        f"the LoRA stands on model.layers.2.self_attn.q_proj, but '{model}' has no such layer; load it on its own base model."
+        f"the LoRA adapts model.layers.2.self_attn.q_proj, but '{model}' has no such layer; load it on its own base model."
     )
 
 
@@ -189,7 +189,7 @@ def test_a_lora_of_another_base(foreword: Foreword, model: Path, reviews: Path, 
         (
             "deepseek_v3",
             ("--method", "prefix-tuning"),
-            "method 'prefix-tuning' puts keys and values before every layer, but DeepSeek-V3 is refused there: its latent attention keeps "
+            "method 'prefix-tuning' puts keys and values before every layer, but DeepSeek-V3 does not support them: its latent attention keeps "
             "no keys and values per head; use a method of the input site (prompt-like tables and encoders before the text), or LoRA.",
         ),
         (
@@ -205,8 +205,8 @@ def test_a_lora_of_another_base(foreword: Foreword, model: Path, reviews: Path, 
         (
             "t5",
             ("--task", "classify-head"),
-            "task 'classify-head' reads one stack's states, but {model} is an encoder–decoder; "
-            "use label words or seq2seq there, or an encoder or causal model here.",
+            "task 'classify-head' needs a model of one stack, but {model} is an encoder–decoder; "
+            "use task 'classify' or 'seq2seq', or an encoder or causal model.",
         ),
         (
             "llama",

@@ -85,7 +85,10 @@ def test_force_replaces_a_file(foreword: Foreword, trained: Path, reviews: Path,
 
 def test_a_text_is_streamed_or_saved(foreword: Foreword, writer: Path, tmp_path: Path) -> None:
     result = foreword("predict", writer, "x", "--stream", "--save", tmp_path / "r.jsonl")
-    assert result.stderr == "foreword: error: --stream and --save came together; a text is saved whole, so leave one of them out.\n"
+    assert (
+        result.stderr
+        == "foreword: error: --stream and --save were both given, but results cannot be saved from a stream; leave one of them out.\n"
+    )
 
 
 def test_a_refused_text_leaves_no_file(foreword: Foreword, trained: Path, tmp_path: Path) -> None:

@@ -141,7 +141,8 @@ def test_ask_says_what_is_wrong_in_one_sentence(process: Process, foreword: Fore
     )
     wrong = foreword("ask", "sentiment", "x", "--temperature", "1", *process.words)
     assert (
-        wrong.stderr == "foreword: error: The task `sentiment` (classify) draws no tokens, so `temperature` has no meaning; leave it out.\n"
+        wrong.stderr
+        == "foreword: error: The task `sentiment` (classify) samples no tokens, so `temperature` does not apply; leave it out.\n"
     )
     assert foreword("ask", "writer", "x", "--url", "here").stderr == (
         "foreword: error: --url 'here' is no address of a server; give one such as http://127.0.0.1:8000.\n"
@@ -151,13 +152,13 @@ def test_ask_says_what_is_wrong_in_one_sentence(process: Process, foreword: Fore
 def test_serve_refuses_before_it_loads(prompts: Path, foreword: Foreword, tmp_path: Path, process: Process) -> None:
     port = process.url.rpartition(":")[2]
     for words, sentence in {
-        (str(prompts), "--host", "0.0.0.0"): "--host 0.0.0.0 lets other machines in, but no API keys are set; give --keys FILE "
-        "(see `foreword make-key`), or --insecure if anyone who reaches it may ask.",
+        (str(prompts), "--host", "0.0.0.0"): "--host 0.0.0.0 accepts other machines, but no API keys are set; give --keys FILE "
+        "(see `foreword make-key`), or --insecure to allow requests without a key.",
         (
             str(prompts),
             "--port",
             port,
-        ): f"address 127.0.0.1:{port} cannot be listened at (Address already in use); choose another --host or --port.",
+        ): f"the server cannot listen on 127.0.0.1:{port} (Address already in use); choose another --host or --port.",
         (str(tmp_path),): f"'{tmp_path}' holds no adapter that says which base model it needs; give one with --model.",
         (str(prompts), "--max-queued", "0"): "--max-queued is 0, but it must be at least 1.",
     }.items():
@@ -169,7 +170,7 @@ def test_a_key_sees_its_tasks_and_sigterm_ends_the_server(process: Process, fore
     key, _ = alice
     assert ask(process.url, "/v1/models").status == 401
     refused = foreword("ask", "writer", "x", "--url", process.url)
-    assert refused.stderr == "foreword: error: This server needs an API key; send one it knows as `Authorization: Bearer KEY`.\n"
+    assert refused.stderr == "foreword: error: This server needs an API key; send a valid one as `Authorization: Bearer KEY`.\n"
     assert foreword("ask", "writer", "x", "--url", process.url, "--key", key).stdout.strip() == predicted("writer", "x").text
     assert "`sentiment` does not exist" in foreword("ask", "sentiment", "x", "--url", process.url, "--key", key).stderr
     process.popen.send_signal(signal.SIGTERM)

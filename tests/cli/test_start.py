@@ -88,7 +88,10 @@ def test_output_of_a_process_is_json_alone_and_its_errors_are_sentences(trained:
     assert json.loads(done.stdout)["input"] == "a joy"
     failed = subprocess.run([*COMMAND, "show", str(tmp_path)], capture_output=True, text=True)
     assert (failed.returncode, failed.stdout) == (2, "")
-    assert failed.stderr == f"foreword: error: '{tmp_path}' is no adapter, it has no foreword.json; give a folder that Foreword saved.\n"
+    assert (
+        failed.stderr
+        == f"foreword: error: '{tmp_path}' is not an adapter of Foreword, it has no foreword.json; give a folder that Foreword saved.\n"
+    )
 
 
 def test_ctrl_c_before_anything_began_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

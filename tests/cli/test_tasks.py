@@ -144,9 +144,9 @@ def test_the_task_is_inferred_once_and_the_model_loaded_once(
             ("--template", "{text} {answer}"),
             "the examples have two texts, text and text_b, but the template reads only one; put {text_b} into --template, or use --task classify-head.",
         ),
-        (CHOICE, ("--words", "a,b"), "--words came for a choice task, which has no label words; leave it out."),
-        (CHOICE, ("--chat",), "--chat came for a choice task, which reads texts in the tokenizer's own format; leave it out."),
-        (QA, ("--pooling", "mean"), "--pooling came for a qa task, which has no head on one state of a text; leave it out."),
+        (CHOICE, ("--words", "a,b"), "--words does not apply to a choice task, which has no label words; leave it out."),
+        (CHOICE, ("--chat",), "--chat does not apply to a choice task, which reads texts in the tokenizer's own format; leave it out."),
+        (QA, ("--pooling", "mean"), "--pooling does not apply to a qa task, which has no head on one state of a text; leave it out."),
         (STARS, ("--task", "regress", "--pooling", "sum"), "pooling 'sum' is not known; choose one of auto, first, last, mean."),
         (
             ROWS,

@@ -119,7 +119,7 @@ def test_force_replaces_and_notes_the_old_checkpoint(foreword: Foreword, model: 
     result = foreword(*train, "--seed", 7, "--force")
     assert result.exit_code == 0
     assert (tmp_path / "a/foreword.json").read_bytes() != before
-    note = f"note: this run replaces the checkpoint in '{tmp_path / 'a.run'}'; to go on from it, stop now and add --resume.\n"
+    note = f"note: this run replaces the checkpoint in '{tmp_path / 'a.run'}'; to continue from it, stop now and add --resume.\n"
     assert result.stderr.startswith(note)
 
 

@@ -69,7 +69,7 @@ def test_a_first_token_with_nothing_before_it_is_refused(side: str) -> None:
     with pytest.raises(DataError) as caught:
         model.predicting(batch, read, batch.labels >= 0)
     assert str(caught.value) == (
-        "a label stands first in its row, where nothing predicts it; begin the template with {bos}, words, a field or a soft token."
+        "the first token of a row is a label, but no token before it predicts it; begin the template with {bos}, words, a field or a soft token."
     )
 
 

@@ -51,5 +51,5 @@ def test_latent_attention_is_refused() -> None:
     with pytest.raises(ModelError) as caught:
         compile_prompt(model, read, row)
     assert str(caught.value) == (
-        "DeepSeek-V3 cannot read a compiled prompt: its latent attention keeps no keys and values per head; use the prompt as it is."
+        "a prompt of DeepSeek-V3 cannot be converted to keys and values: its latent attention keeps no keys and values per head; use the prompt as it is."
     )

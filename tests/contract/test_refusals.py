@@ -41,7 +41,7 @@ def test_a_refused_family(model_type: str, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == model_type
     with pytest.raises(ModelError) as caught:
         load(tmp_path)
-    assert str(caught.value) == f"model type '{model_type}' is refused: {BECAUSE[model_type]}."
+    assert str(caught.value) == f"model type '{model_type}' is not supported: {BECAUSE[model_type]}."
 
 
 def test_a_family_nobody_proved(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_keys_and_values_of_latent_attention(method: str) -> None:
     with pytest.raises(ModelError) as caught:
         check_site(spec(method), tiny.frozen("deepseek_v3").shape)
     assert str(caught.value) == (
-        f"method '{method}' puts keys and values before every layer, but DeepSeek-V3 is refused there: its latent attention keeps no keys "
+        f"method '{method}' puts keys and values before every layer, but DeepSeek-V3 does not support them: its latent attention keeps no keys "
         "and values per head; use a method of the input site (prompt-like tables and encoders before the text), or LoRA."
     )
 

@@ -154,6 +154,4 @@ def test_beams_of_causal_models(name: str, method: str) -> None:
 def test_a_row_with_nothing_to_read() -> None:
     with pytest.raises(DataError) as caught:
         generate(tiny_seq2seq.frozen("t5"), collate([Row((5, 6)), Row(())]), None, max_new_tokens=1, stop=())
-    assert str(caught.value) == (
-        "a row holds no token for the encoder to read; put words or a field into the template, or drop empty texts."
-    )
+    assert str(caught.value) == ("a row has no token for the encoder; put words or a field into the template, or remove empty texts.")

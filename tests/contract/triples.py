@@ -110,7 +110,7 @@ def why_not(method: str, kind: str, name: str) -> str | None:
         )
     if recipe.prompt and recipe.prompt.site not in row.sites:
         return (
-            f"method '{recipe.prompt.method}' puts keys and values before every layer, but {row.title} is refused there: {row.why_not}; "
+            f"method '{recipe.prompt.method}' puts keys and values before every layer, but {row.title} does not support them: {row.why_not}; "
             "use a method of the input site (prompt-like tables and encoders before the text), or LoRA."
         )
     if kind in HEADED and method in WRITTEN:
@@ -119,8 +119,8 @@ def why_not(method: str, kind: str, name: str) -> str | None:
         return f"a '{kind}' task takes no examples in its prompt; leave few-shot out."
     if kind in HEADED and stacks == "encoder-decoder":
         return (
-            f"task '{kind}' reads one stack's states, but tiny-{name} is an encoder–decoder; "
-            "use label words or seq2seq there, or an encoder or causal model here."
+            f"task '{kind}' needs a model of one stack, but tiny-{name} is an encoder–decoder; "
+            "use task 'classify' or 'seq2seq', or an encoder or causal model."
         )
     return _unworded(method, kind, name)
 

@@ -133,7 +133,7 @@ def test_a_diverged_run_is_a_row_and_a_diverged_rate_is_never_chosen(tmp_path: P
 
 def test_a_process_that_died_is_a_row_now_and_tried_again_next_time(tmp_path: Path) -> None:
     made = comparison(tmp_path, ("lora",), seeds=1)
-    assert done(made, Pretended(lambda job: {"status": "failed", "reason": "its process was ended by SIGKILL."}))
+    assert done(made, Pretended(lambda job: {"status": "failed", "reason": "its process was stopped by SIGKILL."}))
     assert [row["status"] for row in made.rows()] == ["failed"]
     again = comparison(tmp_path, ("lora",), seeds=1)
     assert done(again, Pretended())
@@ -172,8 +172,8 @@ def test_what_no_method_could_do_is_the_error_it_is(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^label 'c' is wrong\.$"):
         comparison(tmp_path).look(Pretended(look={"status": "refused", "error": "DataError", "reason": "label 'c' is wrong."}))
     with pytest.raises(ModelError) as died:
-        comparison(tmp_path).look(Pretended(look={"status": "failed", "reason": "its process was ended by SIGKILL."}))
-    assert str(died.value) == "model 'model' could not be loaded in a process of its own (its process was ended by SIGKILL)."
+        comparison(tmp_path).look(Pretended(look={"status": "failed", "reason": "its process was stopped by SIGKILL."}))
+    assert str(died.value) == "model 'model' could not be loaded in a new process (its process was stopped by SIGKILL)."
 
 
 def test_no_run_begins_that_may_end_after_the_budget(tmp_path: Path) -> None:
@@ -203,8 +203,8 @@ def test_results_of_another_setting_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "'{}' is no results file of a comparison; give another --out, or move it away."),
-        ("[]", "'{}' is no results file of a comparison; give another --out, or move it away."),
+        ("{", "'{}' is not a results file of a comparison; give another --out, or move it away."),
+        ("[]", "'{}' is not a results file of a comparison; give another --out, or move it away."),
         ('{"format": 9, "setting": {}, "rows": []}', "'{}' has format 9, but this version reads 1; give another --out."),
     ],
 )

@@ -177,7 +177,10 @@ def test_a_process_that_dies_is_an_outcome_and_the_next_job_is_done(work: Proces
             os.kill(int(children), signal.SIGKILL)
 
     found = work(job(folder, WORDS, "prompt-tuning", tmp_path), kill)
-    assert found == {"status": "failed", "reason": "its process was ended by SIGKILL, which the system does when memory runs out."}
+    assert found == {
+        "status": "failed",
+        "reason": "its process was stopped by SIGKILL, which the operating system does when memory is full.",
+    }
     assert work(job(folder, WORDS, "zero-shot", tmp_path), silent)["status"] == "done"
 
 

@@ -185,7 +185,7 @@ def test_given_numbers_of_another_shape_are_refused() -> None:
         with pytest.raises(UsageError) as caught:
             start(spec("input", "adapter", path="x"), MODEL, MATERIAL, given=torch.zeros(*shape))
         assert str(caught.value) == (
-            f"initialiser 'adapter' holds numbers of shape {list(shape)}, but this prompt has [9, 32]; "
+            f"initialiser 'adapter' has shape {list(shape)}, but this prompt has [9, 32]; "
             f"set num_virtual_tokens to {shape[0]}, or use a prompt for the same model, site and layers."
         )
 
@@ -193,14 +193,14 @@ def test_given_numbers_of_another_shape_are_refused() -> None:
 @pytest.mark.parametrize(
     ("site", "kind", "message"),
     [
-        ("input", "kv_of_text", "initialiser 'kv_of_text' came for the input site, but it gives keys and values; use 'text'."),
+        ("input", "kv_of_text", "initialiser 'kv_of_text' gives keys and values, but the input site needs embeddings; use 'text'."),
         (
             "kv",
             "text",
-            "initialiser 'text' needs a text, none came; give one, for example --init-text 'Is this review positive or negative?'.",
+            "initialiser 'text' needs a text; give one, for example --init-text 'Is this review positive or negative?'.",
         ),
         ("input", "labels", "initialiser 'labels' needs class labels, but this task has none; use 'text' or 'vocabulary'."),
-        ("kv", "mean", "initialiser 'mean' needs training texts, none came; use 'text' or 'vocabulary'."),
+        ("kv", "mean", "initialiser 'mean' needs training texts; use 'text' or 'vocabulary'."),
     ],
 )
 def test_a_kind_without_its_source_is_refused(site: str, kind: str, message: str) -> None:

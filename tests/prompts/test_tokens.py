@@ -54,7 +54,7 @@ def test_gradients_reach_the_flat_form() -> None:
 def test_a_width_of_another_model_is_refused() -> None:
     with pytest.raises(AdapterError) as caught:
         unflatten_kv(numbers(5, SAME), range(3), MIXED[:2] + (KVShape(1, 4),), "pinned")
-    assert str(caught.value) == "a prefix of width 48 came, but these 3 layers need 40; use the base model that it was trained on."
+    assert str(caught.value) == "the prefix has width 48, but these 3 layers need 40; use the base model that it was trained on."
 
 
 def test_lengths() -> None:

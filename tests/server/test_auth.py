@@ -31,7 +31,7 @@ def test_nothing_is_answered_without_a_key(guarded: Served) -> None:
         for path in ("/v1/models", "/v1/anything", "/metrics", "/nowhere"):
             found = ask(guarded.url, path, **given)
             assert (found.status, found.headers["www-authenticate"]) == (401, "Bearer")
-            assert found.message == "This server needs an API key; send one it knows as `Authorization: Bearer KEY`."
+            assert found.message == "This server needs an API key; send a valid one as `Authorization: Bearer KEY`."
     assert [ask(guarded.url, path).status for path in ("/health", "/ready", "/openapi.json", "/docs")] == [200] * 4
     with OpenAI(base_url=guarded.url + "/v1", api_key="wrong", max_retries=0) as client, pytest.raises(AuthenticationError):
         client.models.list()
@@ -63,11 +63,11 @@ def test_a_hidden_task_looks_unknown(guarded: Served) -> None:
 def test_a_rate_is_kept_per_key(guarded: Served) -> None:
     slow = {"Authorization": f"Bearer {SLOW}"}
     many = ask(guarded.url, "/v1/completions", {"model": "writer", "prompt": ["x"] * 4, "max_tokens": 1}, **slow)
-    assert (many.status, many.message) == (400, "The request asks for 4 answers, but this key may have 3 a minute; ask for fewer at once.")
+    assert (many.status, many.message) == (400, "The request asks for 4 answers, but this key allows 3 per minute; ask for fewer at once.")
     assert ask(guarded.url, "/v1/completions", {"model": "writer", "prompt": ["x"] * 3, "max_tokens": 1}, **slow).status == 200
     refused = ask(guarded.url, "/v1/completions", {"model": "writer", "prompt": "x", "max_tokens": 1}, **slow)
     assert refused.status == 429 and 15 <= int(refused.headers["retry-after"]) <= 20
-    assert refused.message == f"This key may ask for 3 answers a minute; try again in {refused.headers['retry-after']} s."
+    assert refused.message == f"This key allows 3 answers per minute; try again in {refused.headers['retry-after']} s."
     assert ask(guarded.url, "/v1/completions", {"model": "writer", "prompt": "x"}, Authorization=f"Bearer {ALL}").status == 200
 
 
@@ -101,10 +101,10 @@ def test_a_file_of_keys_holds_hashes_only(tmp_path: Path) -> None:
     ("content", "sentence"),
     [
         ("", "'{path}' holds no key; make one with `foreword make-key NAME >> {path}`."),
-        ("alice:abc", "line 1 of '{path}' is no key; write NAME:SHA256[:tasks=A,B][:rate=N], as `foreword make-key` does."),
+        ("alice:abc", "line 1 of '{path}' is not a key; write NAME:SHA256[:tasks=A,B][:rate=N], as `foreword make-key` does."),
         (
             f"a:{'0' * 64}:rate=0",
-            "line 1 of '{path}' has 'rate=0', which means nothing; write tasks=A,B or rate=N with N answers a minute.",
+            "line 1 of '{path}' has the unknown option 'rate=0'; write tasks=A,B or rate=N with N answers per minute.",
         ),
         (f"a:{'0' * 64}\na:{'1' * 64}", "line 2 of '{path}' repeats the key 'a'; keep one of them."),
     ],

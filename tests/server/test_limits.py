@@ -55,7 +55,7 @@ def idle(served: Served) -> bool:
 
 
 def test_giant_bodies_and_texts_are_refused(small: Served) -> None:
-    sentence = "The body has more than the 5000 bytes that are read at once; send less."
+    sentence = "The body has more than the 5000 bytes that are allowed; send less."
     found = ask(small.url, "/v1/completions", {"model": "writer", "prompt": "x" * 10_000})
     assert (found.status, found.message) == (413, sentence)
     with sent(small, b"", "Content-Length: 99999999999", "Expect: 100-continue") as made:
@@ -64,9 +64,9 @@ def test_giant_bodies_and_texts_are_refused(small: Served) -> None:
     with sent(small, chunk * 4 + b"0\r\n\r\n", "Transfer-Encoding: chunked") as made:
         assert status(made) == 413
     text = ask(small.url, "/v1/completions", {"model": "writer", "prompt": "x" * 601})
-    assert text.message == "A text has 601 characters, but at most 600 are read; shorten it."
+    assert text.message == "A text has 601 characters, but at most 600 are allowed; shorten it."
     many = ask(small.url, "/v1/completions", {"model": "writer", "prompt": ["x"] * 9})
-    assert many.message == "The request asks for 9 answers, but at most 8 are given at once; ask for fewer."
+    assert many.message == "The request asks for 9 answers, but at most 8 are allowed; ask for fewer."
 
 
 def test_slow_and_broken_bodies_end(small: Served) -> None:
@@ -160,7 +160,7 @@ def test_a_stopping_server_refuses_and_lets_answers_end(folder: Path) -> None:
     until(lambda: server.state.draining)
     ready, new = ask(server.url, "/ready"), ask(server.url, "/v1/completions", {"model": "writer", "prompt": "x"})
     assert [(found.status, found.message) for found in (ready, new)] == [
-        (503, "The server is stopping; ask another one, or try again later.")
+        (503, "The server is stopping; use another one, or try again later.")
     ] * 2
     assert new.headers["retry-after"] == "1" and ask(server.url, "/health").status == 200
     thread.join(30)

@@ -89,7 +89,7 @@ def test_an_engine_without_weights_is_served(info: ModelInfo) -> None:
         chat = ask(served.url, "/v1/chat/completions", {"model": info.name, "messages": [{"role": "user", "content": "a joy"}]}).json
         assert chat["choices"][0]["message"]["content"] == "<bos><user>a joy<eos>\n<model>"
         beyond = ask(served.url, "/v1/completions", {"model": info.name, "prompt": [info.shape.vocabulary]})
-        assert beyond.message == f"Tokens must be at least one, each from 0 to {info.shape.vocabulary - 1}."
+        assert beyond.message == f"A list of token ids needs at least one, each from 0 to {info.shape.vocabulary - 1}."
     finally:
         served.stop()
         served.join()

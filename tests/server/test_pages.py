@@ -13,14 +13,14 @@ from foreword.server.auth import Keys
 from foreword.server.uvicorn_server import check_address
 
 SENTENCES = [
-    ("/v1/completions", b"{", "The body is no JSON (Expecting property name enclosed in double quotes); send a JSON object."),
-    ("/v1/completions", [], "The body is no JSON object; send one, with the header `Content-Type: application/json`."),
+    ("/v1/completions", b"{", "The body is not valid JSON (Expecting property name enclosed in double quotes); send a JSON object."),
+    ("/v1/completions", [], "The body is not a JSON object; send one, with the header `Content-Type: application/json`."),
     ("/v1/completions", {"prompt": "x"}, "`model` is missing; give it."),
-    ("/v1/completions", {"model": "writer", "prompt": "x", "tools": [{}]}, "`tools` is not honoured here; leave it out, or see /docs."),
+    ("/v1/completions", {"model": "writer", "prompt": "x", "tools": [{}]}, "`tools` is not supported; leave it out, or see /docs."),
     (
         "/v1/completions",
         {"model": "writer", "prompt": "x", "maxtokens": 3},
-        "`maxtokens` is no field of this request; leave it out, or see /docs.",
+        "`maxtokens` is not a field of this request; leave it out, or see /docs.",
     ),
     ("/v1/completions", {"model": 7, "prompt": "x"}, "`model` should be a valid string, but 7 came; correct it, or see /docs."),
     (
@@ -29,18 +29,18 @@ SENTENCES = [
         '`max_tokens` should be a valid integer, but "9" came; correct it, or see /docs.',
     ),
     ("/v1/completions", {"model": "writer", "prompt": "x", "max_tokens": 0}, "max_tokens is 0, but it must be at least 1."),
-    ("/v1/completions", {"model": "writer", "prompt": []}, "The request holds no input; give at least one."),
-    ("/v1/completions", {"model": "writer", "prompt": [1, 2]}, "Tokens came for the task `writer`, which reads text; give a text."),
-    ("/v1/completions", {"model": "tiny-llama", "prompt": [999]}, "Tokens must be at least one, each from 0 to 319."),
+    ("/v1/completions", {"model": "writer", "prompt": []}, "The request has no input; give at least one."),
+    ("/v1/completions", {"model": "writer", "prompt": [1, 2]}, "The task `writer` reads text, but token ids came; give a text."),
+    ("/v1/completions", {"model": "tiny-llama", "prompt": [999]}, "A list of token ids needs at least one, each from 0 to 319."),
     (
         "/v1/completions",
         {"model": "writer", "prompt": "x", "n": 2},
-        "`n` is 2, but greedy answers are all alike; give a temperature above 0, or leave n out.",
+        "`n` is 2, but all greedy answers are the same; give a temperature above 0, or leave n out.",
     ),
     (
         "/v1/completions",
         {"model": "writer", "prompt": "x", "presence_penalty": 1.0},
-        "`presence_penalty` is not honoured here; leave it out, or use `repetition_penalty`.",
+        "`presence_penalty` is not supported; leave it out, or use `repetition_penalty`.",
     ),
     (
         "/v1/completions",
@@ -50,18 +50,18 @@ SENTENCES = [
     (
         "/v1/completions",
         {"model": "writer", "prompt": "x", "logit_bias": {"400": 1}},
-        "`logit_bias` names the token '400', but tokens are numbers below 320.",
+        "`logit_bias` names the token '400', but token ids are numbers below 320; correct it.",
     ),
     (
         "/v1/completions",
         {"model": "sentiment", "prompt": "x", "temperature": 1.0},
-        "The task `sentiment` (classify) draws no tokens, so `temperature` has no meaning; leave it out.",
+        "The task `sentiment` (classify) samples no tokens, so `temperature` does not apply; leave it out.",
     ),
     ("/v1/chat/completions", {"model": "writer", "messages": [{"content": "x"}]}, "`messages[0].role` is missing; give it."),
     (
         "/v1/chat/completions",
         {"model": "writer", "messages": [{"role": "system", "content": "x"}, {"role": "user", "content": "x"}]},
-        "The task `writer` reads one message of a user, but system, user came; send it alone.",
+        "The task `writer` reads one message of role user, but system, user came; send only that message.",
     ),
     ("/v1/batch", {"model": [], "input": "x"}, "`model` is an empty list; name at least one task."),
 ]
@@ -88,9 +88,9 @@ def test_what_asks_for_nothing_is_taken(served: Served) -> None:
 
 
 def test_paths_and_methods(served: Served) -> None:
-    assert ask(served.url, "/v2/models").message == "There is nothing at /v2/models; see /docs for what there is."
+    assert ask(served.url, "/v2/models").message == "/v2/models does not exist; see /docs for the endpoints."
     wrong = ask(served.url, "/v1/completions")
-    assert (wrong.status, wrong.message) == (405, "/v1/completions does not take GET; see /docs for what it takes.")
+    assert (wrong.status, wrong.message) == (405, "/v1/completions does not support GET; see /docs for the endpoints.")
     assert ask(served.url, "/health").json == {"status": "alive"} and ask(served.url, "/ready").json == {"status": "ready"}
     assert "swagger" in ask(served.url, "/docs").text
 
@@ -146,6 +146,6 @@ def test_a_public_address_needs_keys() -> None:
     with pytest.raises(UsageError) as caught:
         check_address("192.0.2.1", Keys({}), insecure=False)
     assert str(caught.value) == (
-        "--host 192.0.2.1 lets other machines in, but no API keys are set; give --keys FILE (see `foreword make-key`), "
-        "or --insecure if anyone who reaches it may ask."
+        "--host 192.0.2.1 accepts other machines, but no API keys are set; give --keys FILE (see `foreword make-key`), "
+        "or --insecure to allow requests without a key."
     )

@@ -53,7 +53,7 @@ def test_answers_from_a_context(served: Served) -> None:
 
 def test_a_task_is_sent_to_its_own_endpoint(served: Served) -> None:
     found = ask(served.url, "/v1/classify", {"model": "writer", "input": "x"})
-    assert found.message == "`writer` is for generate, not for what /v1/classify answers; use /v1/completions."
+    assert found.message == "The task `writer` is of kind generate, which /v1/classify does not answer; use /v1/completions."
     assert ask(served.url, "/v1/tag", {"model": BASE, "input": "x"}).status == 400
 
 

@@ -174,7 +174,7 @@ def test_limits_are_said(prompts: Path) -> None:
             assert isinstance(await anext(first), Token)
             engine.submit(Request("2", "prefix", {"input": "x"}))
             assert await answer(engine, "3", "prefix", "x") == [
-                Failed("capacity", "2 requests are under way or waiting, which is all this engine takes; try again later.")
+                Failed("capacity", "2 requests are running or waiting, and this engine accepts no more; try again later.")
             ]
             await first.aclose()  # type: ignore[attr-defined]
         async with LocalEngine(tiny.frozen("llama"), str(prompts), adapter_bytes=10) as engine:
@@ -202,7 +202,7 @@ def test_closing_lets_requests_end_and_takes_no_more(prompts: Path) -> None:
 
 
 def test_starting_and_closing_again_is_fine(prompts: Path) -> None:
-    refused = Failed("capacity", "the engine is shutting down and takes no more requests; ask another server, or later.")
+    refused = Failed("capacity", "the engine is shutting down and accepts no more requests; use another server, or try again later.")
 
     async def twice() -> None:
         engine = LocalEngine(tiny.frozen("llama"), str(prompts))
@@ -217,7 +217,7 @@ def test_starting_and_closing_again_is_fine(prompts: Path) -> None:
         for work, cure in ((engine.load("prefix"), "ask another one"), (engine.start(), "make another one")):
             with pytest.raises(ServingError) as caught:
                 await work
-            assert str(caught.value) == f"the engine is closed and takes no more work; {cure}."
+            assert str(caught.value) == f"the engine is closed and accepts no more requests; {cure}."
 
     live(twice())
 

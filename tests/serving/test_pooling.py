@@ -82,4 +82,4 @@ def test_an_encoder_goes_on_from_no_text() -> None:
     core, events = EngineCore(tiny_encoders.frozen("bert")), list[Event]()
     core.add(Request("1", None, {"text": "a joy"}), None, events.append)
     core.step()
-    assert events == [Failed("request", "tiny-bert is no causal model, so it cannot go on from a text; ask one of its tasks.")]
+    assert events == [Failed("request", "tiny-bert is not a causal model, so it cannot continue a text; use one of its tasks.")]

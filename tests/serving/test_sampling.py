@@ -131,8 +131,8 @@ def test_answers_follow_a_schema(temperature: float) -> None:
 @pytest.mark.parametrize(
     ("schema", "sentence"),
     [
-        ('{"type": "blah"}', "json_schema cannot be followed (Invalid type: blah); simplify the schema."),
-        ("{", "json_schema is no JSON (EOF while parsing an object at line 1 column 1); give a JSON schema."),
+        ('{"type": "blah"}', "json_schema is not supported (Invalid type: blah); simplify the schema."),
+        ("{", "json_schema is not valid JSON (EOF while parsing an object at line 1 column 1); give a JSON schema."),
     ],
 )
 def test_what_is_no_schema_is_refused(schema: str, sentence: str) -> None:

@@ -66,10 +66,10 @@ def over_http(served: Served, rows: list[dict[str, str]], expected: list[dict[st
     batch = ask(served.url, "/v1/batch", {"model": NAME, "input": examples}).json["data"]
     assert [item["text"] for item in batch] == [row["reply"] for row in expected]
     assert ask(served.url, "/v1/tag", {"model": NAME, "input": "a"}).message == (
-        "`yes-no` is for yes-no, not for what /v1/tag answers; use /v1/classify."
+        "The task `yes-no` is of kind yes-no, which /v1/tag does not answer; use /v1/classify."
     )
     assert ask(served.url, "/v1/completions", {"model": NAME, "prompt": examples[0], "temperature": 1}).message == (
-        "The task `yes-no` (yes-no) draws no tokens, so `temperature` has no meaning; leave it out."
+        "The task `yes-no` (yes-no) samples no tokens, so `temperature` does not apply; leave it out."
     )
 
 
@@ -107,7 +107,10 @@ def test_its_options_are_those_of_its_row(place: Path) -> None:
     train = next(words for words in commands("A new task", place / "model") if words[0] == "train")
     found = CliRunner().invoke(app, [*train, "--pooling", "mean"], prog_name="foreword")
     assert found.exit_code == 2
-    assert found.stderr == "foreword: error: --pooling came for a yes-no task, which has no head on one state of a text; leave it out.\n"
+    assert (
+        found.stderr
+        == "foreword: error: --pooling does not apply to a yes-no task, which has no head on one state of a text; leave it out.\n"
+    )
     made = json.loads(typed(*train, *QUICK, "--template", r"{soft}{passage}\n{question}: {answer}", "--chat"))
     assert made["task"] == NAME
     assert Adapter.load(place / "prompts/yes-no").task["template"] == "{bos}<user>{passage}\n{question}:<eos>\n<model>{answer}"

@@ -120,7 +120,7 @@ def test_examples_are_chosen_by_the_seed_and_balanced_over_labels() -> None:
 def test_what_cannot_be_written() -> None:
     with pytest.raises(DataError) as few:
         choose(Classify(("bad", "good")), ROWS[:3], 4, seed=0)
-    assert str(few.value) == "4 examples are to stand in the prompt, but 3 came to choose from; ask for fewer, or add examples."
+    assert str(few.value) == "4 examples were asked for in the prompt, but there are only 3; ask for fewer, or add examples."
     with pytest.raises(UsageError) as head:
         written(HeadClassify(("bad", "good")))
     assert str(head.value) == (
@@ -130,7 +130,7 @@ def test_what_cannot_be_written() -> None:
         written(Classify(("bad", "good")), "{soft}{text} {answer}")
     assert (
         str(soft.value)
-        == "the written prompt '{soft}{text} {answer}' has soft tokens, but it is read without any; write words and fields only."
+        == "the written prompt '{soft}{text} {answer}' has soft tokens, which only a trained prompt has; use words and fields only."
     )
     with pytest.raises(UsageError) as other:
         FewShot.of(Seq2Seq(), [])

@@ -59,7 +59,9 @@ def test_source_and_answer_have_a_budget_each() -> None:
     )
     with pytest.raises(UsageError) as refused:
         Seq2Seq(max_new_tokens=159).for_model(model.info, None)
-    assert str(refused.value) == ("max_new_tokens is 159, but tiny-bart has 160 positions for an answer and what begins it; ask for fewer.")
+    assert str(refused.value) == (
+        "max_new_tokens is 159, but tiny-bart has 160 positions for an answer and its opening tokens; ask for fewer."
+    )
 
 
 def test_one_beam_is_what_generate_says() -> None:
@@ -119,7 +121,7 @@ def test_parts_are_saved_and_read(tmp_path: Path) -> None:
     with pytest.raises(AdapterError) as caught:
         export_peft(adapter, tmp_path / "peft")
     assert str(caught.value) == (
-        "the adapter cannot be exported to PEFT, because PEFT's prompts of encoder–decoders take positions and attend otherwise than these; "
+        "the adapter cannot be exported to PEFT, because PEFT's prompts of encoder–decoders have other positions and attention masks; "
         "use it with Foreword."
     )
 

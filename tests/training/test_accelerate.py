@@ -84,7 +84,7 @@ def test_layers_are_really_spread_out(two: tuple[Path, list[str]]) -> None:
 
 def test_what_cannot_be_shared_is_refused_by_all(two: tuple[Path, list[str]]) -> None:
     assert sorted(line.removeprefix("refused ") for line in two[1] if line.startswith("refused")) == [
-        *["method 'prompt-tuning+lora' trains layers of the model, which --use_fsdp spreads out; launch it without."] * 2,
+        *["method 'prompt-tuning+lora' trains layers of the model, which --use_fsdp shards; launch it without."] * 2,
         *["the processes of this run differ in their plan, but they share every batch; give all of them the same files and options."] * 2,
     ]
     assert not (two[0] / "unlike").exists()

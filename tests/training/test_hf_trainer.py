@@ -83,7 +83,7 @@ def test_gradient_checkpointing_changes_no_number(what: Any) -> None:
     model.gradient_checkpointing_disable()
     assert not model.is_activation_checkpointing
     assert refusal(lambda: model.gradient_checkpointing_enable({"use_reentrant": True})) == (
-        "gradient checkpointing with use_reentrant=True came, but every layer is computed again as it is; leave it out."
+        "gradient checkpointing with use_reentrant=True is not supported, because every layer is computed again as it is; leave it out."
     )
 
 
@@ -120,28 +120,28 @@ def test_an_adapter_of_another_task_with_the_same_words() -> None:
     assert model.adapter().task["kind"] == "generate"
     assert model.adapter(TASK).task["template"] == "{soft}{text}\nLabel: {answer}"
     assert refusal(lambda: model.adapter(Classify(LABELS, template="{text}{soft}{answer}"))) == (
-        "template '{text}{soft}{answer}' does not begin with its soft tokens, but inside a trainer the prompt stands before the text; "
+        "template '{text}{soft}{answer}' does not begin with its soft tokens, but inside a trainer the prompt comes before the text; "
         "begin it with {soft}."
     )
     assert refusal(lambda: model.adapter(Generate(template="{soft}{bos}{input}{answer}"))).startswith(
         "template '{soft}{bos}{input}{answer}'"
     )
     assert refusal(lambda: model.adapter(HEADED)) == (
-        "a 'classify-head' task came with another head than was trained; give the task that this model was made with."
+        "the head of this 'classify-head' task differs from the trained one; give the task that this model was made with."
     )
 
 
 def test_what_cannot_be_trained_so_is_refused() -> None:
     frozen = tiny.frozen("llama")
     assert refusal(lambda: trainable(frozen, spec("prompt-tuning"), HEADED)) == (
-        "a 'classify-head' task has a head, whose scale is that of real states, but no examples came; give some."
+        "a 'classify-head' task has a head, which is scaled by the states of examples, but no examples came; give some."
     )
     model = trainable(frozen, spec("prompt-tuning"), TASK)
     assert refusal(lambda: model(input_ids=torch.ones(1, 3, dtype=torch.long), attention_mask=torch.zeros(1, 3, dtype=torch.long))) == (
         "a row of the batch has no token; leave empty texts out of the data."
     )
     assert refusal(lambda: model(input_ids=torch.ones(1, 3, dtype=torch.long), labels=torch.ones(1, 4, dtype=torch.long))) == (
-        "labels of shape [1, 4] came, but a task 'classify' has [1, 3] here; make them agree."
+        "the labels have shape [1, 4], but those of task 'classify' need [1, 3] here; make them agree."
     )
     away = trainable(tiny.build("llama"), spec("prompt-tuning")).to("meta")
     assert refusal(lambda: away(input_ids=torch.ones(1, 3, dtype=torch.long))) == (

@@ -91,7 +91,7 @@ def test_a_signal_keeps_a_checkpoint_and_says_how_to_go_on(number: int, tmp_path
     out = tmp_path / "adapter"
     with pytest.raises(TrainingInterrupted) as caught:
         fit(model, spec("prompt-tuning"), TASK, train, valid, PLAN, out=out, listener=at_step(3, lambda: os.kill(os.getpid(), number)))
-    assert str(caught.value) == f"stopped after step 3 of 8; its checkpoint is in '{out}.run': go on with --resume."
+    assert str(caught.value) == f"stopped after step 3 of 8; its checkpoint is in '{out}.run'; continue with --resume."
     assert not out.exists()
     resumed = fit(model, spec("prompt-tuning"), TASK, train, valid, PLAN, out=out, resume=True)
     assert torch.equal(whole.adapter.flat, resumed.adapter.flat)
@@ -226,7 +226,10 @@ def test_schedule_warms_up_then_falls_to_zero() -> None:
     ("change", "message"),
     [
         ({"steps": 0}, "steps is 0, but it must be at least 1."),
-        ({"learning_rate": 0.0}, "learning_rate is 0.0, but it must be above 0 and at most 10, relative to the target's RMS."),
+        (
+            {"learning_rate": 0.0},
+            "learning_rate is 0.0, but it must be above 0 and at most 10, relative to the RMS of the model's own values.",
+        ),
         ({"warmup": 1.0}, "warmup is 1.0, but it must be at least 0 and below 1, a share of the steps."),
         ({"tracker": "x"}, "tracker is 'x', but it must be auto, none or a tracker's name."),
     ],

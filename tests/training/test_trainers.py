@@ -152,10 +152,10 @@ def test_packed_rows_are_refused(tmp_path: Path) -> None:
     model = trainable(tiny.build("llama"), spec("prompt-tuning"))
     ids = torch.tensor([[1, 5, 6, 7]])
     assert refusal(lambda: model(input_ids=ids, position_ids=torch.arange(4)[None])) == (
-        "the trainer passes 'position_ids', which a model with a prompt does not take; turn packing and padding_free off."
+        "the trainer passes 'position_ids', which a model with a prompt does not accept; turn packing and padding_free off."
     )
     assert refusal(lambda: model.base_model(input_ids=ids, output_router_logits=True)) == (
-        "the trainer passes 'output_router_logits', which a model with a prompt does not take; "
+        "the trainer passes 'output_router_logits', which a model with a prompt does not accept; "
         "set router_aux_loss_coef=0.0, as a frozen router cannot be balanced."
     )
     assert model(input_ids=ids, output_attentions=False, return_dict=None).logits.shape == (1, 4, 320)

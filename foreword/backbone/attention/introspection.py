@@ -40,7 +40,7 @@ def number_attentions(network: PreTrainedModel, shape: ModelShape) -> dict[nn.Mo
         modules = [*modules[:first], *modules[first::2], *modules[first + 1 :: 2]]
     if len(modules) != len(shape.kv):
         raise ModelError(
-            f"a model of type '{shape.family}' has {len(modules)} attentions that take a prefix, but its config promises {len(shape.kv)}; "
+            f"a model of type '{shape.family}' has {len(modules)} attention layers that take a prefix, but its config says {len(shape.kv)}; "
             "load it with transformers' own class, without remote code."
         )
     if "kv" in family_of(shape.family).sites:  # elsewhere no key is ever stored
@@ -55,6 +55,6 @@ def _check(met: list[tuple[int, int, int]], shape: ModelShape) -> None:
             layer = sum(other.part == kv.part for other in shape.kv[:slot])
             place = f"layer {layer}" if kv.part == "self" else f"{kv.part} layer {layer}"
             raise ModelError(
-                f"{place} of a model of type '{shape.family}' has {heads} key heads of {key} numbers and values of {value}, but its config "
-                f"promises {kv.heads} heads of {kv.dim}; load it with the config that its weights were saved with."
+                f"{place} of a model of type '{shape.family}' has {heads} key heads of width {key} and values of width {value}, but its config "
+                f"says {kv.heads} heads of width {kv.dim}; load it with the config that its weights were saved with."
             )

@@ -60,7 +60,7 @@ class MaskVirtualTokens(AttentionObserver):
         self.indices = tuple(sorted(set(indices)))
         self.layers = None if layers is None else frozenset(layers)
         if lowest := [index for index in (*self.indices, *(self.layers or ())) if index < 0]:
-            raise UsageError(f"index {min(lowest)} came to mask virtual tokens, but they and layers are counted from 0; give 0 or more.")
+            raise UsageError(f"the mask names index {min(lowest)}, but virtual tokens and layers are counted from 0; give 0 or more.")
 
     def begin(self, virtual_tokens: int, attentions: int) -> None:
         for name, highest, count in (
@@ -68,7 +68,7 @@ class MaskVirtualTokens(AttentionObserver):
             ("layer", max(self.layers or (), default=-1), attentions),
         ):
             if highest >= count:
-                raise UsageError(f"{name} {highest} is to be masked, but there are {count}, counted from 0; choose one of them.")
+                raise UsageError(f"the mask names {name} {highest}, but there are {count}, counted from 0; choose one of them.")
 
     def masked(self, slot: int) -> Collection[int]:
         return self.indices if self.layers is None or slot in self.layers else ()

@@ -46,9 +46,7 @@ def steps(model: FrozenModel, batch: Batch, tokens: Tokens, *, max_new_tokens: i
 def _continuing(model: FrozenModel, ready: ModelInputs) -> Advance:
     """How a causal model's inputs go on: one token, one position and one more column to see."""
     if not bool(ready.mask.any(1).all()):
-        raise DataError(
-            "a row holds no token, so there is nothing to go on from; put {bos} or words into the template, or drop empty texts."
-        )
+        raise DataError("a row has no token to continue from; put {bos} or words into the template, or remove empty texts.")
     assert bool(ready.mask[:, -1].all()), "rows must end in their last column: collate them on the left"
     # An index, not the slice that a plain 1 makes: on a CPU a sliced batch meets the output matrix as B copies of it (see LOG.md).
     ready.inputs["logits_to_keep"] = torch.tensor([-1], device=model.device)

@@ -117,7 +117,7 @@ def _complete(name: str, config: Any, shape: ModelShape, dtype: Any, revision: s
         network.pooler = None
     elif wrong:
         raise ModelError(
-            f"model '{name}' has no weights that fit '{wrong[0]}' ({len(wrong)} in all) of its config; get the checkpoint and config.json again."
+            f"model '{name}' has no weights that fit '{wrong[0]}' ({len(wrong)} in all) of its config; download the checkpoint and config.json again."
         )
     return network
 

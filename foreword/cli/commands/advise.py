@@ -69,7 +69,9 @@ def _config(model: str | None, shape: ShapeOptions) -> tuple[dict[str, Any], dic
     if model is None:
         return shape.config(), {}, []
     if shape.given:
-        raise UsageError(f"{flag(next(iter(shape.given)))} came with --model, whose config says it; leave one of them out.")
+        raise UsageError(
+            f"{flag(next(iter(shape.given)))} and --model were both given, but the config of the model says it; leave one of them out."
+        )
     config = read_config(model)
     family = str(config["model_type"])
     if family in REFUSED:
@@ -78,7 +80,7 @@ def _config(model: str | None, shape: ShapeOptions) -> tuple[dict[str, Any], dic
         return (
             config,
             {},
-            [f"model type '{family}' is not among the families proved so far; these are sizes only, it cannot be trained yet."],
+            [f"model type '{family}' is not supported; these are sizes only, it cannot be trained."],
         )
     row = FAMILIES[family]
     return config, {site: row.why_not for site in ("input", "kv") if site not in row.sites}, []
@@ -190,7 +192,7 @@ def _sentences(pick: Pick, *, whole: bool) -> Iterator[str]:
     for rule in pick.reasons:
         yield f"  because {rule.reason} [{rule.source}]"
     for rule in pick.against if whole else pick.against[:1]:
-        yield f"  against it: {rule.reason} [{rule.source}]"
+        yield f"  against: {rule.reason} [{rule.source}]"
     for choice in pick.choices if whole else ():
         yield f"  {choice.about.replace('_', ' ')}: {choice.reason} [{choice.source}]"
 

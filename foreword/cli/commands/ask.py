@@ -61,7 +61,7 @@ def ask(
     [bold]Example:[/bold] foreword ask sentiment "a joy to watch"
     """
     if stream and json:
-        raise UsageError("--stream and --json came together; a JSON object is printed whole, so leave one of them out.")
+        raise UsageError("--stream and --json were both given, but JSON cannot be streamed; leave one of them out.")
     from foreword.cli.support.client import Client  # httpx2 is a large import
 
     with Client(url, key) as client:
@@ -74,7 +74,7 @@ def ask(
         asked = {"model": task, "truncate": truncate, **drawing.fields()}
         many = len(texts or []) != 1
         if stream and not kind.streams:
-            raise UsageError(f"--stream came for a {kind.name} task, which writes no text; leave it out.")
+            raise UsageError(f"--stream does not apply to a {kind.name} task, which writes no text; leave it out.")
         if stream or (stream is None and texts and kind.streams and sys.stdout.isatty() and not json):
             _stream(client, asked, chain([first], source), many, kind, columns)
             return

@@ -81,7 +81,7 @@ def bench_serve(
 def _all(client: Client) -> list[str]:
     found = [task["name"] for task in client.get("/v1/tasks")["tasks"] if task["problem"] is None]
     if not found:
-        raise UsageError("the server has no task that works; name its base model as TASK, or put adapters into its store.")
+        raise UsageError("the server has no working task; give its base model as TASK, or add adapters to its store.")
     return found
 
 

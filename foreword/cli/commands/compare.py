@@ -95,12 +95,12 @@ class RunOptions:
         found: dict[str, Recipe] = {}
         for recipe in map(named, names):
             if recipe.method in found:
-                raise UsageError(f"method '{recipe.method}' came twice; name each method once.")
+                raise UsageError(f"method '{recipe.method}' is listed twice; list each method once.")
             found[recipe.method] = self._sized(recipe)
         if found and self.shots is not None and not any(recipe.shots for recipe in found.values()):
-            raise UsageError("--shots came without few-shot among --methods; add it, or leave --shots out.")
+            raise UsageError("--shots needs few-shot among --methods; add it, or leave --shots out.")
         if found and self.length is not None and not any(recipe.prompt for recipe in found.values()):
-            raise UsageError("--length came without a soft prompt among --methods; add one, or leave --length out.")
+            raise UsageError("--length needs a soft prompt among --methods; add one, or leave --length out.")
         return found
 
     def _sized(self, recipe: Recipe) -> Recipe:
@@ -187,7 +187,7 @@ def _note_overlap(task: Task, train: Rows, test: Rows) -> None:
     both = sum(tuple(row[name] for name in task.columns) in seen for row in test)
     if both:
         output.say(
-            f"note: {both} of {output.count(len(test), 'test text')} also stand among the training texts; scores are too good by that."
+            f"note: {both} of {output.count(len(test), 'test text')} also occur in the training data; the scores are too optimistic."
         )
 
 
@@ -198,15 +198,17 @@ def _go_on(comparison: Comparison, work: Work, metric: str, minutes: float) -> b
     check_metric(comparison.results.rows, metric)
     for method, why in comparison.refused.items():
         output.say(f"note: {method} is refused: {why}")
-    output.say(f"{output.count(comparison.total(), 'run')}, {comparison.finished()} of them kept in '{comparison.results.path}'")
+    output.say(
+        f"{output.count(comparison.total(), 'run')}, {comparison.finished()} of them finished and saved in '{comparison.results.path}'"
+    )
     try:
         with display(metric, comparison) as shown:
             whole = comparison.go_on(work, shown, minutes=minutes)
     except KeyboardInterrupt:
-        output.say(f"note: finished runs are kept in '{comparison.results.path}'; the same command goes on.")
+        output.say(f"note: finished runs are saved in '{comparison.results.path}'; run the same command to continue.")
         raise
     if not whole:
-        output.say("note: the time is up; the same command goes on with the next run.")
+        output.say("note: the time limit was reached; run the same command to continue with the next run.")
     return whole
 
 
@@ -264,7 +266,7 @@ def legend(found: list[Line], metric: str) -> str:
     sizes = {line.scores[metric].n for line in found if metric in line.scores}
     n = f"{max(sizes):,} test examples; " if sizes else ""
     return (
-        f"{n}± is one standard error, of test examples and seeds together; seeds: runs, and their standard deviation.\n"
-        "Numbers trained, bytes stored, time and highest memory of a training; latency: one text, against the frozen model with a written "
-        "prompt, or with the head alone (median, quartiles)."
+        f"{n}± is one standard error over test examples and seeds; seeds: number of runs and their standard deviation.\n"
+        "Trained parameters, bytes stored, time and peak memory of training; latency: one text, relative to the frozen model with a "
+        "written prompt, or with the head alone (median, quartiles)."
     )

@@ -69,11 +69,11 @@ def _meant(options: TaskOptions, labels: str | None) -> Task | None:
     labelled = made.get(task) == "labels"
     if labelled != bool(names):
         raise UsageError(
-            f"task '{task}' came {'without' if labelled else 'with'} --labels; a classifier needs them, a writer of texts has none."
+            f"task '{task}' came {'without' if labelled else 'with'} --labels; only a classifier has labels; add or remove them."
         )
     if task not in made:
         *others, last = made
-        raise UsageError(f"task '{task}' is made from examples, and here are none; choose {', '.join(others)} or {last}.")
+        raise UsageError(f"task '{task}' needs training examples, which import does not have; choose {', '.join(others)} or {last}.")
     settings = options.settings(TASK_KINDS[task])
     if not names and options == TaskOptions():
         return None

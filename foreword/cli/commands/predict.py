@@ -78,9 +78,9 @@ def predict(
 def _check_output(stream: bool | None, json: bool, save: Path | None, overwrite: bool) -> None:
     """Raise UsageError for outputs that exclude each other, and for a file that cannot be written."""
     if stream and json:
-        raise UsageError("--stream and --json came together; a JSON object is printed whole, so leave one of them out.")
+        raise UsageError("--stream and --json were both given, but JSON cannot be streamed; leave one of them out.")
     if stream and save:
-        raise UsageError("--stream and --save came together; a text is saved whole, so leave one of them out.")
+        raise UsageError("--stream and --save were both given, but results cannot be saved from a stream; leave one of them out.")
     check_save(save, overwrite)
 
 

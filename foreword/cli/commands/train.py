@@ -106,7 +106,7 @@ def _note_checkpoint(out: Path, resume: bool) -> None:
     from foreword.training.checkpoint import folder
 
     if not resume and (folder(out) / "checkpoint.pt").exists():
-        output.say(f"note: this run replaces the checkpoint in '{folder(out)}'; to go on from it, stop now and add --resume.")
+        output.say(f"note: this run replaces the checkpoint in '{folder(out)}'; to continue from it, stop now and add --resume.")
 
 
 def _fit(*given: Any, out: Path, **how: Any) -> FitResult:

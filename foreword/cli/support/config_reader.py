@@ -45,7 +45,7 @@ class ShapeOptions:
         missing = [flag(name) for name in ("hidden", "layers", "heads", "vocabulary") if name not in self.given]
         if missing:
             raise UsageError(
-                f"no model came, and a shape without {', '.join(missing)}; give --model, or --hidden, --layers, --heads and --vocabulary."
+                f"no model was given, and a shape without {', '.join(missing)}; give --model, or --hidden, --layers, --heads and --vocabulary."
             )
         hidden, heads = self.given["hidden"], self.given["heads"]
         if hidden % heads and self.head_dim is None:
@@ -74,14 +74,14 @@ def flag(name: str) -> str:
 def read_config(name: str) -> dict[str, Any]:
     """The config of a model, without torch; raises ModelError for what is not there or cannot be read."""
     if name.endswith(".gguf"):
-        raise ModelError(f"'{name}' is a GGUF file, whose numbers are not read here; {_INSTEAD}.")
+        raise ModelError(f"'{name}' is a GGUF file, which is not supported here; {_INSTEAD}.")
     path = Path(name) / CONFIG if Path(name).is_dir() else _cached(name)
     try:
         config = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"the config of model '{name}' cannot be read ({_why(error)}); {_INSTEAD}.") from error
     if not isinstance(config, dict) or "model_type" not in config:
-        raise ModelError(f"'{path}' is no config of a model, it has no model_type; {_INSTEAD}.")
+        raise ModelError(f"'{path}' is not a model config, it has no model_type; {_INSTEAD}.")
     return config
 
 
@@ -103,7 +103,7 @@ def _why(error: Exception) -> str:
     return (
         "there is none"
         if isinstance(error, FileNotFoundError)
-        else "it is no JSON"
+        else "it is not valid JSON"
         if isinstance(error, ValueError)
         else type(error).__name__
     )

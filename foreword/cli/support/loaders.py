@@ -69,7 +69,7 @@ def model_kind(name: str) -> Kind:
 def check_model(name: str) -> None:
     """Raise ModelError for what can only be a folder and is none."""
     if (name.startswith((".", "/", "~")) or name.count("/") > 1) and not Path(name).is_dir():
-        raise ModelError(f"model '{name}' is no folder that exists; give a hub id or a folder with config.json.")
+        raise ModelError(f"model '{name}' is not an existing folder; give a hub id or a folder with config.json.")
 
 
 def warm_up() -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 POOLINGS = ("auto", "first", "last", "mean")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 MODEL = "Model"
-# What is said where an option comes for a kind that does not have it.
+# Why an option does not apply to a kind of task that does not have it.
 _NOT_FOR = {
     "template": "reads texts in the tokenizer's own format",
     "chat": "reads texts in the tokenizer's own format",
@@ -111,7 +111,7 @@ class MethodOptions:
         for name in names:
             if getattr(self, name) != getattr(defaults, name):
                 raise UsageError(
-                    f"--{name.replace('_', '-')} came with method '{self.method}', which has no {part.removeprefix('a ')}; leave it out."
+                    f"--{name.replace('_', '-')} does not apply to method '{self.method}', which has no {part.removeprefix('a ')}; leave it out."
                 )
 
     def _prompt(self, spec: PromptSpec) -> PromptSpec:
@@ -141,7 +141,9 @@ class MethodOptions:
     def _init(self, init: str) -> Init:
         kind, _, path = init.partition(":")
         if self.init_text is not None and kind not in ("default", "text", "kv_of_text"):
-            raise UsageError(f"--init-text came with --init {kind}, which takes no words; leave one of them out, or use --init text.")
+            raise UsageError(
+                f"--init-text does not apply to --init {kind}, which takes no text; leave one of them out, or use --init text."
+            )
         return Init(kind, text=self.init_text, path=path or None)
 
     @staticmethod
@@ -151,7 +153,7 @@ class MethodOptions:
         try:
             return tuple(int(index) for index in layers.split(","))
         except ValueError:
-            raise UsageError(f"--layers '{layers}' cannot be read; give all, last:N or indices such as 0,2,5.") from None
+            raise UsageError(f"--layers '{layers}' is not valid; use all, last:N or indices such as 0,2,5.") from None
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ class TaskOptions:
         """The options that were given, as arguments of the task's class; raises UsageError for those of other kinds."""
         for name, why in _NOT_FOR.items():
             if getattr(self, name) not in (None, False) and name not in kind.options:
-                raise UsageError(f"--{name.replace('_', '-')} came for a {kind.name} task, which {why}; leave it out.")
+                raise UsageError(f"--{name.replace('_', '-')} does not apply to a {kind.name} task, which {why}; leave it out.")
         names = [name for name in ("description", *kind.options) if name != "chat"]
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if "template" in given:

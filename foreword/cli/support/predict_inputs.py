@@ -17,7 +17,7 @@ Example = dict[str, str]
 def examples(texts: Sequence[str], file: str | None, fields: Sequence[str]) -> Iterator[Example]:
     """The examples asked for, read as they come; raises UsageError where nothing or too much is given, DataError for what cannot be read."""
     if texts and file is not None:
-        raise UsageError("texts and --file came together; give one of them.")
+        raise UsageError("texts and --file were both given; give one of them.")
     if file is not None and file != "-":
         return _from_file(file, fields)
     if texts:
@@ -75,7 +75,7 @@ def _from_line(text: str, fields: Sequence[str], where: str) -> Example:
     if found is None and len(fields) == 1:
         return {fields[0]: text}
     if found is None:
-        raise DataError(f"{where} is no JSON object, but the adapter reads {', '.join(fields)}; give an object with these keys.")
+        raise DataError(f"{where} is not a JSON object, but the adapter reads {', '.join(fields)}; give an object with these keys.")
     for field in fields:
         if not isinstance(found.get(field), str | list | dict):
             raise DataError(

@@ -71,7 +71,7 @@ def test_the_layer_that_differs_is_named() -> None:
     with pytest.raises(ModelError) as caught:
         number_attentions(network, model.shape)
     assert str(caught.value) == (
-        "cross layer 1 of a model of type 'bart' has 2 key heads of 32 numbers and values of 32, but its config promises 2 heads of 16; "
+        "cross layer 1 of a model of type 'bart' has 2 key heads of width 32 and values of width 32, but its config says 2 heads of width 16; "
         "load it with the config that its weights were saved with."
     )
 

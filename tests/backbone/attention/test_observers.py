@@ -148,10 +148,10 @@ def test_without_observers_a_pass_carries_what_it_always_did() -> None:
 @pytest.mark.parametrize(
     ("indices", "layers", "message"),
     [
-        ([0, 4], None, "virtual token 4 is to be masked, but there are 4, counted from 0; choose one of them."),
-        ([0], [2], "layer 2 is to be masked, but there are 2, counted from 0; choose one of them."),
-        ([-1], None, "index -1 came to mask virtual tokens, but they and layers are counted from 0; give 0 or more."),
-        ([0], [-2], "index -2 came to mask virtual tokens, but they and layers are counted from 0; give 0 or more."),
+        ([0, 4], None, "the mask names virtual token 4, but there are 4, counted from 0; choose one of them."),
+        ([0], [2], "the mask names layer 2, but there are 2, counted from 0; choose one of them."),
+        ([-1], None, "the mask names index -1, but virtual tokens and layers are counted from 0; give 0 or more."),
+        ([0], [-2], "the mask names index -2, but virtual tokens and layers are counted from 0; give 0 or more."),
     ],
 )
 def test_tokens_and_layers_that_are_not_there(indices: list[int], layers: Any, message: str) -> None:

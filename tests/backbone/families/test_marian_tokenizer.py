@@ -99,5 +99,5 @@ def test_a_vocabulary_of_its_own_for_answers_is_refused() -> None:
     with pytest.raises(ModelError) as caught:
         read_shape({**tiny_seq2seq.network("marian").config.to_dict(), "share_encoder_decoder_embeddings": False})
     assert str(caught.value) == (
-        "a model of type 'marian' has a vocabulary of its own for answers, which is not read; use one whose stacks share theirs."
+        "a model of type 'marian' has separate vocabularies, which are not supported; use one whose encoder and decoder share theirs."
     )

@@ -17,9 +17,7 @@ from foreword.prompts.tokens import EmbeddingPrefix
 def test_nothing_to_go_on_from_is_refused(rows: list[Row]) -> None:
     with pytest.raises(DataError) as caught:
         generate(tiny.frozen("llama"), collate(rows), None, max_new_tokens=2, stop=())
-    assert str(caught.value) == (
-        "a row holds no token, so there is nothing to go on from; put {bos} or words into the template, or drop empty texts."
-    )
+    assert str(caught.value) == ("a row has no token to continue from; put {bos} or words into the template, or remove empty texts.")
 
 
 def test_a_prompt_alone_is_enough_to_go_on_from() -> None:

@@ -105,7 +105,7 @@ def test_a_layer_without_weights_is_never_made_up(tmp_path: Path) -> None:
     change_config(tmp_path, num_hidden_layers=3, layer_types=None)
     assert refusal(tmp_path) == (
         f"model '{tmp_path}' has no weights that fit 'model.layers.2.input_layernorm.weight' (9 in all) of its config; "
-        "get the checkpoint and config.json again."
+        "download the checkpoint and config.json again."
     )
 
 
@@ -116,5 +116,5 @@ def test_weights_of_another_shape(tmp_path: Path) -> None:
     weights.unlink()
     save_file(tensors, weights, metadata={"format": "pt"})
     assert refusal(tmp_path) == (
-        f"model '{tmp_path}' has no weights that fit 'model.norm.weight' (1 in all) of its config; get the checkpoint and config.json again."
+        f"model '{tmp_path}' has no weights that fit 'model.norm.weight' (1 in all) of its config; download the checkpoint and config.json again."
     )
