@@ -204,7 +204,7 @@ def what_of(text: str) -> Recipe:
 
 
 def run(job: Job, model: FrozenModel, split: Split) -> dict[str, Any]:
-    """Train, choose by validation, judge on the test."""
+    """Train, choose by validation, evaluate on the test."""
     case, begun = CASES[job.case], time.monotonic()
     what, task = what_of(job.what), case.task(split)
     plan = replace(case.plan, learning_rate=job.factor * RATES[main_part(what)], seed=job.seed)

@@ -36,7 +36,7 @@ from foreword.tasks.base import Example, Task, budget_for
 from foreword.tasks.head_classify import HeadClassify
 from foreword.tasks.tag import Tag
 from foreword.training.sampler import BucketSampler
-from foreword.training.setup import resolve_lora, start
+from foreword.training.setup import resolve_lora, setup_training
 
 BATCH, LENGTH, RATE = 16, 20, 1e-3
 BUCKETS = 1.3
@@ -82,7 +82,7 @@ class Ours:
         self.train_features = [
             train_feature for row in rows for train_feature in self.task.train_features(row, model.info, length_budget)[0]
         ]
-        self.model, self.tuning = start(model, made, self.task, self.task.material(rows), self.train_features[:16], 0, lora)
+        self.model, self.tuning = setup_training(model, made, self.task, self.task.material(rows), self.train_features[:16], 0, lora)
         self.optimizer = torch.optim.AdamW([p for p in self.tuning.parameters() if p.requires_grad], lr=RATE)
 
     def step(self, batch: Sequence[int]) -> None:

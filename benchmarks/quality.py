@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--again", action="store_true", help="do runs that are in the file again, replacing them")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads (default: as torch chooses)")
     parser.add_argument("--list", action="store_true", help="only print the runs, in order, and which are done")
-    parser.add_argument("--fresh", action="store_true", help="judge on 2,000 other sentences, for differences smaller than 500 can show")
+    parser.add_argument("--fresh", action="store_true", help="evaluate on 2,000 other sentences, for differences smaller than 500 can show")
     parser.add_argument("--out", type=Path, help="results file to add to (default quality.json, with --fresh quality_fresh.json)")
     args = parser.parse_args(argv)
     args.out = args.out or store.RESULTS / ("quality_fresh.json" if args.fresh else "quality.json")
@@ -127,7 +127,7 @@ def gemma_setting(*, fresh: bool = False) -> Setting:
 
 
 def fresh_sentences(split: Split) -> list[dict[str, str]]:
-    """2,000 sentences that no run learned from and that chose nothing: behind the 1,000 on which defaults were chosen (LOG.md)."""
+    """2,000 sentences that were used neither for training nor for choosing anything: behind the 1,000 on which defaults were chosen (LOG.md)."""
     texts = {example["text"] for part in split for example in part}
     rest = [example for example in rotten_tomatoes(train=7800, valid=0, test=500).train if example["text"] not in texts]
     return rest[1000:3000]

@@ -17,7 +17,7 @@ from foreword.adapters.safetensors_file import KEY
 from foreword.backbone.frozen import FrozenModel
 from foreword.methods import recipe
 from foreword.prompts.head import Head
-from foreword.prompts.init import Material, start
+from foreword.prompts.init import Material, initial_values
 from foreword.recipe import Recipe
 from foreword.serving.engine import Engine
 from foreword.serving.request import Answer, Failed, Request, Token
@@ -61,7 +61,12 @@ def tasks(
     """
     spec = recipe(method, length=length)
     fitted = task.for_model(model.info, spec)
-    flat = start(spec, model, Material("Read the text and say in a few words what it is about."), seed=0).origin.detach().float().cpu()
+    flat = (
+        initial_values(spec, model, Material("Read the text and say in a few words what it is about."), seed=0)
+        .origin.detach()
+        .float()
+        .cpu()
+    )
     names = []
     for number in range(many):
         drawn = torch.randn(flat.shape, generator=torch.Generator().manual_seed(first + number))

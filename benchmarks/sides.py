@@ -67,7 +67,7 @@ class Ours:
     def __init__(self, network: PreTrainedModel, case: Case, work: Work) -> None:
         spec = case.spec
         self.model = wrap(network, models.tokenizer(case.model), name=case.model)
-        start = init.start(spec, self.model, Material(TEXT))
+        start = init.initial_values(spec, self.model, Material(TEXT))
         self.prompt = SoftPrompt(spec, self.model.shape, start.origin, start.scale)
         begin = int(work.rows[0][0] == self.model.tokenizer.bos)
         at = (begin,) * case.length if spec.site == "input" else ()

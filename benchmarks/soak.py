@@ -53,7 +53,7 @@ MALFORMED: tuple[bytes, ...] = (
 
 
 @dataclass
-class Seen:
+class Findings:
     """What happened, counted; `wrong` holds what must not be."""
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -76,7 +76,7 @@ class Soak:
 
     def __init__(self, url: str, pid: int, shop: Path, spare: Path, seed: int) -> None:
         self.host, self.pid, self.shop, self.spare, self.seed = urlsplit(url).netloc, pid, shop, spare, seed
-        self.seen, self.stop, self.expected = Seen(), threading.Event(), dict[tuple[str, str], set[str]]()
+        self.findings, self.stop, self.expected = Findings(), threading.Event(), dict[tuple[str, str], set[str]]()
 
     def ask(self, path: str, body: object) -> tuple[int, Any]:
         """One request on a connection of its own."""
@@ -113,8 +113,8 @@ class Soak:
         """A client with manners: every answer must come, and be that of one version of its task."""
         task, text = f"t{drawn.randrange(TASKS)}", drawn.choice(TEXTS)
         found = self.text_of(task, text)
-        self.seen.expect(found in self.expected[task, text], f"task {task} answered {found!r} to {text!r}")
-        self.seen.count("answered")
+        self.findings.expect(found in self.expected[task, text], f"task {task} answered {found!r} to {text!r}")
+        self.findings.count("answered")
 
     def leaver(self, drawn: random.Random) -> None:
         """A client that goes away in the middle of a stream, or reads slowly."""
@@ -122,13 +122,13 @@ class Soak:
         body = {"model": f"t{drawn.randrange(TASKS)}", "prompt": drawn.choice(TEXTS), "max_tokens": 200, "stream": True}
         connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
         response = connection.getresponse()
-        self.seen.expect(response.status == 200, f"a stream began with {response.status}")
+        self.findings.expect(response.status == 200, f"a stream began with {response.status}")
         for _ in range(drawn.randrange(1, 6)):
             response.readline()
             if drawn.random() < 0.3:
                 self.stop.wait(0.2)
         connection.close()
-        self.seen.count("left in mid-stream")
+        self.findings.count("left in mid-stream")
 
     def spoiler(self, drawn: random.Random) -> None:
         """Bodies that are wrong, names that do not exist, one body that is far too large."""
@@ -136,10 +136,10 @@ class Soak:
         body = b"x" * (6 << 20) if drawn.random() < 0.02 else drawn.choice(MALFORMED)
         try:
             status, found = self.ask(path, body)
-            self.seen.expect(400 <= status < 500 and "error" in found, f"{path} with {body[:40]!r} gave {status}")
+            self.findings.expect(400 <= status < 500 and "error" in found, f"{path} with {body[:40]!r} gave {status}")
         except (BrokenPipeError, ConnectionResetError):
             pass  # a body that is too large is not read to its end
-        self.seen.count("malformed")
+        self.findings.count("malformed")
         self.stop.wait(0.05)
 
     def operator(self, drawn: random.Random) -> None:
@@ -155,18 +155,18 @@ class Soak:
             path.write_bytes(path.read_bytes()[: drawn.randrange(200)])
             aside.rename(folder)  # never whole where the server looks
             status, _ = self.ask("/v1/completions", {"model": "broken", "prompt": "x"})
-            self.seen.expect(400 <= status < 500, f"a broken adapter gave {status}")
+            self.findings.expect(400 <= status < 500, f"a broken adapter gave {status}")
             shutil.rmtree(folder)
         else:
             status, found = self.ask(f"/v1/tasks/{what}", {"name": task})
-            self.seen.expect(status == 200, f"{what} of {task} gave {status}: {found}")
-        self.seen.count(what)
+            self.findings.expect(status == 200, f"{what} of {task} gave {status}: {found}")
+        self.findings.count(what)
         self.stop.wait(0.5)
 
     def watcher(self, drawn: random.Random) -> None:
         """The server's memory."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
-        self.seen.memory.append((time.monotonic(), pages * os.sysconf("SC_PAGE_SIZE") / 1e6))
+        self.findings.memory.append((time.monotonic(), pages * os.sysconf("SC_PAGE_SIZE") / 1e6))
         self.stop.wait(2)
 
     def run(self, minutes: float, askers: int) -> None:
@@ -185,7 +185,7 @@ class Soak:
             try:
                 role(drawn)
             except Exception as error:  # whatever a client meets is a fault of the run, counted and shown at its end
-                self.seen.expect(False, f"{role.__name__}: {type(error).__name__}: {error}")
+                self.findings.expect(False, f"{role.__name__}: {type(error).__name__}: {error}")
                 self.stop.wait(1)
 
 
@@ -203,16 +203,16 @@ def start(shop: Path, source: str) -> tuple[subprocess.Popen[str], str]:
 
 
 def report(soak: Soak, code: int) -> dict[str, Any]:
-    sizes = [size for _, size in soak.seen.memory]
+    sizes = [size for _, size in soak.findings.memory]
     quarter = max(1, len(sizes) // 4)
     early, late = statistics.median(sizes[quarter : 2 * quarter] or sizes), statistics.median(sizes[-quarter:])
-    soak.seen.expect(late <= FLAT * early, f"memory grew from {early:.0f} to {late:.0f} MB")
-    soak.seen.expect(code == 0, f"the server ended with {code}")
+    soak.findings.expect(late <= FLAT * early, f"memory grew from {early:.0f} to {late:.0f} MB")
+    soak.findings.expect(code == 0, f"the server ended with {code}")
     return {
-        "counts": dict(sorted(soak.seen.counts.items())),
+        "counts": dict(sorted(soak.findings.counts.items())),
         "texts_whose_versions_differ": f"{sum(len(answers) > 1 for answers in soak.expected.values())} of {len(soak.expected)}",
         "memory": {"second_quarter_mb": round(early, 1), "last_quarter_mb": round(late, 1), "ratio": round(late / early, 4), "asked": FLAT},
-        "wrong": soak.seen.wrong,
+        "wrong": soak.findings.wrong,
     }
 
 

@@ -60,7 +60,7 @@ def quality_part(quality: Document, fresh: Document) -> list[str]:
 
 
 def fresh_table(quality: Document, fresh: Document, methods: Sequence[str]) -> list[str]:
-    """The trainings that were judged on further sentences too; nothing where none was."""
+    """The trainings that were evaluated on further sentences too; nothing where none was."""
     if not any(run["method"] in methods for run in fresh.get("runs", [])):
         return []
     count = int(fresh["setting"]["data"]["test"].split(" ")[0])

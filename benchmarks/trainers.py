@@ -1,4 +1,4 @@
-"""One run of the quality benchmark: train, keep the best prompt by validation, judge it on sentences no run has seen."""
+"""One run of the quality benchmark: train, keep the best prompt by validation, evaluate it on sentences no run has seen."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _theirs(run: Run, setting: Setting, model: FrozenModel) -> Trained:
     peft = theirs.attach(network, setting.source, variant, length=setting.length, text=words, seed=run.seed)
     loop = PeftLoop(peft, model, setting, run)
     loop.train()
-    return Trained(loop.judge(setting.split.valid), loop.judge(setting.split.test), loop.diverged)
+    return Trained(loop.evaluate(setting.split.valid), loop.evaluate(setting.split.test), loop.diverged)
 
 
 class PeftLoop:
@@ -107,7 +107,7 @@ class PeftLoop:
                 self.diverged = step + 1
                 break
             if (step + 1) % self.plan.eval_every == 0 or step + 1 == self.plan.steps:
-                value = self.task.monitor(self.judge(self.setting.split.valid[: self.plan.eval_examples]))
+                value = self.task.monitor(self.evaluate(self.setting.split.valid[: self.plan.eval_examples]))
                 if value > best:
                     best, kept = value, self._state()
         with torch.no_grad():
@@ -132,8 +132,8 @@ class PeftLoop:
         return True
 
     @torch.inference_mode()
-    def judge(self, examples: Sequence[dict[str, str]]) -> Scores:
-        """Scores as `judge` of the library gives them: the label whose words are likeliest, and the loss of the right one."""
+    def evaluate(self, examples: Sequence[dict[str, str]]) -> Scores:
+        """Scores as `evaluate` of the library gives them: the label whose words are likeliest, and the loss of the right one."""
         labels = self.setting.task.labels
         targets = [example["label"] for example in examples]
         means = {label: self._means([{**example, "label": label} for example in examples]) for label in labels}

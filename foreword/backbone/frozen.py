@@ -23,7 +23,7 @@ from foreword.backbone.gradient_checkpointing import recomputing
 from foreword.backbone.input_embeddings import InputEmbeddings
 from foreword.backbone.model_info import ModelInfo
 from foreword.backbone.model_inputs import InputMerger, ModelInputs, Observers, Tokens
-from foreword.backbone.quantization import quantization_of, settle
+from foreword.backbone.quantization import prepare_bitsandbytes, quantization_of
 from foreword.backbone.text_to_kv import keys_values
 from foreword.backbone.tokenizer import TextTokenizer
 from foreword.errors import DataError
@@ -44,7 +44,7 @@ class FrozenModel:
         self.inputs = InputMerger(network, self.info, self.embeddings)
         if not override_modules(network):
             interface.install(network)
-        settle(network)
+        prepare_bitsandbytes(network)
 
     @property
     def name(self) -> str:

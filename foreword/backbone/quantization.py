@@ -55,7 +55,7 @@ def quantization_of(network: PreTrainedModel) -> str | None:
     return "int8" if how.load_in_8bit else str(how.bnb_4bit_quant_type)
 
 
-def settle(network: PreTrainedModel) -> None:
+def prepare_bitsandbytes(network: PreTrainedModel) -> None:
     """Keep bitsandbytes' layers from changing their weights or their arithmetic between calls; other networks are left as they are."""
     if not isinstance(getattr(network.config, "quantization_config", None), BitsAndBytesConfig):
         return

@@ -32,7 +32,7 @@ def train(job: Event, tell: Tell) -> Event:
     model, split, plan = load(job["model"]), item.split(), plan_of(item, job["quick"])
     out = Path(job["out"]) / item.name
     result = fit(model, recipe(DEFAULT_METHOD), item.task, split.train, split.valid, plan, out=out, overwrite=True, listener=tell)
-    tell({"event": "judging"})
+    tell({"event": "evaluating"})
     test = split.test[:40] if job["quick"] else split.test
     scores, examples = {}, {}
     for side, reader in _readers(model, item, result.adapter).items():

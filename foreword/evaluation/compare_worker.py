@@ -223,7 +223,7 @@ def _number(value: float) -> float | None:
 
 
 def _ticking(tell: Tell, total: int) -> Callable[[int], None]:
-    return lambda done: tell({"event": "judged", "texts": done, "total": total})
+    return lambda done: tell({"event": "evaluated", "texts": done, "total": total})
 
 
 if __name__ == "__main__":

@@ -47,14 +47,14 @@ class Material:
 
 
 @dataclass(frozen=True)
-class Start:
+class InitialValues:
     """First values [P, W] and the RMS [W] of the model's own numbers at that place."""
 
     origin: Float[Tensor, "P W"]
     scale: Float[Tensor, " W"]
 
 
-def start(spec: PromptSpec, source: Source, material: Material, *, seed: int = 0, given: Tensor | None = None) -> Start:
+def initial_values(spec: PromptSpec, source: Source, material: Material, *, seed: int = 0, given: Tensor | None = None) -> InitialValues:
     """First values and scale for a spec. `given` holds the numbers of the kinds `adapter` and `file`. Raises UsageError for a kind that cannot be."""
     generator = torch.Generator().manual_seed(seed)
     frequent = source.frequent_tokens(NUM_FREQUENT)
@@ -63,16 +63,16 @@ def start(spec: PromptSpec, source: Source, material: Material, *, seed: int = 0
     layers = _columns(spec, source)
     scale = _rms(table).expand(spec.width(source.shape)) if spec.site == "input" else _kv_rms(source, probe, layers, spec)
     if given is not None:
-        return Start(_check_given(given, spec, source), scale.clone())
+        return InitialValues(_check_given(given, spec, source), scale.clone())
     kind = _resolve(spec, material)
     maker = _MAKERS[kind]
     if kind in ("random", "uniform") and spec.site == "kv":
-        return Start(_noise(kind, (spec.length, len(scale)), generator) * spec.init.scale * scale, scale)
+        return InitialValues(_noise(kind, (spec.length, len(scale)), generator) * spec.init.scale * scale, scale)
     rows = maker(_Context(spec, source, material, table, generator)) * spec.init.scale
     if spec.site == "input":
-        return Start(rows, scale.clone())
+        return InitialValues(rows, scale.clone())
     opening = spec.length > 1  # a lone virtual token is a word's
-    return Start(source.keys_values(rows, opening=opening).float()[: spec.length, layers], scale)
+    return InitialValues(source.keys_values(rows, opening=opening).float()[: spec.length, layers], scale)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class InflightRequests:
         state.admission.admit(len(engine_requests), sum(ask.tokens for ask in engine_requests))
         self._state, self._queue = state, asyncio.Queue[tuple[int, Event]]()
         self._open, self._asks = len(engine_requests), list(engine_requests)
-        self._began, self._settled = set[int](), set[int]()
+        self._began, self._released = set[int](), set[int]()
         self._forwarders = [asyncio.create_task(self._forward(index, ask)) for index, ask in enumerate(engine_requests)]
 
     async def events(self, quiet: float | None = None) -> AsyncIterator[tuple[int, Event] | None]:
@@ -46,21 +46,21 @@ class InflightRequests:
             yield index, event
 
     async def close(self) -> None:
-        for pump in self._forwarders:
-            pump.cancel()
+        for forwarder in self._forwarders:
+            forwarder.cancel()
         for index in range(len(self._asks)):
-            self._settle(index)  # at once: a pump that never ran would settle nothing
+            self._release(index)  # at once: a forwarder that never ran would release nothing
         await asyncio.gather(*self._forwarders, return_exceptions=True)
 
-    def _settle(self, index: int) -> None:
-        if index not in self._settled:
-            self._settled.add(index)
+    def _release(self, index: int) -> None:
+        if index not in self._released:
+            self._released.add(index)
             self._state.admission.end(self._asks[index].tokens, began=index in self._began)
 
     async def _forward(self, index: int, ask: EngineRequest) -> None:
         """One answer from the engine to the queue, with its times and its count in admission."""
         state, engine = self._state, self._state.engine
-        watch = RequestTimer(state.metrics, ask.model)
+        timer = RequestTimer(state.metrics, ask.model)
         end = None
         try:
             async for event in engine.submit(ask.request):
@@ -70,19 +70,19 @@ class InflightRequests:
                 if isinstance(event, Done) and event.reason == "cancelled":
                     event = STOPPING  # nobody here cancelled it, or this task would be cancelled too
                 end = event if isinstance(event, END) else None
-                watch.see(event)
+                timer.observe(event)
                 self._queue.put_nowait((index, event))
             if end is None:
                 raise RuntimeError("the engine ended an answer without a result")
         except Exception as error:  # a fault of the engine is this request's alone, and every request gets an end
             end = _failed(error)
-            watch.see(end)
+            timer.observe(end)
             self._queue.put_nowait((index, end))
         finally:
             if end is None:
                 engine.cancel(ask.request.id)
-                watch.see(Done("cancelled", 0, 0))
-            self._settle(index)
+                timer.observe(Done("cancelled", 0, 0))
+            self._release(index)
 
 
 @dataclass
@@ -111,16 +111,16 @@ class RequestOutput:
 async def collect(state: ServerState, engine_requests: Sequence[EngineRequest], *, apart: bool = False) -> list[RequestOutput]:
     """Whole answers, in order; raises HTTPError with the first failure unless each may fail for itself (`apart`)."""
     found = [RequestOutput(ask) for ask in engine_requests]
-    flow = InflightRequests(state, engine_requests)
+    inflight = InflightRequests(state, engine_requests)
     try:
-        async for item in flow.events():
+        async for item in inflight.events():
             assert item is not None
             index, event = item
             found[index].take(event)
             if isinstance(event, Failed) and not apart:
                 raise error_of_failed(event)
     finally:
-        await flow.close()
+        await inflight.close()
     return found
 
 

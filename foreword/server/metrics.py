@@ -94,7 +94,7 @@ class RequestTimer:
     def __post_init__(self) -> None:
         self.began = self.clock()
 
-    def see(self, event: Event) -> None:
+    def observe(self, event: Event) -> None:
         """Note an event as it comes."""
         now = self.clock()
         if isinstance(event, Token | Answer):

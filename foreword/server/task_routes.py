@@ -180,7 +180,7 @@ def _task(card: TaskCard) -> Json:
         "columns": list(card.columns),
         "base": card.base,
         "root": card.root,
-        "state": card.place,
+        "state": card.state,
         "digest": card.digest,
         "num_bytes": card.num_bytes,
         "problem": card.problem,

@@ -9,7 +9,7 @@ from typing import Literal, Protocol, runtime_checkable
 from foreword.backbone.model_info import ModelInfo
 from foreword.serving.request import Event, Request
 
-Place = Literal["known", "loading", "resident", "broken"]
+TaskState = Literal["known", "loading", "resident", "broken"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class TaskCard:
     kind: str
     base: str
     root: str
-    place: Place
+    state: TaskState
     columns: tuple[str, ...] = ()
     digest: str = ""
     num_bytes: int = 0

@@ -29,7 +29,7 @@ class InputProcessor:
         self.structured_output = StructuredOutputManager(model.info)
 
     def sequence(self, request: Request, task: LoadedTask | None, emit: Callable[[Event], None]) -> Sequence:
-        """A sequence that can be prefilled. Raises DataError for a text that is too long or empty, UsageError for a schema that cannot be followed."""
+        """A sequence that can be prefilled. Raises DataError for a text that is too long or empty, UsageError for a schema that is not supported."""
         params = request.sampling
         grammar = None if params.json_schema is None else self.structured_output.grammar(params.json_schema)
         if task is None:
@@ -40,7 +40,7 @@ class InputProcessor:
             assert isinstance(task.task, StreamingTask), "tasks of other kinds go to pooling"
             max_tokens = params.max_tokens or task.task.max_new_tokens
             eval_feature, _ = task.task.eval_feature(
-                request.example, task.model.info, task.length_budget, truncate=request.truncate, room=max_tokens
+                request.example, task.model.info, task.length_budget, truncate=request.truncate, max_answer_tokens=max_tokens
             )
             row = eval_feature.rows[0]
             prompt, num_prompt_tokens = task.without_compiled(row), len(row.ids)

@@ -192,8 +192,8 @@ class LocalEngine:
         root = self.registry.store.path(name)
         if version is None:
             return TaskCard(name, "", "", root, "broken", problem=problem)
-        place = "resident" if version.key in self.core.adapters.tasks else "loading" if version.key in self.loader.busy else "known"
-        return TaskCard(name, version.kind, version.base, root, place, version.columns, version.key.digest, version.num_bytes, problem)
+        state = "resident" if version.key in self.core.adapters.tasks else "loading" if version.key in self.loader.busy else "known"
+        return TaskCard(name, version.kind, version.base, root, state, version.columns, version.key.digest, version.num_bytes, problem)
 
     def stats(self) -> Stats:
         """Counts at this moment."""

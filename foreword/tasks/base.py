@@ -139,9 +139,9 @@ class Task(ABC):
 
     @abstractmethod
     def eval_feature(
-        self, example: Example, info: ModelInfo, length_budget: LengthBudget, *, truncate: bool, room: int | None = None
+        self, example: Example, info: ModelInfo, length_budget: LengthBudget, *, truncate: bool, max_answer_tokens: int | None = None
     ) -> tuple[EvalFeature, bool]:
-        """What is asked for an example without its answer, leaving `room` tokens for one (by default the most the task may write).
+        """What is asked for an example without its answer, with `max_answer_tokens` positions left for it (by default the maximum of the task).
 
         Raises DataError for a text that is too long unless `truncate`; says whether it was cut.
         """

@@ -18,7 +18,7 @@ from foreword.prompts.template import Row
 from foreword.specs import PromptSpec
 from foreword.tasks.base import EvalFeature, Example, LengthBudget, Losses, Prediction, Task, TrainFeature
 from foreword.tasks.data.list_cells import cell, excerpt, parse_list
-from foreword.tasks.head_task import HeadTask, Seen, check_fits, check_pooling, pool, resolved, row_of
+from foreword.tasks.head_task import HeadTask, HeadInputs, check_fits, check_pooling, pool, resolved, row_of
 from foreword.tasks.metrics import base as metrics
 from foreword.tasks.metrics.base import Score
 from foreword.tasks.text_pairs import ENDLESS
@@ -59,7 +59,7 @@ class Choice(HeadTask):
         return [TrainFeature(rows, (float(right),))], cut
 
     def eval_feature(
-        self, example: Example, info: ModelInfo, length_budget: LengthBudget, *, truncate: bool, room: int | None = None
+        self, example: Example, info: ModelInfo, length_budget: LengthBudget, *, truncate: bool, max_answer_tokens: int | None = None
     ) -> tuple[EvalFeature, bool]:
         choices = choices_of(example)
         rows, cut = self._rows(example, choices, info, length_budget, truncate=truncate)
@@ -79,19 +79,19 @@ class Choice(HeadTask):
             cut = cut or encoded.cut
         return tuple(rows), cut
 
-    def head_losses(self, head: Head, train_features: Sequence[TrainFeature], seen: Seen) -> Losses:
-        logits = self._logits(head, seen, [len(train_feature.rows) for train_feature in train_features])
+    def head_losses(self, head: Head, train_features: Sequence[TrainFeature], inputs: HeadInputs) -> Losses:
+        logits = self._logits(head, inputs, [len(train_feature.rows) for train_feature in train_features])
         targets = torch.tensor([int(train_feature.target[0]) for train_feature in train_features], device=logits.device)
         found = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
         return Losses(found, torch.ones_like(found), [1] * len(train_features))
 
-    def _logits(self, head: Head, seen: Seen, sizes: Sequence[int]) -> Float[Tensor, "B C"]:
+    def _logits(self, head: Head, inputs: HeadInputs, sizes: Sequence[int]) -> Float[Tensor, "B C"]:
         """The head's number for each choice, -∞ where an example has fewer than others."""
-        parts = list(head(pool(seen, self.pooling))[:, 0].split(list(sizes)))
+        parts = list(head(pool(inputs, self.pooling))[:, 0].split(list(sizes)))
         return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=-float("inf"))
 
-    def read(self, head: Head, eval_features: Sequence[EvalFeature], seen: Seen) -> list[Prediction]:
-        shares = self._logits(head, seen, [len(eval_feature.rows) for eval_feature in eval_features]).softmax(1).tolist()
+    def head_predictions(self, head: Head, eval_features: Sequence[EvalFeature], inputs: HeadInputs) -> list[Prediction]:
+        shares = self._logits(head, inputs, [len(eval_feature.rows) for eval_feature in eval_features]).softmax(1).tolist()
         predictions = []
         for eval_feature, row in zip(eval_features, shares, strict=True):
             choices = eval_feature.notes

@@ -77,7 +77,7 @@ class Classify(TemplateTask):
         label = example[self.target]
         return self.words[self.labels.index(label)] if self.words else label
 
-    def pieces(self, info: ModelInfo) -> list[list[int]]:
+    def answer_ids(self, info: ModelInfo) -> list[list[int]]:
         """Token ids of each label's words, read behind the template's last words; raises UsageError when two labels read the same."""
         return self.tokens.of(info.tokenizer, lambda: self._tokenized(info))
 
@@ -92,7 +92,7 @@ class Classify(TemplateTask):
 
     def answer(self, example: Example, info: ModelInfo) -> list[int]:
         label = index_of(example.get(self.target), self.labels)
-        return self.pieces(info)[label]
+        return self.answer_ids(info)[label]
 
     def predict(
         self, model: FrozenModel, adapter_state: AdapterState, eval_features: Sequence[EvalFeature], batch_size: int
@@ -108,7 +108,7 @@ class Classify(TemplateTask):
     def scores(self, model: FrozenModel, tokens: VirtualTokens | None, rows: Sequence[Row]) -> Float[Tensor, "B C"]:
         """Length-normalised log-probability of each label's words, less the prior."""
         prior = torch.tensor(self.prior or (0.0,) * len(self.labels))
-        return candidate_scores(model, tokens, rows, self.pieces(model.info)) - prior
+        return candidate_scores(model, tokens, rows, self.answer_ids(model.info)) - prior
 
     def calibrated(self, model: FrozenModel, tokens: VirtualTokens | None, soft: int) -> Classify:
         """This task with the prior measured on content-free texts."""

@@ -34,8 +34,11 @@ class EvalSet:
 
     @classmethod
     def prepare(cls, task: Task, info: ModelInfo, length_budget: LengthBudget, examples: Sequence[Example], *, truncate: bool) -> EvalSet:
-        room = max(map_rows(examples, lambda example: task.answer_length(example, info)), default=0)
-        asked = map_rows(examples, lambda example: task.eval_feature(example, info, length_budget, truncate=truncate, room=room))
+        max_answer_tokens = max(map_rows(examples, lambda example: task.answer_length(example, info)), default=0)
+        asked = map_rows(
+            examples,
+            lambda example: task.eval_feature(example, info, length_budget, truncate=truncate, max_answer_tokens=max_answer_tokens),
+        )
         answered = [features for features, _ in map_rows(examples, lambda example: task.train_features(example, info, length_budget))]
         return cls(
             [eval_feature for eval_feature, _ in asked],

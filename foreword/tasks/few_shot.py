@@ -65,20 +65,22 @@ class FewShot:
         return cls(tuple(tasks), values)
 
     def eval_feature(
-        self, example: Example, info: ModelInfo, length_budget: LengthBudget, *, room: int | None = None
+        self, example: Example, info: ModelInfo, length_budget: LengthBudget, *, max_answer_tokens: int | None = None
     ) -> tuple[EvalFeature, bool, int]:
         """The eval feature, whether its text was cut (with no shots left), and how many shots stand before it."""
-        task, count = self._fitting(example, info, length_budget, self.tasks[0].room if room is None else room)
+        task, count = self._fitting(
+            example, info, length_budget, self.tasks[0].max_answer_tokens if max_answer_tokens is None else max_answer_tokens
+        )
         eval_feature, cut = task.eval_feature(
-            self._filled(example), info, self._budget(info, length_budget, count), truncate=True, room=room
+            self._filled(example), info, self._budget(info, length_budget, count), truncate=True, max_answer_tokens=max_answer_tokens
         )
         return eval_feature, cut, count
 
     def eval_set(self, info: ModelInfo, length_budget: LengthBudget, examples: Sequence[Example]) -> tuple[EvalSet, int]:
         """The examples as they are evaluated, and how many of them had no space for every shot."""
         plain = self.tasks[0]
-        room = max(map_rows(examples, lambda example: plain.answer_length(example, info)), default=0)
-        asked = map_rows(examples, lambda example: self.eval_feature(example, info, length_budget, room=room))
+        max_answer_tokens = max(map_rows(examples, lambda example: plain.answer_length(example, info)), default=0)
+        asked = map_rows(examples, lambda example: self.eval_feature(example, info, length_budget, max_answer_tokens=max_answer_tokens))
         answered = [
             self.tasks[count].train_features(self._filled(example), info, self._budget(info, length_budget, count))[0]
             for example, (_, _, count) in zip(examples, asked, strict=True)
@@ -102,11 +104,11 @@ class FewShot:
         prior = tuple(plain.scores(model, None, rows).softmax(1).mean(0).log().tolist())
         return replace(self, tasks=tuple(replace(task, prior=prior) for task in self.tasks if isinstance(task, Classify)))
 
-    def _fitting(self, example: Example, info: ModelInfo, length_budget: LengthBudget, room: int) -> tuple[TemplateTask, int]:
+    def _fitting(self, example: Example, info: ModelInfo, length_budget: LengthBudget, max_answer_tokens: int) -> tuple[TemplateTask, int]:
         """The task with the most shots that leaves the text whole. `length_budget` limits the text, the model's positions limit both together."""
-        room = 0 if info.shape.kind == "encoder-decoder" else room  # there the decoder has the answer
+        max_answer_tokens = 0 if info.shape.kind == "encoder-decoder" else max_answer_tokens  # there the decoder has the answer
         filled = self._filled(example)
-        sizes = [task.template.render(filled, info.tokenizer, 0).num_tokens + room for task in self.tasks]
+        sizes = [task.template.render(filled, info.tokenizer, 0).num_tokens + max_answer_tokens for task in self.tasks]
         fitting = [count for count, size in enumerate(sizes) if size <= info.shape.positions]
         count = max(fitting, default=0) if sizes[0] <= length_budget.max_tokens else 0
         return self.tasks[count], count

@@ -42,7 +42,7 @@ class Generate(StreamingTask):
             raise UsageError(f"max_new_tokens is {self.max_new_tokens}, but it must be at least 1.")
 
     @property
-    def room(self) -> int:
+    def max_answer_tokens(self) -> int:
         return self.max_new_tokens
 
     def answer(self, example: Example, info: ModelInfo) -> list[int]:

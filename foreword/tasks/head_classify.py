@@ -13,7 +13,7 @@ from foreword.prompts.head import Head, HeadSpec
 from foreword.prompts.init import Material
 from foreword.specs import PromptSpec
 from foreword.tasks.base import EvalFeature, Example, LengthBudget, Losses, Prediction, Task, TrainFeature
-from foreword.tasks.head_task import HeadTask, Seen, check_pooling, pool, resolved, row_of
+from foreword.tasks.head_task import HeadInputs, HeadTask, check_pooling, pool, resolved, row_of
 from foreword.tasks.labels import check_labels, index_of, labels_in
 from foreword.tasks.metrics import base as metrics
 from foreword.tasks.metrics.base import Score
@@ -68,18 +68,18 @@ class HeadClassify(HeadTask):
         return [TrainFeature((row_of(encoded, info, length_budget),), (float(label),))], encoded.cut
 
     def eval_feature(
-        self, example: Example, info: ModelInfo, length_budget: LengthBudget, *, truncate: bool, room: int | None = None
+        self, example: Example, info: ModelInfo, length_budget: LengthBudget, *, truncate: bool, max_answer_tokens: int | None = None
     ) -> tuple[EvalFeature, bool]:
         return eval_feature(example, self.columns, info, length_budget, truncate=truncate)
 
-    def head_losses(self, head: Head, train_features: Sequence[TrainFeature], seen: Seen) -> Losses:
-        logits = head(pool(seen, self.pooling))
+    def head_losses(self, head: Head, train_features: Sequence[TrainFeature], inputs: HeadInputs) -> Losses:
+        logits = head(pool(inputs, self.pooling))
         targets = torch.tensor([int(train_feature.target[0]) for train_feature in train_features], device=logits.device)
         found = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
         return Losses(found, torch.ones_like(found), [1] * len(train_features))
 
-    def read(self, head: Head, eval_features: Sequence[EvalFeature], seen: Seen) -> list[Prediction]:
-        logs = head(pool(seen, self.pooling)).log_softmax(1).cpu()
+    def head_predictions(self, head: Head, eval_features: Sequence[EvalFeature], inputs: HeadInputs) -> list[Prediction]:
+        logs = head(pool(inputs, self.pooling)).log_softmax(1).cpu()
         found = []
         for best, costs, shares in zip(logs.argmax(1).tolist(), (-logs).tolist(), logs.exp().tolist(), strict=True):
             costs, shares = (dict(zip(self.labels, row, strict=True)) for row in (costs, shares))

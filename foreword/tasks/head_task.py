@@ -39,77 +39,80 @@ class HeadTask(Task):
         return self
 
     @abstractmethod
-    def read(self, head: Head, eval_features: Sequence[EvalFeature], seen: Seen) -> list[Prediction]:
+    def head_predictions(self, head: Head, eval_features: Sequence[EvalFeature], inputs: HeadInputs) -> list[Prediction]:
         """Predictions from the states of the eval features' rows, in order."""
 
     @abstractmethod
-    def head_losses(self, head: Head, train_features: Sequence[TrainFeature], seen: Seen) -> Losses:
+    def head_losses(self, head: Head, train_features: Sequence[TrainFeature], inputs: HeadInputs) -> Losses:
         """The losses of train features in fp32 from the states of their rows, in order."""
 
     def losses(self, model: FrozenModel, adapter_state: AdapterState, train_features: Sequence[TrainFeature]) -> Losses:
-        return self.head_losses(adapter_state.needed_head(), train_features, look(model, adapter_state.tokens, _rows(train_features)))
+        return self.head_losses(
+            adapter_state.needed_head(), train_features, read_inputs(model, adapter_state.tokens, _rows(train_features))
+        )
 
     def predict(
         self, model: FrozenModel, adapter_state: AdapterState, eval_features: Sequence[EvalFeature], batch_size: int
     ) -> Iterator[Prediction]:
         for part in _runs(eval_features, batch_size):
             with torch.inference_mode():  # around the work only: a generator's caller keeps its own mode
-                found = self.read(adapter_state.needed_head(), part, _seen(model, adapter_state, _rows(part), batch_size))
+                found = self.head_predictions(adapter_state.needed_head(), part, _in_batches(model, adapter_state, _rows(part), batch_size))
             yield from found
 
     def predict_with_losses(
         self, model: FrozenModel, adapter_state: AdapterState, asked: Sequence[tuple[EvalFeature, Sequence[TrainFeature]]], batch_size: int
     ) -> Iterator[tuple[Prediction, list[float]]]:
         """For each eval feature its prediction and the mean losses of its train features, which have the same rows: one pass gives both."""
-        head, taught = adapter_state.needed_head(), iter([train_features for _, train_features in asked])
+        head, remaining = adapter_state.needed_head(), iter([train_features for _, train_features in asked])
         for part in _runs([eval_feature for eval_feature, _ in asked], batch_size):
-            mine = [next(taught) for _ in part]
+            mine = [next(remaining) for _ in part]
             every = [train_feature for train_features in mine for train_feature in train_features]
             with torch.inference_mode():
-                seen = _seen(model, adapter_state, _rows(every), batch_size)
-                answers, costs = self.read(head, part, seen), self.head_losses(head, every, seen)
-                means = iter([float(one.mean()) for one in costs.losses.cpu().split(costs.sizes)])
+                inputs = _in_batches(model, adapter_state, _rows(every), batch_size)
+                answers, losses = self.head_predictions(head, part, inputs), self.head_losses(head, every, inputs)
+                means = iter([float(one.mean()) for one in losses.losses.cpu().split(losses.sizes)])
             yield from zip(answers, ([next(means) for _ in train_features] for train_features in mine), strict=True)
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the frozen model made of rows: its last states at their own tokens, which of those are no pads, and their labels (-100: none)."""
+class HeadInputs:
+    """What a head reads: the frozen model's last hidden states of rows at their own tokens, the mask of real tokens, and labels (-100: none)."""
 
     states: Float[Tensor, "R T H"]
     mask: Bool[Tensor, "R T"]
     labels: Int[Tensor, "R T"]
 
     @classmethod
-    def joined(cls, pieces: Sequence[Seen]) -> Seen:
-        """Pieces one below the other; rows end in the last column."""
-        if len(pieces) == 1:
-            return pieces[0]
-        width = max(piece.mask.shape[1] for piece in pieces)
+    def concatenate(cls, parts: Sequence[HeadInputs]) -> HeadInputs:
+        """The rows of all parts, padded on the left to one width."""
+        if len(parts) == 1:
+            return parts[0]
+        width = max(part.mask.shape[1] for part in parts)
 
-        def side(name: str, blank: float) -> Tensor:
-            parts = [getattr(piece, name) for piece in pieces]
-            edges = [(0, 0) * (part.ndim - 2) + (width - part.shape[1], 0) for part in parts]
-            return torch.cat([pad(part, edge, value=blank) for part, edge in zip(parts, edges, strict=True)])
+        def padded(name: str, value: float) -> Tensor:
+            tensors: list[Tensor] = [getattr(part, name) for part in parts]
+            return torch.cat([pad(tensor, (0, 0) * (tensor.ndim - 2) + (width - tensor.shape[1], 0), value=value) for tensor in tensors])
 
-        return cls(side("states", 0), side("mask", False), side("labels", -100))
+        return cls(padded("states", 0), padded("mask", False), padded("labels", -100))
 
-    def of(self, rows: Sequence[int]) -> Seen:
-        """Some of the rows; a view of them where they stand together."""
-        together = list(rows) == list(range(rows[0], rows[0] + len(rows)))
-        index = slice(rows[0], rows[-1] + 1) if together else torch.tensor(rows, device=self.mask.device)
-        return Seen(self.states[index], self.mask[index], self.labels[index])
+    def select(self, rows: Sequence[int]) -> HeadInputs:
+        """Some of the rows; a view where they are consecutive."""
+        consecutive = list(rows) == list(range(rows[0], rows[0] + len(rows)))
+        index = slice(rows[0], rows[-1] + 1) if consecutive else torch.tensor(rows, device=self.mask.device)
+        return HeadInputs(self.states[index], self.mask[index], self.labels[index])
 
 
-def look(model: FrozenModel, tokens: Tokens, rows: Sequence[Row]) -> Seen:
-    """Read rows, all with the same virtual tokens or each with its own."""
+def read_inputs(model: FrozenModel, tokens: Tokens, rows: Sequence[Row]) -> HeadInputs:
+    """The head's inputs for rows, all with the same virtual tokens or each with its own."""
     batch = collate(rows, pad=model.tokenizer.pad).to(model.device)
-    return Seen(model.hidden(batch, tokens), batch.mask, batch.labels)
+    return HeadInputs(model.hidden(batch, tokens), batch.mask, batch.labels)
 
 
-def _seen(model: FrozenModel, adapter_state: AdapterState, rows: Sequence[Row], batch_size: int) -> Seen:
+def _in_batches(model: FrozenModel, adapter_state: AdapterState, rows: Sequence[Row], batch_size: int) -> HeadInputs:
     """Any number of rows, read `batch_size` at a time."""
-    return Seen.joined([look(model, adapter_state.tokens, rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)])
+    return HeadInputs.concatenate(
+        [read_inputs(model, adapter_state.tokens, rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]
+    )
 
 
 def _rows(things: Sequence[EvalFeature] | Sequence[TrainFeature]) -> list[Row]:
@@ -149,14 +152,14 @@ def check_fits(encoded: Encoded, needed: int, info: ModelInfo, length_budget: Le
         )
 
 
-def pool(seen: Seen, pooling: str) -> Float[Tensor, "R H"]:
-    """One state for a row: of its first token ([CLS]), of its last, or the mean of all; pads never take part."""
-    states, mask = seen.states, seen.mask
+def pool(inputs: HeadInputs, pooling: str) -> Float[Tensor, "R H"]:
+    """One state for a row: of its first token ([CLS]), of its last, or the mean of all; pads are left out."""
+    states, mask = inputs.states, inputs.mask
     if pooling == "mean":
         weights = mask[:, :, None].float()
         return (states.float() * weights).sum(1) / weights.sum(1)
-    place = mask.long().argmax(1) if pooling == "first" else mask.shape[1] - 1 - mask.flip(1).long().argmax(1)
-    return states[torch.arange(len(states), device=states.device), place].float()
+    position = mask.long().argmax(1) if pooling == "first" else mask.shape[1] - 1 - mask.flip(1).long().argmax(1)
+    return states[torch.arange(len(states), device=states.device), position].float()
 
 
 def check_pooling(pooling: str) -> None:

@@ -49,7 +49,7 @@ class Probe(TemplateTask):
         """The task with every answer of the examples as a candidate, sorted."""
         return cls(tuple(sorted({example.get(cls.target, "") for example in examples} - {""})), **settings)
 
-    def pieces(self, info: ModelInfo) -> list[list[int]]:
+    def answer_ids(self, info: ModelInfo) -> list[list[int]]:
         """Token ids of each candidate behind the template's last words; raises UsageError when two read the same."""
         return self.tokens.of(info.tokenizer, lambda: self._tokenized(info))
 
@@ -70,15 +70,15 @@ class Probe(TemplateTask):
             raise DataError(
                 f"answer '{answer}' is not one of the {len(self.candidates)} candidates ({excerpt(', '.join(self.candidates))}); correct the data, or train with this answer."
             )
-        return self.pieces(info)[self.candidates.index(answer)]
+        return self.answer_ids(info)[self.candidates.index(answer)]
 
     def predict(
         self, model: FrozenModel, adapter_state: AdapterState, eval_features: Sequence[EvalFeature], batch_size: int
     ) -> Iterator[Prediction]:
-        pieces = self.pieces(model.info)
+        candidate_ids = self.answer_ids(model.info)
         for begin in range(0, len(eval_features), batch_size):
             rows = [eval_feature.rows[0] for eval_feature in eval_features[begin : begin + batch_size]]
-            logs = candidate_scores(model, adapter_state.tokens, rows, pieces, at_once=batch_size)
+            logs = candidate_scores(model, adapter_state.tokens, rows, candidate_ids, at_once=batch_size)
             for costs, shares in zip((-logs).tolist(), logs.softmax(1).tolist(), strict=True):
                 ranked = sorted(range(len(costs)), key=costs.__getitem__)
                 names = [self.candidates[c] for c in ranked]

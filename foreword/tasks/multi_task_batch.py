@@ -10,7 +10,7 @@ import torch
 from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.frozen import FrozenModel
 from foreword.tasks.base import EvalFeature, Prediction
-from foreword.tasks.head_task import HeadTask, Seen, look
+from foreword.tasks.head_task import HeadInputs, HeadTask, read_inputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,22 +35,22 @@ def predict_together(model: FrozenModel, asked: Sequence[Asked], batch_size: int
 def _runs(asked: Sequence[Asked], order: Sequence[int], batch_size: int) -> list[list[int]]:
     """Eval features in runs of at most `batch_size` rows, where none has more by itself."""
     runs: list[list[int]] = []
-    room = 0
+    free_rows = 0
     for index in order:
         size = len(asked[index].eval_feature.rows)
-        if size > room or not runs:
+        if size > free_rows or not runs:
             runs.append([])
-            room = batch_size
+            free_rows = batch_size
         runs[-1].append(index)
-        room -= size
+        free_rows -= size
     return runs
 
 
 def _read(model: FrozenModel, asked: Sequence[Asked], part: Sequence[int], batch_size: int) -> dict[int, Prediction]:
     rows = [row for i in part for row in asked[i].eval_feature.rows]
     tokens = [asked[i].adapter_state.tokens for i in part for _ in asked[i].eval_feature.rows]
-    pieces = [look(model, tokens[at : at + batch_size], rows[at : at + batch_size]) for at in range(0, len(rows), batch_size)]
-    seen, groups, begin = Seen.joined(pieces), dict[int, list[int]](), 0
+    parts = [read_inputs(model, tokens[at : at + batch_size], rows[at : at + batch_size]) for at in range(0, len(rows), batch_size)]
+    inputs, groups, begin = HeadInputs.concatenate(parts), dict[int, list[int]](), 0
     places: dict[int, range] = {}
     for i in part:
         groups.setdefault(id(asked[i].adapter_state), []).append(i)
@@ -59,7 +59,7 @@ def _read(model: FrozenModel, asked: Sequence[Asked], part: Sequence[int], batch
     found: dict[int, Prediction] = {}
     for members in groups.values():
         one = asked[members[0]]
-        mine = seen.of([place for i in members for place in places[i]])
-        answers = one.task.read(one.adapter_state.needed_head(), [asked[i].eval_feature for i in members], mine)
+        mine = inputs.select([place for i in members for place in places[i]])
+        answers = one.task.head_predictions(one.adapter_state.needed_head(), [asked[i].eval_feature for i in members], mine)
         found |= dict(zip(members, answers, strict=True))
     return found

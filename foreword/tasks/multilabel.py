@@ -16,7 +16,7 @@ from foreword.specs import PromptSpec
 from foreword.tasks.base import EvalFeature, Example, LengthBudget, Losses, Prediction, Task, TrainFeature
 from foreword.tasks.data.list_cells import parse_texts
 from foreword.tasks.data.row_origin import map_rows
-from foreword.tasks.head_task import HeadTask, Seen, check_pooling, pool, resolved, row_of
+from foreword.tasks.head_task import HeadInputs, HeadTask, check_pooling, pool, resolved, row_of
 from foreword.tasks.metrics.base import Score
 from foreword.tasks.metrics.multilabel_metrics import set_scores
 from foreword.tasks.text_pairs import encode, eval_feature, has_second_text, text_columns
@@ -79,19 +79,19 @@ class MultiLabel(HeadTask):
         return [TrainFeature((row_of(encoded, info, length_budget),), tuple(float(label in meant) for label in self.labels))], encoded.cut
 
     def eval_feature(
-        self, example: Example, info: ModelInfo, length_budget: LengthBudget, *, truncate: bool, room: int | None = None
+        self, example: Example, info: ModelInfo, length_budget: LengthBudget, *, truncate: bool, max_answer_tokens: int | None = None
     ) -> tuple[EvalFeature, bool]:
         return eval_feature(example, self.columns, info, length_budget, truncate=truncate)
 
-    def head_losses(self, head: Head, train_features: Sequence[TrainFeature], seen: Seen) -> Losses:
-        logits = head(pool(seen, self.pooling))
+    def head_losses(self, head: Head, train_features: Sequence[TrainFeature], inputs: HeadInputs) -> Losses:
+        logits = head(pool(inputs, self.pooling))
         targets = torch.tensor([train_feature.target for train_feature in train_features], device=logits.device)
         found = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
         return Losses(found, torch.ones_like(found), [1] * len(train_features))
 
-    def read(self, head: Head, eval_features: Sequence[EvalFeature], seen: Seen) -> list[Prediction]:
+    def head_predictions(self, head: Head, eval_features: Sequence[EvalFeature], inputs: HeadInputs) -> list[Prediction]:
         predictions = []
-        for row in head(pool(seen, self.pooling)).sigmoid().tolist():
+        for row in head(pool(inputs, self.pooling)).sigmoid().tolist():
             found = [label for label, share in zip(self.labels, row, strict=True) if share >= self.threshold]
             predictions.append(Prediction("|".join(found), dict(zip(self.labels, row, strict=True)), value=found))
         return predictions

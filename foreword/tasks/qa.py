@@ -19,7 +19,7 @@ from foreword.tasks.data.list_cells import cell, excerpt
 from foreword.tasks.data.row_origin import map_rows
 from foreword.tasks.data.squad_answers import checked_answers, parse_answers
 from foreword.tasks.doc_stride import Window, windows
-from foreword.tasks.head_task import HeadTask, Seen
+from foreword.tasks.head_task import HeadInputs, HeadTask
 from foreword.tasks.metrics.base import Score
 from foreword.tasks.metrics.squad_metrics import answer_scores
 
@@ -79,7 +79,7 @@ class QA(HeadTask):
         return found, False
 
     def eval_feature(
-        self, example: Example, info: ModelInfo, length_budget: LengthBudget, *, truncate: bool, room: int | None = None
+        self, example: Example, info: ModelInfo, length_budget: LengthBudget, *, truncate: bool, max_answer_tokens: int | None = None
     ) -> tuple[EvalFeature, bool]:
         parts = self._windows(example, info, length_budget)
         return EvalFeature(tuple(window.row for window in parts), (cell(example, "context"), parts)), False
@@ -87,15 +87,15 @@ class QA(HeadTask):
     def _windows(self, example: Example, info: ModelInfo, length_budget: LengthBudget) -> list[Window]:
         return windows(cell(example, "question"), cell(example, "context"), info, length_budget, self.overlap)
 
-    def head_losses(self, head: Head, train_features: Sequence[TrainFeature], seen: Seen) -> Losses:
-        logs = _logits(head, seen).log_softmax(1)
+    def head_losses(self, head: Head, train_features: Sequence[TrainFeature], inputs: HeadInputs) -> Losses:
+        logs = _logits(head, inputs).log_softmax(1)
         pads = torch.tensor([logs.shape[1] - len(train_feature.rows[0].ids) for train_feature in train_features])
         places = (torch.tensor([train_feature.target for train_feature in train_features]).long() + pads[:, None]).to(logs.device)
         found = -logs.gather(1, places[:, None]).mean((1, 2))
         return Losses(found, torch.ones_like(found), [1] * len(train_features))
 
-    def read(self, head: Head, eval_features: Sequence[EvalFeature], seen: Seen) -> list[Prediction]:
-        logits = _logits(head, seen).cpu()
+    def head_predictions(self, head: Head, eval_features: Sequence[EvalFeature], inputs: HeadInputs) -> list[Prediction]:
+        logits = _logits(head, inputs).cpu()
         predictions, row = [], 0
         for eval_feature in eval_features:
             context, parts = eval_feature.notes
@@ -133,6 +133,6 @@ class QA(HeadTask):
         return {"kind": self.kind, **asdict(self)}
 
 
-def _logits(head: Head, seen: Seen) -> Float[Tensor, "R T 2"]:
+def _logits(head: Head, inputs: HeadInputs) -> Float[Tensor, "R T 2"]:
     """Logits of begin and end at every token, none (-∞) where no answer can be."""
-    return head(seen.states).masked_fill((seen.labels < 0)[:, :, None], -float("inf"))
+    return head(inputs.states).masked_fill((inputs.labels < 0)[:, :, None], -float("inf"))

@@ -17,7 +17,7 @@ from foreword.specs import PromptSpec
 from foreword.tasks.base import EvalFeature, Example, LengthBudget, Losses, Prediction, Task, TrainFeature
 from foreword.tasks.data.list_cells import cell
 from foreword.tasks.data.row_origin import map_rows
-from foreword.tasks.head_task import HeadTask, Seen, check_pooling, pool, resolved, row_of
+from foreword.tasks.head_task import HeadInputs, HeadTask, check_pooling, pool, resolved, row_of
 from foreword.tasks.metrics.base import Score
 from foreword.tasks.metrics.regression_metrics import number_scores
 from foreword.tasks.text_pairs import encode, eval_feature, has_second_text, text_columns
@@ -76,18 +76,18 @@ class Regress(HeadTask):
         return [TrainFeature((row_of(encoded, info, length_budget),), (target,))], encoded.cut
 
     def eval_feature(
-        self, example: Example, info: ModelInfo, length_budget: LengthBudget, *, truncate: bool, room: int | None = None
+        self, example: Example, info: ModelInfo, length_budget: LengthBudget, *, truncate: bool, max_answer_tokens: int | None = None
     ) -> tuple[EvalFeature, bool]:
         return eval_feature(example, self.columns, info, length_budget, truncate=truncate)
 
-    def head_losses(self, head: Head, train_features: Sequence[TrainFeature], seen: Seen) -> Losses:
-        found = head(pool(seen, self.pooling))[:, 0]
+    def head_losses(self, head: Head, train_features: Sequence[TrainFeature], inputs: HeadInputs) -> Losses:
+        found = head(pool(inputs, self.pooling))[:, 0]
         targets = torch.tensor([train_feature.target[0] for train_feature in train_features], device=found.device)
         errors = (found - targets).square() / 2
         return Losses(errors, torch.ones_like(errors), [1] * len(train_features))
 
-    def read(self, head: Head, eval_features: Sequence[EvalFeature], seen: Seen) -> list[Prediction]:
-        values = [self.center + self.spread * unit for unit in head(pool(seen, self.pooling))[:, 0].tolist()]
+    def head_predictions(self, head: Head, eval_features: Sequence[EvalFeature], inputs: HeadInputs) -> list[Prediction]:
+        values = [self.center + self.spread * unit for unit in head(pool(inputs, self.pooling))[:, 0].tolist()]
         return [Prediction(f"{value:.4g}", value=value) for value in values]
 
     def score(self, predictions: Sequence[Prediction], targets: Sequence[str]) -> dict[str, Score]:

@@ -61,7 +61,7 @@ class Seq2Seq(TemplateTask):
         return super().for_model(info, spec)
 
     @property
-    def room(self) -> int:
+    def max_answer_tokens(self) -> int:
         return self.max_new_tokens
 
     def answer(self, example: Example, info: ModelInfo) -> list[int]:

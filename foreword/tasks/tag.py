@@ -21,7 +21,7 @@ from foreword.tasks.base import EvalFeature, Example, LengthBudget, Losses, Pred
 from foreword.tasks.data.bio_tags import Scheme, repaired, scheme_of
 from foreword.tasks.data.list_cells import excerpt, words
 from foreword.tasks.data.row_origin import map_rows
-from foreword.tasks.head_task import HeadTask, Seen, check_fits, row_of
+from foreword.tasks.head_task import HeadInputs, HeadTask, check_fits, row_of
 from foreword.tasks.metrics.base import Score
 from foreword.tasks.metrics.tag_metrics import entity_scores, token_accuracy
 from foreword.tasks.text_pairs import ENDLESS
@@ -95,7 +95,7 @@ class Tag(HeadTask):
         return [TrainFeature((row,), weight=float(read))], cut
 
     def eval_feature(
-        self, example: Example, info: ModelInfo, length_budget: LengthBudget, *, truncate: bool, room: int | None = None
+        self, example: Example, info: ModelInfo, length_budget: LengthBudget, *, truncate: bool, max_answer_tokens: int | None = None
     ) -> tuple[EvalFeature, bool]:
         count = len(words(example, "tokens"))
         row, read, cut = self._row(example, info, length_budget, [0] * count)
@@ -134,13 +134,13 @@ class Tag(HeadTask):
             return list(tags)
         return repaired(tags, self.scheme)
 
-    def head_losses(self, head: Head, train_features: Sequence[TrainFeature], seen: Seen) -> Losses:
-        logits, classes, sizes = _at_words(head, seen)
+    def head_losses(self, head: Head, train_features: Sequence[TrainFeature], inputs: HeadInputs) -> Losses:
+        logits, classes, sizes = _at_words(head, inputs)
         found = torch.nn.functional.cross_entropy(logits, classes, reduction="none")
         return Losses(found, torch.ones_like(found), sizes)
 
-    def read(self, head: Head, eval_features: Sequence[EvalFeature], seen: Seen) -> list[Prediction]:
-        logits, _, sizes = _at_words(head, seen)
+    def head_predictions(self, head: Head, eval_features: Sequence[EvalFeature], inputs: HeadInputs) -> list[Prediction]:
+        logits, _, sizes = _at_words(head, inputs)
         predictions = []
         for eval_feature, best in zip(eval_features, logits.argmax(1).cpu().split(sizes), strict=True):
             read, count = eval_feature.notes
@@ -172,7 +172,7 @@ def tags_of(example: Example) -> list[str]:
     return tags
 
 
-def _at_words(head: Head, seen: Seen) -> tuple[Float[Tensor, "M C"], Int[Tensor, " M"], list[int]]:
+def _at_words(head: Head, inputs: HeadInputs) -> tuple[Float[Tensor, "M C"], Int[Tensor, " M"], list[int]]:
     """What the head says at each marked token, its class, and how many each row has."""
-    select = seen.labels >= 0
-    return head(seen.states[select]), seen.labels[select], select.sum(1).tolist()
+    select = inputs.labels >= 0
+    return head(inputs.states[select]), inputs.labels[select], select.sum(1).tolist()

@@ -33,7 +33,7 @@ class TemplateTask(Task):
         return self.template.fields
 
     @property
-    def room(self) -> int:
+    def max_answer_tokens(self) -> int:
         """Tokens an answer may need at most, where it is written freely."""
         return 0
 
@@ -54,9 +54,9 @@ class TemplateTask(Task):
             raise ModelError(
                 f"task '{self.kind}' needs a model that writes words, but {info.name} is an encoder; use a task with a head, or a causal model."
             )
-        if info.shape.kind == "encoder-decoder" and self.room + len(info.answer_opening) > info.shape.positions:
+        if info.shape.kind == "encoder-decoder" and self.max_answer_tokens + len(info.answer_opening) > info.shape.positions:
             raise UsageError(
-                f"max_new_tokens is {self.room}, but {info.name} has {info.shape.positions} positions for an answer and its opening tokens; ask for fewer."
+                f"max_new_tokens is {self.max_answer_tokens}, but {info.name} has {info.shape.positions} positions for an answer and its opening tokens; ask for fewer."
             )
         return for_site(self, spec)
 
@@ -70,9 +70,15 @@ class TemplateTask(Task):
         return [TrainFeature((row,), weight=sum(row.weights))], cut
 
     def eval_feature(
-        self, example: Example, info: ModelInfo, length_budget: LengthBudget, *, truncate: bool, room: int | None = None
+        self, example: Example, info: ModelInfo, length_budget: LengthBudget, *, truncate: bool, max_answer_tokens: int | None = None
     ) -> tuple[EvalFeature, bool]:
-        row, cut = self.eval_row(example, info, length_budget, truncate=truncate, room=self.room if room is None else room)
+        row, cut = self.eval_row(
+            example,
+            info,
+            length_budget,
+            truncate=truncate,
+            max_answer_tokens=self.max_answer_tokens if max_answer_tokens is None else max_answer_tokens,
+        )
         return EvalFeature((row,)), cut
 
     def losses(self, model: FrozenModel, adapter_state: AdapterState, train_features: Sequence[TrainFeature]) -> Losses:
@@ -81,20 +87,21 @@ class TemplateTask(Task):
         return Losses(token_losses(model, batch, adapter_state.tokens), batch.weights[select], select.sum(1).tolist())
 
     def eval_row(
-        self, example: Example, info: ModelInfo, length_budget: LengthBudget, *, truncate: bool, room: int = 0
+        self, example: Example, info: ModelInfo, length_budget: LengthBudget, *, truncate: bool, max_answer_tokens: int = 0
     ) -> tuple[Row, bool]:
-        """A row without its answer, leaving `room` tokens for one where both share a line; raises DataError for a text that is too long unless `truncate`."""
+        """A row without its answer, with `max_answer_tokens` positions left for it on causal models; raises DataError for a text that is too long unless `truncate`."""
         check_texts(example, self.columns)
-        room = 0 if info.shape.kind == "encoder-decoder" else room
-        if room >= length_budget.max_tokens:
+        max_answer_tokens = 0 if info.shape.kind == "encoder-decoder" else max_answer_tokens
+        if max_answer_tokens >= length_budget.max_tokens:
             raise DataError(
-                f"an answer of {room} tokens leaves none for a text, because {length_budget.max_tokens} fit in {info.name}; ask for fewer."
+                f"an answer of {max_answer_tokens} tokens leaves none for a text, because {length_budget.max_tokens} fit in {info.name}; ask for fewer."
             )
-        row, cut = self.template.fit(example, info.tokenizer, length_budget.soft_tokens, (), length_budget.max_tokens - room)
+        row, cut = self.template.fit(example, info.tokenizer, length_budget.soft_tokens, (), length_budget.max_tokens - max_answer_tokens)
         if cut and not truncate:
             full = self.template.render(example, info.tokenizer, length_budget.soft_tokens)
             raise DataError(
-                f"a text needs {full.num_tokens + room} tokens with its template and answer, but {length_budget.max_tokens} fit in {info.name}; shorten it, or pass --truncate."
+                f"a text needs {full.num_tokens + max_answer_tokens} tokens with its template and answer, "
+                f"but {length_budget.max_tokens} fit in {info.name}; shorten it, or pass --truncate."
             )
         return row, cut
 

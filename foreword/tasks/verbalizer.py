@@ -37,21 +37,26 @@ class AnswerTokens:
 
 @torch.inference_mode()
 def candidate_scores(
-    model: FrozenModel, tokens: VirtualTokens | None, rows: Sequence[Row], pieces: Sequence[Sequence[int]], *, at_once: int | None = None
+    model: FrozenModel,
+    tokens: VirtualTokens | None,
+    rows: Sequence[Row],
+    candidate_ids: Sequence[Sequence[int]],
+    *,
+    at_once: int | None = None,
 ) -> Float[Tensor, "B C"]:
     """Mean log p(tokens of answer c | row b). Answers of one token share one pass over the row; longer ones are read `at_once` rows at a time."""
-    short = [c for c, ids in enumerate(pieces) if len(ids) == 1]
-    found = torch.empty(len(rows), len(pieces))
+    short = [c for c, ids in enumerate(candidate_ids) if len(ids) == 1]
+    found = torch.empty(len(rows), len(candidate_ids))
     if short:
-        batch = collate([answered(row, pieces[short[0]]) for row in rows], pad=model.tokenizer.pad)
+        batch = collate([answered(row, candidate_ids[short[0]]) for row in rows], pad=model.tokenizer.pad)
         logs = model.predicting(batch, tokens, batch.labels >= 0).float().log_softmax(1)
-        found[:, short] = logs[:, [pieces[c][0] for c in short]].cpu()
-    long = [(b, c) for b in range(len(rows)) for c, ids in enumerate(pieces) if len(ids) != 1]
+        found[:, short] = logs[:, [candidate_ids[c][0] for c in short]].cpu()
+    long = [(b, c) for b in range(len(rows)) for c, ids in enumerate(candidate_ids) if len(ids) != 1]
     size = at_once or max(len(long), 1)
     for begin in range(0, len(long), size):
         part = long[begin : begin + size]
-        batch = collate([answered(rows[b], pieces[c]) for b, c in part], pad=model.tokenizer.pad)
-        losses = token_losses(model, batch, tokens).cpu().split([len(pieces[c]) for _, c in part])
+        batch = collate([answered(rows[b], candidate_ids[c]) for b, c in part], pad=model.tokenizer.pad)
+        losses = token_losses(model, batch, tokens).cpu().split([len(candidate_ids[c]) for _, c in part])
         for (b, c), costs in zip(part, losses, strict=True):
             found[b, c] = -costs.mean()
     return found

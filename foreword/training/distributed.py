@@ -49,7 +49,7 @@ class Processes:
                     f"the processes of this run differ in their {name}, but they share every batch; give all of them the same files and options."
                 )
 
-    def spread(self, model: FrozenModel, recipe: Recipe) -> None:
+    def shard(self, model: FrozenModel, recipe: Recipe) -> None:
         """Keep a part of the base model on each process where `--use_fsdp` asks for it; raises UsageError for what trains its layers."""
         if self.number == 1 or not fsdp.asked():
             return

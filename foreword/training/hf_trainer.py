@@ -35,10 +35,10 @@ from foreword.tasks.base import Example, LengthBudget, Task, budget_for
 from foreword.tasks.data.row_origin import map_rows
 from foreword.tasks.generate import Generate
 from foreword.tasks.head_classify import HeadClassify
-from foreword.tasks.head_task import Seen, pool
+from foreword.tasks.head_task import HeadInputs, pool
 from foreword.tasks.template_task import TemplateTask
 from foreword.training.run_log import versions
-from foreword.training.setup import resolve_lora, start
+from foreword.training.setup import resolve_lora, setup_training
 from foreword.training.trainable_module import TrainableModule
 
 STATE = "model.safetensors"  # where Trainer looks for the state of a run that it resumes
@@ -70,7 +70,7 @@ def trainable(
         for part in map_rows(examples[:16], lambda example: task.train_features(example, model.info, length_budget)[0])
         for train_feature in part
     ]
-    read, tuning = start(model, recipe, task, task.material(examples), train_features, seed, lora)
+    read, tuning = setup_training(model, recipe, task, task.material(examples), train_features, seed, lora)
     return Trainable(model, read, recipe, task, length_budget, tuning, seed)
 
 
@@ -170,8 +170,8 @@ class Trainable(TrainerModel):
     def _classes(self, batch: Batch, adapter_state: AdapterState) -> Float[Tensor, "B C"]:
         assert isinstance(self.task, HeadClassify)
         states = self.frozen.hidden(batch, adapter_state.tokens)
-        seen = Seen(states, batch.mask.to(states.device), batch.labels.to(states.device))
-        return adapter_state.needed_head()(pool(seen, self.task.pooling))
+        inputs = HeadInputs(states, batch.mask.to(states.device), batch.labels.to(states.device))
+        return adapter_state.needed_head()(pool(inputs, self.task.pooling))
 
     def adapter(self, task: Task | None = None) -> Adapter:
         """What was learned so far, as an adapter of the task (by default the one this was made with).

@@ -31,7 +31,7 @@ from foreword.training.optimization import adamw, cosine_schedule_with_warmup, s
 from foreword.training.plan import TrainPlan
 from foreword.training.run_log import Listener, peak_memory, versions
 from foreword.training.sampler import BucketSampler
-from foreword.training.setup import resolve_lora, start, task_for_model
+from foreword.training.setup import resolve_lora, setup_training, task_for_model
 
 
 class TrainingInterrupted(TrainingError):
@@ -90,7 +90,7 @@ class Run:
         self.started_at, self.seconds_before = time.monotonic(), 0.0
         self.folder = None if out is None else checkpoint.folder(out)
         self.processes = Processes(plan.tracker, self.folder)
-        self.processes.spread(model, self.recipe)
+        self.processes.shard(model, self.recipe)
         self.run_log = self.processes.run_log(listener)
         self.train_set = objective.train_set(self.task, model, self.length_budget, train, plan.dampening)
         self.eval_set = objective.eval_set(self.task, model, self.length_budget, valid[: plan.eval_examples])
@@ -117,7 +117,9 @@ class Run:
     def _build(self, train: Sequence[Example]) -> None:
         plan = self.plan
         features = self.train_set.features
-        self.model, self.trainable = start(self.base, self.recipe, self.task, self.task.material(train), features, plan.seed, self.lora)
+        self.model, self.trainable = setup_training(
+            self.base, self.recipe, self.task, self.task.material(train), features, plan.seed, self.lora
+        )
         kinds = (self.task.kind, self.base.shape.kind)
         groups = self.trainable.parameter_groups(plan.learning_rate, *kinds)
         self.rates = [float(group["lr"]) for group in groups]
@@ -152,7 +154,7 @@ class Run:
         set_learning_rates(self.optimizer, self.rates, cosine_schedule_with_warmup(self.step, self.plan))
         loss = self._loss(self.sampler.batch(self.step))
         value = self.processes.sum(float(loss.detach()))
-        notice = self.loss_monitor.see(value, self.step + 1)
+        notice = self.loss_monitor.update(value, self.step + 1)
         self.accelerator.backward(loss)
         self.processes.sum_gradients(self.trainable.parameters())
         norm = self.accelerator.clip_grad_norm_(self.trainable.parameters(), self.plan.clip)

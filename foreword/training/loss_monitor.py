@@ -21,7 +21,7 @@ class LossMonitor:
         self.count = 0
         self.said: set[str] = set()
 
-    def see(self, loss: float, step: int) -> str | None:
+    def update(self, loss: float, step: int) -> str | None:
         """A notice, or None; raises DivergedError for a loss that is no number."""
         if not math.isfinite(loss):
             raise DivergedError(

@@ -56,7 +56,7 @@ def resolve_lora(recipe: Recipe, base: FrozenModel) -> tuple[Recipe, dict[str, T
     return replace(recipe, lora=replace(spec, path=asked.path, frozen=asked.frozen, dropout=asked.dropout)), tensors
 
 
-def start(
+def setup_training(
     base: FrozenModel,
     recipe: Recipe,
     task: Task,
@@ -77,7 +77,7 @@ def start(
 
 def _prompt(model: FrozenModel, spec: PromptSpec, material: Material, seed: int) -> SoftPrompt:
     given = read_numbers(Path(spec.init.path), model.info) if spec.init.path else None
-    first = init.start(spec, model, material, seed=seed, given=given)
+    first = init.initial_values(spec, model, material, seed=seed, given=given)
     return SoftPrompt(spec, model.shape, first.origin, first.scale, seed=seed).to(model.device)
 
 

@@ -111,7 +111,7 @@ def test_what_json_cannot_hold_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(AdapterError) as error:
         adapter(provenance={"when": tmp_path}).save(tmp_path / "a")
     assert str(error.value) == (
-        "an adapter's task or provenance holds what JSON cannot (Object of type PosixPath is not JSON serializable); "
+        "an adapter's task or provenance cannot be saved as JSON (Object of type PosixPath is not JSON serializable); "
         "give plain text, numbers, lists and mappings."
     )
 

@@ -186,6 +186,6 @@ def test_tensors_that_the_recipe_does_not_ask_for_are_refused(tmp_path: Path) ->
     folder = adapter().save(tmp_path / "a")
     edited(folder, lambda data: data["tensors"]["prompt_embeddings"].update(shape=[4, 31]))
     assert refused(folder) == (
-        f"adapter '{folder}' has a foreword.json whose recipe needs 'prompt_embeddings' as F32 [4, 32], but whose tensors do not; "
+        f"adapter '{folder}' has a foreword.json whose recipe needs 'prompt_embeddings' as F32 [4, 32], but whose tensors differ; "
         "copy the adapter again or retrain."
     )

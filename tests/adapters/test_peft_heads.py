@@ -28,7 +28,7 @@ from foreword.recipe import LoraSpec, Recipe
 from foreword.tasks.base import Task, budget_for
 from foreword.tasks.choice import Choice
 from foreword.tasks.head_classify import HeadClassify
-from foreword.tasks.head_task import look, pool
+from foreword.tasks.head_task import pool, read_inputs
 from foreword.tasks.multilabel import MultiLabel
 from foreword.tasks.qa import QA
 from foreword.tasks.regress import Regress
@@ -80,8 +80,8 @@ def ours(adapter: Adapter, name: str, kind: str) -> tuple[Tensor, tuple[int, ...
     model, task = frozen(name), TASKS[kind].for_model(frozen(name).info, None)
     example = {"text": TEXT, "tokens": TEXT, "question": "is it?", "context": TEXT}
     row = task.eval_feature(example, model.info, budget_for(None, model.info), truncate=False)[0].rows[0]
-    seen, head = look(adapter.model(model), None, [row]), adapter.adapter_state().needed_head()
-    return head(seen.states)[0] if kind in ("tag", "qa") else head(pool(seen, "last"))[0], row.ids
+    inputs, head = read_inputs(adapter.model(model), None, [row]), adapter.adapter_state().needed_head()
+    return head(inputs.states)[0] if kind in ("tag", "qa") else head(pool(inputs, "last"))[0], row.ids
 
 
 @torch.no_grad()

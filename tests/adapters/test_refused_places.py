@@ -117,8 +117,8 @@ def test_a_parent_that_is_a_file_is_the_systems_refusal(tmp_path: Path) -> None:
     with pytest.raises(AdapterError) as error:
         write_folder(tmp_path / "a" / "b", FILES)
     assert str(error.value) == (
-        f"adapter '{tmp_path / 'a' / 'b'}' could not be written (File exists); what stood there is untouched, "
-        "so free some space or choose another folder."
+        f"adapter '{tmp_path / 'a' / 'b'}' could not be written (File exists); nothing was replaced; "
+        "free some space or choose another folder."
     )
 
 

@@ -15,7 +15,7 @@ from foreword.backbone.batch import collate
 from foreword.backbone.loading.load_model import load, wrap
 from foreword.backbone.prompt_to_kv import compile_prompt
 from foreword.errors import DataError, ModelError, UsageError
-from foreword.prompts.init import Material, start
+from foreword.prompts.init import Material, initial_values
 from foreword.prompts.template import Row
 from foreword.prompts.tokens import EmbeddingPrefix, unflatten_kv
 from foreword.specs import PromptSpec
@@ -101,7 +101,7 @@ def test_a_text_s_own_keys_and_values(name: str) -> None:
 def test_a_prefix_of_some_parts_starts_there() -> None:
     model = tiny_seq2seq.frozen("t5-odd")
     spec = PromptSpec("p-tuning-v2", 3, "kv", parts=("decoder", "cross"), layers="last:1")
-    first = start(spec, model, Material("a joy to watch"))
+    first = initial_values(spec, model, Material("a joy to watch"))
     assert first.origin.shape == (3, 2 * 2 * 36) and spec.chosen_layers(model.shape) == (4, 7) and bool((first.scale > 0).all())
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from foreword.backbone.batch import collate
 from foreword.methods import recipe
-from foreword.prompts.init import Material, start
+from foreword.prompts.init import Material, initial_values
 from foreword.prompts.soft_prompt import SoftPrompt
 from foreword.prompts.template import Row
 from foreword.prompts.tokens import unflatten_kv
@@ -80,7 +80,7 @@ def test_keys_and_values_are_those_of_a_text_behind_bos(bos: bool) -> None:
 def test_a_bf16_model_reads_and_teaches_an_fp32_prompt(method: str) -> None:
     model = tiny.wrap(tiny.network("llama").to(torch.bfloat16), tiny.tokenizer())
     spec = recipe(method, length=3)
-    first = start(spec, model, Material("Is it good?"))
+    first = initial_values(spec, model, Material("Is it good?"))
     soft = SoftPrompt(spec, model.shape, first.origin, first.scale)
     at = (0,) * 3 if spec.site == "input" else ()
     batch = collate([Row((1, 5, 6), at, (-100, -100, 6), (0.0, 0.0, 1.0))])

@@ -48,7 +48,7 @@ def go_on(path: Path, train: Callable[[Run], dict[str, Any]], *, only: str = "*"
     [Run("foreword", method, "default", None, 0) for method in METHODS] + [runs.sweep(method, 0)[0] for method in RATES],
     ids=lambda run: run.name,
 )
-def test_a_run_trains_and_is_judged(folder: str, run: Run) -> None:
+def test_a_run_trains_and_is_evaluated(folder: str, run: Run) -> None:
     from foreword.backbone.loading.load_model import load
 
     result = run_one(run, setting(folder), load(folder))

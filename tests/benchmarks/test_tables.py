@@ -218,8 +218,8 @@ def test_peft_has_no_row_before_its_sweep_is_complete() -> None:
 
 
 def test_fresh_sentences_have_a_table_of_their_own() -> None:
-    judged = quality([result("foreword", "default", None, 0, 0.7), result("peft", "mlp", 1e-3, 0, 0.6)])
-    lines = tables.quality_part(quality(RUNS), judged)
+    evaluated = quality([result("foreword", "default", None, 0, 0.7), result("peft", "mlp", 1e-3, 0, 0.6)])
+    lines = tables.quality_part(quality(RUNS), evaluated)
     assert lines[lines.index("The same training runs on 1,000 other test sentences (finished runs only):") + 4 :][:2] == [
         "| p-tuning | Foreword | defaults | – | 0.700 ± 0.010 (0.700–0.700) | 1 |",
         "| p-tuning | PEFT | mlp | 0.001 | 0.600 ± 0.010 (0.600–0.600) | 1 |",

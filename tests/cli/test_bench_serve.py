@@ -11,7 +11,7 @@ import pytest
 from cli.given import Foreword
 from server.given import BASE, Served, serve, store, until
 
-from foreword.cli.support.load_test import Seen, moments, percentiles, summary
+from foreword.cli.support.load_test import RequestTimes, arrival_times, percentiles, summary
 
 FEW = ("--requests", "12", "--concurrency", "4", "--max-tokens", "5")
 
@@ -70,16 +70,16 @@ def test_a_task_without_tokens_has_whole_answers_only(served: Served, foreword: 
 def test_arrivals_wait_for_their_moment_and_draws_repeat(served: Served, foreword: Foreword, short: Path) -> None:
     words = ("bench", "serve", "writer", "--url", served.url, *FEW, "--file", short)
     found = json.loads(foreword(*words, "--rate", "40", "--zipf", "--json").stdout)
-    dues = moments(12, 40, 0)
-    assert found["seconds"] >= dues[-1] and dues == moments(12, 40, 0) != moments(12, 40, 1)
+    dues = arrival_times(12, 40, 0)
+    assert found["seconds"] >= dues[-1] and dues == arrival_times(12, 40, 0) != arrival_times(12, 40, 1)
     assert sorted(dues) == dues and dues[0] > 0
-    assert abs(moments(4000, 40, 2)[-1] - 100) < 10
+    assert abs(arrival_times(4000, 40, 2)[-1] - 100) < 10
 
 
 def test_failures_are_counted_with_the_servers_sentence(served: Served, foreword: Foreword) -> None:
     long = {"requests": 2, "failed": 1}
-    seen = [Seen(whole=2.0, first=1.0, between=[0.5], tokens=3), Seen(problem="No.")]
-    found = summary(seen, 2.0)
+    times = [RequestTimes(whole=2.0, first=1.0, between=[0.5], tokens=3), RequestTimes(problem="No.")]
+    found = summary(times, 2.0)
     assert found.items() >= long.items() and found["problems"] == {"No.": 1}
     assert (found["requests_per_second"], found["tokens_per_second"], found["first_token"]) == (
         0.5,

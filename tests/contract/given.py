@@ -12,7 +12,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from foreword import methods
 from foreword.backbone.frozen import FrozenModel
-from foreword.prompts.init import Material, start
+from foreword.prompts.init import Material, initial_values
 from foreword.prompts.soft_prompt import SoftPrompt
 from foreword.prompts.template import Row
 from foreword.prompts.tokens import EmbeddingPrefix, KVPrefix, VirtualTokens
@@ -29,7 +29,7 @@ def spec(method: str, length: int = 4, *, window: Window = "pinned", layers: Lay
 
 def prompt(model: FrozenModel, made: PromptSpec, seed: int = 0) -> SoftPrompt:
     """A trained-looking prompt: every number of the re-parameterisation is moved, or it would add nothing yet."""
-    first = start(made, model, Material(), seed=seed)
+    first = initial_values(made, model, Material(), seed=seed)
     soft = SoftPrompt(made, model.shape, first.origin, first.scale, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

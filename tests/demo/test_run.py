@@ -41,12 +41,12 @@ def demo(out: Path, listener: Listener) -> tuple[dict[str, Any], str]:
     return run(out=out, quick=True, console=Console(file=said, width=200), display=display), said.getvalue()
 
 
-def test_three_tasks_are_trained_judged_and_answered(model: Path, tmp_path: Path) -> None:
+def test_three_tasks_are_trained_evaluated_and_answered(model: Path, tmp_path: Path) -> None:
     events: list[tuple[str, str]] = []
     found, said = demo(tmp_path / "out", lambda name, event: events.append((name, event["event"])))
     assert [row["task"] for row in found["rows"]] == NAMES
     for name in NAMES:
-        assert [kind for task, kind in events if task == name] == ["start", *["step"] * 10, "eval", "end", "judging"]
+        assert [kind for task, kind in events if task == name] == ["start", *["step"] * 10, "eval", "end", "evaluating"]
         adapter = Adapter.load(tmp_path / "out" / name)
         row = found["rows"][NAMES.index(name)]
         assert row["num_parameters"] == adapter.num_parameters and row["bytes"] == sum(t.nbytes for t in adapter.tensors.values())

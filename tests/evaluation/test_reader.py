@@ -26,7 +26,7 @@ from foreword.tasks.template_task import TemplateTask, for_site
 def adapter(model: FrozenModel, name: str, task: TemplateTask) -> Adapter:
     spec = recipe(name, length=3)
     fitted = for_site(task, spec)
-    first = init.start(spec, model, fitted.material([dict.fromkeys(fitted.columns, "some text")]))
+    first = init.initial_values(spec, model, fitted.material([dict.fromkeys(fitted.columns, "some text")]))
     recipe_ = Recipe.of(spec)
     return Adapter(recipe_, model.shape, {KEY: first.origin}, fitted.to_dict(), model.name, model.fingerprint, model.tokenizer_fingerprint)
 

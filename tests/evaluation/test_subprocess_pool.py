@@ -89,7 +89,7 @@ def test_a_run_says_what_it_learned_and_what_that_cost(work: Processes, folder: 
     assert found["bytes"] == (tmp_path / "a/adapter_model.safetensors").stat().st_size
     assert found["steps"] == 4
     assert [event["step"] for event in events if event["event"] == "step"] == [1, 2, 3, 4]
-    assert sum(event["texts"] for event in events if event["event"] == "judged") == 4
+    assert sum(event["texts"] for event in events if event["event"] == "evaluated") == 4
     assert found["latency"]["low"] <= found["latency"]["ratio"] <= found["latency"]["high"]
 
 
@@ -114,7 +114,7 @@ def test_a_written_prompt_trains_nothing(work: Processes, folder: Path, tmp_path
     assert sum(result.loss or 0.0 for result in results) / 4 == pytest.approx(found["scores"]["loss"]["value"])
 
 
-def test_texts_are_written_and_judged(work: Processes, folder: Path, tmp_path: Path) -> None:
+def test_texts_are_written_and_evaluated(work: Processes, folder: Path, tmp_path: Path) -> None:
     pairs = [{"input": row["text"], "output": row["label"]} for row in ROWS]
     asked = job(folder, Generate(max_new_tokens=16), "lora", tmp_path)
     asked["setting"] |= {

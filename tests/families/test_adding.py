@@ -51,7 +51,7 @@ def added(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_its_record_it_is_refused() -> None:
-    with pytest.raises(ModelError, match="model type 'renamed_llama' is not among the families proved so far"):
+    with pytest.raises(ModelError, match="model type 'renamed_llama' is not supported"):
         fw.wrap(tiny.AutoModelForCausalLM.from_config(tiny.AutoConfig.for_model(NAME, **tiny.TINY["llama"][1])), tiny.tokenizer())
 
 

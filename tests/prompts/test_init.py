@@ -12,7 +12,7 @@ from torch import Tensor
 from foreword.backbone.frozen import FrozenModel
 from foreword.errors import UsageError
 from foreword.methods import recipe
-from foreword.prompts.init import NUM_FREQUENT, Material, Start, start
+from foreword.prompts.init import NUM_FREQUENT, InitialValues, Material, initial_values
 from foreword.specs import Init, Layers, PromptSpec
 
 MODEL = tiny.frozen("gemma3_text")
@@ -26,8 +26,8 @@ def spec(site: str, kind: str = "default", *, length: int = P, layers: Layers = 
     return replace(recipe(METHOD[site], length=length, layers=layers), init=Init(kind, **options))  # type: ignore[arg-type]
 
 
-def begin(site: str, kind: str = "default", material: Material = MATERIAL, *, seed: int = 0, **options: object) -> Start:
-    return start(spec(site, kind, **options), MODEL, material, seed=seed)  # type: ignore[arg-type]
+def begin(site: str, kind: str = "default", material: Material = MATERIAL, *, seed: int = 0, **options: object) -> InitialValues:
+    return initial_values(spec(site, kind, **options), MODEL, material, seed=seed)  # type: ignore[arg-type]
 
 
 def embedded(model: FrozenModel, ids: list[int]) -> Tensor:
@@ -175,7 +175,7 @@ def test_what_default_means(material: Material, kind: str) -> None:
 def test_given_numbers_are_taken_as_they_are(site: str) -> None:
     made = spec(site, "file", path="x.safetensors")
     given = torch.randn(P, made.width(MODEL.shape), dtype=torch.float64)
-    first = start(made, MODEL, MATERIAL, given=given)
+    first = initial_values(made, MODEL, MATERIAL, given=given)
     assert torch.equal(first.origin, given.float()) and first.origin.dtype == torch.float32
     assert torch.equal(first.scale, begin(site).scale)
 
@@ -183,7 +183,7 @@ def test_given_numbers_are_taken_as_they_are(site: str) -> None:
 def test_given_numbers_of_another_shape_are_refused() -> None:
     for shape in ((7, 32), (P, 31)):
         with pytest.raises(UsageError) as caught:
-            start(spec("input", "adapter", path="x"), MODEL, MATERIAL, given=torch.zeros(*shape))
+            initial_values(spec("input", "adapter", path="x"), MODEL, MATERIAL, given=torch.zeros(*shape))
         assert str(caught.value) == (
             f"initialiser 'adapter' has shape {list(shape)}, but this prompt has [9, 32]; "
             f"set num_virtual_tokens to {shape[0]}, or use a prompt for the same model, site and layers."
@@ -211,7 +211,7 @@ def test_a_kind_without_its_source_is_refused(site: str, kind: str, message: str
 
 def test_a_model_that_projects_its_embeddings() -> None:
     model = tiny.frozen("opt")
-    first = start(recipe("prompt-tuning", length=4), model, MATERIAL)
+    first = initial_values(recipe("prompt-tuning", length=4), model, MATERIAL)
     assert first.origin.shape == (4, 16) and model.shape.hidden == 32
     assert torch.equal(first.origin, embedded(model, model.tokenizer.encode(MATERIAL.text)[:4]))
-    assert start(recipe("p-tuning-v2", length=4), model, MATERIAL).origin.shape == (4, 2 * 2 * 32)
+    assert initial_values(recipe("p-tuning-v2", length=4), model, MATERIAL).origin.shape == (4, 2 * 2 * 32)

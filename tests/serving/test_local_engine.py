@@ -91,13 +91,13 @@ def test_the_base_weights_stay_as_they_are_to_the_bit(prompts: Path) -> None:
 def test_cards_say_where_a_task_is(prompts: Path) -> None:
     async def look() -> None:
         async with LocalEngine(tiny.frozen("llama"), str(prompts)) as engine:
-            assert [(card.name, card.place) for card in engine.tasks()] == [(name, "known") for name in sorted(TASKS)]
+            assert [(card.name, card.state) for card in engine.tasks()] == [(name, "known") for name in sorted(TASKS)]
             card = await engine.load("label")
-            assert (card.place, card.kind, card.columns, card.base) == ("resident", "classify", ("input",), tiny.frozen("llama").name)
+            assert (card.state, card.kind, card.columns, card.base) == ("resident", "classify", ("input",), tiny.frozen("llama").name)
             assert engine.card("label") == card and engine.card("absent") is None
             assert card.root == str(prompts / "label") and len(card.digest) == 16
             await engine.unload("label")
-            assert {card.place for card in engine.tasks()} == {"known"}
+            assert {card.state for card in engine.tasks()} == {"known"}
             with pytest.raises(AdapterError) as caught:
                 await engine.unload("absent")
             assert str(caught.value) == "The task 'absent' does not exist."

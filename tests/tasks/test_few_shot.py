@@ -67,7 +67,7 @@ def test_examples_that_do_not_fit_beside_a_text_are_left_out() -> None:
 def test_a_text_that_is_too_long_by_itself_is_cut_and_has_none() -> None:
     model = tiny.frozen("llama")
     eval_feature, cut, count = FewShot.of(Classify(("bad", "good")), SHOTS).eval_feature(
-        {"text": "a joy " * 30}, model.info, LengthBudget(0, 20), room=2
+        {"text": "a joy " * 30}, model.info, LengthBudget(0, 20), max_answer_tokens=2
     )
     assert (cut, count, eval_feature.num_tokens) == (True, 0, 18)
 

@@ -19,7 +19,7 @@ from foreword.prompts.head import Head, HeadSpec
 from foreword.recipe import Recipe
 from foreword.tasks.base import EvalFeature, budget_for
 from foreword.tasks.head_classify import HeadClassify
-from foreword.tasks.head_task import Seen, pool
+from foreword.tasks.head_task import HeadInputs, pool
 from foreword.tasks.registry import task_from_dict
 from foreword.training.loop import fit
 
@@ -28,10 +28,10 @@ TASK = HeadClassify(LABELS)
 
 def test_pooling_never_sees_pads() -> None:
     mask = torch.tensor([[False, True, True], [True, True, False]])
-    seen = Seen(torch.arange(12.0).view(2, 3, 2), mask, torch.zeros(2, 3).long())
-    assert pool(seen, "first").tolist() == [[2, 3], [6, 7]]
-    assert pool(seen, "last").tolist() == [[4, 5], [8, 9]]
-    assert pool(seen, "mean").tolist() == [[3, 4], [7, 8]]
+    inputs = HeadInputs(torch.arange(12.0).view(2, 3, 2), mask, torch.zeros(2, 3).long())
+    assert pool(inputs, "first").tolist() == [[2, 3], [6, 7]]
+    assert pool(inputs, "last").tolist() == [[4, 5], [8, 9]]
+    assert pool(inputs, "mean").tolist() == [[3, 4], [7, 8]]
 
 
 def test_a_baked_head_gives_the_same_logits() -> None:

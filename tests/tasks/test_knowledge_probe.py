@@ -29,12 +29,12 @@ def test_candidates_are_ranked_by_their_mean_log_probability() -> None:
     eval_feature, _ = TASK.eval_feature({"subject": "France"}, model.info, budget_for(None, model.info), truncate=False)
     found = next(iter(TASK.predict(model, AdapterState(), [eval_feature], 1)))
     ids = eval_feature.rows[0].ids
-    for candidate, pieces in zip(TASK.candidates, TASK.pieces(model.info), strict=True):
+    for candidate, pieces in zip(TASK.candidates, TASK.answer_ids(model.info), strict=True):
         logits = model.network(input_ids=torch.tensor([[*ids, *pieces]])).logits[0].log_softmax(-1)
         mean = sum(float(logits[len(ids) - 1 + i, piece]) for i, piece in enumerate(pieces)) / len(pieces)
         assert found.losses[candidate] == pytest.approx(-mean, abs=1e-4)
     assert list(found.losses.values()) == sorted(found.losses.values()) and found.text == next(iter(found.scores))
-    assert len({len(pieces) for pieces in TASK.pieces(model.info)}) > 1
+    assert len({len(pieces) for pieces in TASK.answer_ids(model.info)}) > 1
 
 
 def test_soft_tokens_stand_anywhere() -> None:
@@ -74,7 +74,7 @@ def test_what_cannot_be() -> None:
         "task 'probe' needs a model that writes words, but tiny-bert is an encoder; use a task with a head, or a causal model."
     )
     with pytest.raises(UsageError) as caught:
-        Probe(("", "a"), template="x{answer}").pieces(model.info)
+        Probe(("", "a"), template="x{answer}").answer_ids(model.info)
     assert str(caught.value) == "candidate '' has no tokens of its own for tiny-llama; leave it out."
 
 

@@ -15,7 +15,6 @@ from foreword.methods import recipe
 from foreword.tasks.base import LengthBudget, Prediction
 from foreword.tasks.data.squad_answers import Answer, checked_answers, parse_answers
 from foreword.tasks.doc_stride import windows
-from foreword.tasks.head_task import look
 from foreword.tasks.qa import QA
 from foreword.tasks.registry import task_from_dict
 from foreword.training.loop import fit
@@ -76,7 +75,7 @@ def test_the_best_span_by_trying_all() -> None:
     task, model, length_budget, adapter_state = ready(QA(max_answer=3), "bert")
     question = task.eval_feature(ROW, model.info, length_budget, truncate=False)[0]
     (window,) = question.notes[1]
-    logits = adapter_state.needed_head()(look(model, adapter_state.tokens, [window.row]).states)[0].detach()
+    logits = adapter_state.needed_head()(read_inputs(model, adapter_state.tokens, [window.row]).states)[0].detach()
     tried = {
         (float(logits[i, 0] + logits[j, 1] - logits[0].sum()), i, j)
         for i in range(window.begin, window.end)

@@ -49,7 +49,7 @@ def test_source_and_answer_have_a_budget_each() -> None:
     )  # type: ignore[attr-defined]
     answer = len([label for label in row.labels if label >= 0])
     assert cut and answer > 40 and 150 < len(row.ids) - answer + 10 <= 160
-    asked, cut = task.eval_row({"input": long}, model.info, length_budget, truncate=True, room=task.room)
+    asked, cut = task.eval_row({"input": long}, model.info, length_budget, truncate=True, max_answer_tokens=task.max_answer_tokens)
     assert cut and 150 < len(asked.ids) + 10 <= 160
     with pytest.raises(DataError) as caught:
         Seq2Seq(PLAIN).train_row({"input": "a", "output": "ab " * 200}, model.info, budget_for(None, model.info))
@@ -83,7 +83,7 @@ def test_label_words_are_said_by_the_decoder() -> None:
         model, task = tiny_seq2seq.frozen(name), Classify(("no", "yes indeed", "perhaps"), template="{text}\nLabel: {answer}")
         eval_feature, _ = task.eval_row({"text": "a film"}, model.info, budget_for(None, model.info), truncate=False)
         scores, opening = task.scores(model, None, [eval_feature])[0], list(model.answer_opening)
-        for index, ids in enumerate(task.pieces(model.info)):
+        for index, ids in enumerate(task.answer_ids(model.info)):
             logits = tiny_seq2seq.network(name)(
                 torch.tensor([eval_feature.ids]), decoder_input_ids=torch.tensor([[*opening, *ids[:-1]]])
             ).logits

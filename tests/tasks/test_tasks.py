@@ -31,7 +31,7 @@ def test_label_scores_are_mean_log_probabilities_of_the_words() -> None:
     model, task = tiny.frozen("llama"), Classify(("no", "yes indeed", "perhaps"), template=PLAIN)
     eval_feature, _ = task.eval_row({"text": "a film"}, model.info, budget_for(recipe("p-tuning-v2"), model.info), truncate=False)
     scores = task.scores(model, None, [eval_feature])[0]
-    for index, ids in enumerate(task.pieces(model.info)):
+    for index, ids in enumerate(task.answer_ids(model.info)):
         whole = torch.tensor([[*eval_feature.ids, *ids]])
         logits = model.network(input_ids=whole).logits[0].log_softmax(-1)
         steps = range(len(eval_feature.ids) - 1, whole.shape[1] - 1)
@@ -42,7 +42,7 @@ def test_label_scores_are_mean_log_probabilities_of_the_words() -> None:
 def test_one_piece_labels_take_one_forward_and_agree() -> None:
     model = tiny.frozen("llama")
     short = Classify(("a", "b"), template=Template.parse("{text}{answer}"))
-    assert [len(ids) for ids in short.pieces(model.info)] == [1, 1]
+    assert [len(ids) for ids in short.answer_ids(model.info)] == [1, 1]
     row, _ = short.eval_row({"text": "film "}, model.info, budget_for(recipe("p-tuning-v2"), model.info), truncate=False)
     fast = short.scores(model, None, [row, row])
     long = torch.tensor([[-losses_of(short, row, index) for index in (0, 1)]])
@@ -51,7 +51,7 @@ def test_one_piece_labels_take_one_forward_and_agree() -> None:
 
 def losses_of(task: Classify, row: Row, index: int) -> float:
     model = tiny.frozen("llama")
-    ids = task.pieces(model.info)[index]
+    ids = task.answer_ids(model.info)[index]
     train_feature = Row((*row.ids, *ids), row.at, (-100,) * len(row.ids) + tuple(ids), (0.0,) * len(row.ids) + (1.0,) * len(ids))
     return next(iter(losses(task, model, AdapterState(), [TrainFeature((train_feature,))], 1)))
 
@@ -86,7 +86,7 @@ def test_unknown_labels_and_words_that_read_the_same() -> None:
         Classify(("no", "yes")).answer({"label": "maybe"}, model.info)
     assert str(caught.value) == "label 'maybe' is not one of no, yes; correct the data, or train with this label."
     with pytest.raises(UsageError) as caught:
-        Classify(("no", "yes"), words=("x", "x")).pieces(model.info)
+        Classify(("no", "yes"), words=("x", "x")).answer_ids(model.info)
     assert str(caught.value) == "label words x, x are not distinct tokens for tiny-llama; give other words."
 
 

@@ -57,8 +57,8 @@ def test_another_tokenizer_has_tokens_of_its_own() -> None:
     task, models = Classify(("good", "bad"), "{text} is {answer}"), [tiny.frozen("llama"), tiny_encoders.frozen("bert")]
     for model in (*models, *models):
         expected = [model.tokenizer.answer(f" {label}") for label in task.labels]
-        assert [task.answer({"label": label}, model.info) for label in task.labels] == expected == task.pieces(model.info)
-    assert task.pieces(models[0].info) != task.pieces(models[1].info)
+        assert [task.answer({"label": label}, model.info) for label in task.labels] == expected == task.answer_ids(model.info)
+    assert task.answer_ids(models[0].info) != task.answer_ids(models[1].info)
 
 
 @pytest.mark.parametrize("name", MAKERS)

@@ -57,10 +57,10 @@ def spread(folder: Path) -> None:
     os.environ[FSDP] = "true"
     model = tiny.build("llama")
     try:
-        processes.spread(model, CASES["lora"][0])
+        processes.shard(model, CASES["lora"][0])
     except UsageError as error:
         tell("refused", error)
-    processes.spread(model, Recipe.of(CASES["mlp"][0]))
+    processes.shard(model, Recipe.of(CASES["mlp"][0]))
     del os.environ[FSDP]
     local = sum(parameter.to_local().numel() for parameter in model.network.parameters() if hasattr(parameter, "to_local"))
     tell("spread", local)

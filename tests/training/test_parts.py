@@ -42,7 +42,7 @@ def test_one_sign_step_moves_the_prompt_by_the_relative_rate(name: str) -> None:
     """The promise of a relative learning rate, for every re-parameterisation: RMS of movement / RMS of the target = rate."""
     model = tiny.frozen("llama")
     kind = spec(name)
-    first = init.start(kind, model, TASK.material(examples(8)))
+    first = init.initial_values(kind, model, TASK.material(examples(8)))
     prompt = SoftPrompt(kind, model.shape, first.origin, first.scale)
     rate = absolute_rate(prompt, 0.01)
     optimizer = torch.optim.Adam(prompt.reparam.parameters(), lr=rate)
@@ -55,7 +55,7 @@ def test_one_sign_step_moves_the_prompt_by_the_relative_rate(name: str) -> None:
 def test_gain_leaves_the_prompt_as_it_was() -> None:
     model = tiny.frozen("llama")
     kind = spec("p-tuning")
-    first = init.start(kind, model, TASK.material(examples(8)))
+    first = init.initial_values(kind, model, TASK.material(examples(8)))
     prompt = SoftPrompt(kind, model.shape, first.origin, first.scale)
     before = [p.clone() for p in prompt.parameters()]
     assert gain(prompt) > 1
@@ -64,7 +64,7 @@ def test_gain_leaves_the_prompt_as_it_was() -> None:
 
 def watched(losses: list[float]) -> list[str]:
     watch = LossMonitor(len(losses), 0.03)
-    return [notice for step, loss in enumerate(losses, 1) if (notice := watch.see(loss, step))]
+    return [notice for step, loss in enumerate(losses, 1) if (notice := watch.update(loss, step))]
 
 
 def test_a_falling_loss_says_nothing() -> None:

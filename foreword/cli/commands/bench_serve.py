@@ -12,7 +12,7 @@ from rich.table import Table
 
 from foreword.cli.support import output, predict_inputs
 from foreword.cli.support.dataclass_options import expand
-from foreword.cli.support.load_test import PERCENTILES, Body, Seen, fire, moments, summary
+from foreword.cli.support.load_test import PERCENTILES, Body, RequestTimes, arrival_times, send_requests, summary
 from foreword.cli.support.options import AsJson
 from foreword.cli.support.progress import ticking
 from foreword.cli.support.serve_options import URL, Checked, Key, Url, option
@@ -74,8 +74,8 @@ def bench_serve(
         drawn = random.Random(load.seed).choices(names, shares, k=load.requests)
         asks = [(kinds[name][0], _body(name, *kinds[name], texts[i % len(texts)], load.max_tokens)) for i, name in enumerate(drawn)]
         with ticking("asking", load.requests, shown=not json) as tick:
-            seen, seconds = fire(client, asks, moments(load.requests, load.rate, load.seed), load.concurrency, tick)
-    _tell(seen, seconds, len(names), json)
+            times, seconds = send_requests(client, asks, arrival_times(load.requests, load.rate, load.seed), load.concurrency, tick)
+    _tell(times, seconds, len(names), json)
 
 
 def _all(client: Client) -> list[str]:
@@ -98,8 +98,8 @@ def _body(name: str, kind: str, columns: Sequence[str], text: str, max_tokens: i
     return {"model": name, "prompt": given, "max_tokens": max_tokens} if row.answers == "text" else {"model": name, "input": [given]}
 
 
-def _tell(seen: Sequence[Seen], seconds: float, num_tasks: int, json: bool) -> None:
-    found = summary(seen, seconds)
+def _tell(times: Sequence[RequestTimes], seconds: float, num_tasks: int, json: bool) -> None:
+    found = summary(times, seconds)
     if found["failed"] == found["requests"]:
         raise ServingError(f"all {output.count(found['requests'], 'request')} failed: {next(iter(found['problems']))}")
     if json:

@@ -69,8 +69,8 @@ class Bars:
             self.progress.reset(self.one, total=event["steps"], description=name)
         elif kind == "step":
             self.progress.update(self.one, completed=event["step"])
-        elif kind == "judged":
-            self.progress.update(self.one, total=event["total"], completed=event["texts"], description=f"judging {run.method}"[:34])
+        elif kind == "evaluated":
+            self.progress.update(self.one, total=event["total"], completed=event["texts"], description=f"evaluating {run.method}"[:34])
         elif kind == "outcome":
             self.progress.update(self.all, total=self.comparison.total(), completed=self.comparison.finished())
             self.progress.console.print(_ended(run, event, self.metric, self.comparison))

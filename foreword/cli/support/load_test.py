@@ -21,7 +21,7 @@ Body = dict[str, Any]
 
 
 @dataclass
-class Seen:
+class RequestTimes:
     """One request, in seconds: to the first piece of a text, between pieces, to the end; from the moment it was due. `problem` where it failed."""
 
     whole: float = 0.0
@@ -31,7 +31,7 @@ class Seen:
     problem: str | None = None
 
 
-def moments(many: int, rate: float | None, seed: int) -> list[float]:
+def arrival_times(many: int, rate: float | None, seed: int) -> list[float]:
     """When each request is due: Poisson arrivals, `rate` a second on average; all at once without a rate."""
     drawn, now, found = random.Random(seed), 0.0, list[float]()
     for _ in range(many):
@@ -40,10 +40,10 @@ def moments(many: int, rate: float | None, seed: int) -> list[float]:
     return found
 
 
-def fire(
+def send_requests(
     client: Client, asks: Sequence[tuple[str, Body]], dues: Sequence[float], at_once: int, tick: Callable[[int], None]
-) -> tuple[list[Seen], float]:
-    """Ask all, (kind, body) each when due and at most `at_once` together; what was seen, and seconds from the first to the last.
+) -> tuple[list[RequestTimes], float]:
+    """Ask all, (kind, body) each when due and at most `at_once` together; the times of each, and seconds from the first to the last.
 
     With a rate, a request that waits for its turn waits on the clock: a slow server must not make its own load lighter.
     """
@@ -51,13 +51,13 @@ def fire(
     begun = time.perf_counter()
     closed = dues[-1] == 0
 
-    def one(ask: tuple[str, Body], due: float) -> Seen:
+    def one(ask: tuple[str, Body], due: float) -> RequestTimes:
         stop.wait(max(0.0, begun + due - time.perf_counter()))
         if stop.is_set():
-            return Seen(problem="stopped")
-        seen = _ask(client, *ask, time.perf_counter() if closed else begun + due)
+            return RequestTimes(problem="stopped")
+        times = _ask(client, *ask, time.perf_counter() if closed else begun + due)
         tick(1)
-        return seen
+        return times
 
     with ThreadPoolExecutor(at_once) as pool:
         waiting = [pool.submit(one, ask, due) for ask, due in zip(asks, dues, strict=True)]
@@ -70,40 +70,40 @@ def fire(
     return found, time.perf_counter() - begun
 
 
-def _ask(client: Client, kind: str, body: Body, due: float) -> Seen:
-    seen = Seen()
+def _ask(client: Client, kind: str, body: Body, due: float) -> RequestTimes:
+    times = RequestTimes()
     try:
         if find_kind(kind).answers == "text":
             last = due
             for event in client.events("/v1/completions", body | {"stream": True, "stream_options": {"include_usage": True}}):
                 if event.get("usage"):
-                    seen.tokens = event["usage"]["completion_tokens"]
+                    times.tokens = event["usage"]["completion_tokens"]
                 if any(choice["text"] for choice in event["choices"]):
                     now = time.perf_counter()
-                    if seen.first is None:
-                        seen.first = now - due
+                    if times.first is None:
+                        times.first = now - due
                     else:
-                        seen.between.append(now - last)
+                        times.between.append(now - last)
                     last = now
         else:
             item = client.post("/v1/batch", body)["data"][0]
-            seen.problem = item["error"]["message"] if "error" in item else None
+            times.problem = item["error"]["message"] if "error" in item else None
     except ServingError as error:
-        seen.problem = str(error)
-    seen.whole = time.perf_counter() - due
-    return seen
+        times.problem = str(error)
+    times.whole = time.perf_counter() - due
+    return times
 
 
-def summary(seen: Sequence[Seen], seconds: float) -> dict[str, Any]:
-    """Throughput, and percentiles of what was seen in seconds; None where nothing was."""
-    good = [each for each in seen if each.problem is None]
+def summary(times: Sequence[RequestTimes], seconds: float) -> dict[str, Any]:
+    """Throughput, and percentiles of the times in seconds; None where there are none."""
+    good = [each for each in times if each.problem is None]
     problems: dict[str, int] = {}
-    for each in seen:
+    for each in times:
         if each.problem is not None:
             problems[each.problem] = problems.get(each.problem, 0) + 1
     return {
-        "requests": len(seen),
-        "failed": len(seen) - len(good),
+        "requests": len(times),
+        "failed": len(times) - len(good),
         "seconds": seconds,
         "requests_per_second": len(good) / seconds,
         "tokens_per_second": sum(each.tokens for each in good) / seconds,

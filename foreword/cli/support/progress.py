@@ -34,7 +34,7 @@ class Best:
         self.metric = metric
         self.value: float | None = None
 
-    def see(self, scores: Scores) -> None:
+    def update(self, scores: Scores) -> None:
         found = scores[self.metric]["value"]
         better = min if self.metric == "loss" else max
         self.value = found if self.value is None else better(self.value, found)
@@ -68,7 +68,7 @@ class TrainingBar:
         elif kind == "step":
             self.progress.update(self.task, completed=event["step"], loss=f"{event['loss']:.3f}")
         elif kind == "eval":
-            self.best.see(event["scores"])
+            self.best.update(event["scores"])
             self.progress.update(self.task, best=str(self.best))
         elif kind == "notice":
             self.progress.console.print(f"note: {event['text']}")
@@ -98,7 +98,7 @@ class TrainingLines:
         elif kind == "step":
             self.losses.append(event["loss"])
         elif kind == "eval":
-            self.best.see(event["scores"])
+            self.best.update(event["scores"])
             self._line(event["step"], event["scores"])
         elif kind == "notice":
             say(f"note: {self.name}{event['text']}")
@@ -146,10 +146,10 @@ class TrainingBars:
         elif kind == "step":
             self.progress.update(task, completed=event["step"])
         elif kind == "eval":
-            self.best[name].see(event["scores"])
+            self.best[name].update(event["scores"])
             self.progress.update(task, best=str(self.best[name]))
-        elif kind == "judging":
-            self.progress.update(task, best=f"{self.best[name]}, judging")
+        elif kind == "evaluating":
+            self.progress.update(task, best=f"{self.best[name]}, evaluating")
         elif kind == "notice":
             self.progress.console.print(f"note: {name}: {event['text']}")
 

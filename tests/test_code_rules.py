@@ -1,4 +1,4 @@
-"""The rules of the house that no linter knows: sizes, where method names may stand, what is public, what a light command imports."""
+"""Code rules that no linter checks: sizes, where method names may stand, what is public, what a light command imports."""
 
 from __future__ import annotations
 
