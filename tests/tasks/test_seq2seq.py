@@ -55,7 +55,7 @@ def test_source_and_answer_have_a_budget_each() -> None:
         Seq2Seq(PLAIN).train_row({"input": "a", "output": "ab " * 200}, model.info, budget_for(None, model.info))
     assert (
         str(caught.value)
-        == f"an answer has {len(task.answer({'output': 'ab ' * 200}, model.info))} tokens, but 160 positions are there in tiny-bart; shorten it."
+        == f"an answer has {len(task.answer({'output': 'ab ' * 200}, model.info))} tokens, but tiny-bart has 160 positions for it; shorten it."
     )
     with pytest.raises(UsageError) as refused:
         Seq2Seq(max_new_tokens=159).for_model(model.info, None)
