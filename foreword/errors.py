@@ -1,7 +1,7 @@
-"""Every error a user can cause, so that a caller catches one branch and a command prints one sentence.
+"""All errors that a user can cause: callers catch a subclass, commands print one sentence.
 
     ForewordError
-    ├── UsageError        an option, a name or a combination of options that cannot be
+    ├── UsageError        an option, a name or a combination of options that is not valid
     ├── DataError         examples: missing columns, empty files, unknown labels, too long
     │   └── TemplateError     a template that cannot be read or filled
     ├── ModelError        a base model: unknown family, refused family, wrong checkpoint
@@ -10,7 +10,7 @@
     ├── TrainingError     a run that cannot go on
     │   └── DivergedError     the loss stopped being a number
     └── ServingError      a request that a server cannot take now
-        └── CapacityError     no room for it at present
+        └── CapacityError     insufficient capacity at present
 
 A message is one sentence that says what came, what was expected and what to do.
 """
@@ -21,7 +21,7 @@ class ForewordError(Exception):
 
 
 class UsageError(ForewordError):
-    """An option, a name or a combination that cannot be."""
+    """An option, a name or a combination that is not valid."""
 
 
 class DataError(ForewordError):
@@ -45,7 +45,7 @@ class FingerprintError(AdapterError):
 
 
 class TrainingError(ForewordError):
-    """A training run that cannot go on."""
+    """A training run that cannot continue."""
 
 
 class DivergedError(TrainingError):
@@ -53,8 +53,8 @@ class DivergedError(TrainingError):
 
 
 class ServingError(ForewordError):
-    """A request that an engine cannot take as it stands."""
+    """A request that an engine cannot accept."""
 
 
 class CapacityError(ServingError):
-    """No room at present: the same request may be taken later."""
+    """Insufficient capacity at present: the same request may succeed later."""

@@ -1,4 +1,4 @@
-"""Learning rates of a run that names none: by what is trained, and by task and kind of base model where runs on real data found a better one."""
+"""Default learning rates: by trained part, and by task and kind of base model where runs on real data found a better one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from foreword.recipe import Recipe
 from foreword.shape import Kind
 from foreword.specs import PromptSpec
 
-# Of soft prompts, by site and by whether a network makes them, the share of the RMS of what the model itself puts there (sweeps on
+# Of soft prompts, by site and by whether a network makes them, relative to the RMS of the model's own values at this site (sweeps on
 # Gemma-3-270M, LOG.md). A network moves all virtual tokens together, and moves further as its last layer grows from zero, so it wants a smaller
 # first step than a free table; most of all before every layer. The others are AdamW's own: a head's inputs are scaled to RMS 1, so one rate
 # fits every model; LoRA's and full fine-tuning's are those of their papers' small-data settings, for runs of a few hundred steps.
@@ -37,7 +37,7 @@ def prompt_part(spec: PromptSpec) -> str:
 
 
 def main_part(recipe: Recipe) -> str:
-    """The name of what a plan's learning rate means: the prompt where there is one, else trained weights, else the head."""
+    """The part that a plan's learning rate is for: the prompt if there is one, else trained weights, else the head."""
     if recipe.prompt:
         return prompt_part(recipe.prompt)
     return "full" if recipe.full else "lora" if recipe.trains else "head-only"

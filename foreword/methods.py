@@ -1,4 +1,4 @@
-"""The named methods and the baselines they are compared with: recipes of a few lines that cite their paper. The only place that knows the names."""
+"""The named methods and the baselines they are compared with: short recipes that cite their paper. Only this file has the names."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def prompt_tuning(length: int = 20, *, init: Init | None = None) -> PromptSpec:
 def p_tuning(length: int = 20, *, encoder: str = "mlp", init: Init | None = None, hidden: int = 512) -> PromptSpec:
     """Liu et al. 2021 (arXiv:2103.10385): soft tokens anywhere in a template, made by an MLP, or a bidirectional LSTM + MLP.
 
-    Differs: the encoder learns a displacement from the initial values (its last layer starts at zero), so it starts where the initialiser says;
-    the MLP is the default, as it learns more steadily (LOG.md).
+    Differs: the encoder gives a displacement from the initial values (its last layer starts at zero), so training starts at the initial values;
+    the MLP is the default, as its training is more stable (LOG.md).
     """
     if encoder not in ("lstm", "mlp"):
         raise UsageError(f"encoder '{encoder}' is not known; choose mlp or lstm.")
@@ -43,18 +43,18 @@ def prefix_tuning(
 ) -> PromptSpec:
     """Li & Liang 2021 (arXiv:2101.00190, §4.3): keys and values before every layer's own, [P, E'] → MLP → [P, W], the MLP dropped when saved.
 
-    Differs: the MLP learns a displacement from real keys and values, which their low-data recipe reaches by a separate fit.
+    Differs: the MLP gives a displacement from real keys and values; their low-data recipe needs a separate fit for this.
     """
     reparam = Reparam("mlp", hidden) if prefix_projection else Reparam("direct")
     return PromptSpec("prefix-tuning", length, "kv", reparam, init or Init(), layers, dropout)
 
 
 def p_tuning_v2(length: int = 20, *, init: Init | None = None, layers: Layers = "all", dropout: float = 0.0) -> PromptSpec:
-    """Liu et al. 2022 (arXiv:2110.07602): keys and values of every layer trained directly. Differs: label words in place of a head here."""
+    """Liu et al. 2022 (arXiv:2110.07602): keys and values of every layer trained directly. Differs: label words instead of a head here."""
     return PromptSpec("p-tuning-v2", length, "kv", Reparam("direct"), init or Init(), layers, dropout)
 
 
-# What a newcomer gets: first of the four in single runs without a tuned rate on Gemma-3-270M (LOG.md), and cheap to train: no virtual token is computed.
+# The default method: first of the four in single runs without a tuned rate on Gemma-3-270M (LOG.md), and cheap to train: no virtual token is computed.
 DEFAULT_METHOD = "prefix-tuning"
 
 METHODS: dict[str, Callable[..., PromptSpec]] = {
@@ -113,7 +113,7 @@ WRITTEN = ("zero-shot", "few-shot")
 def named(text: str) -> Recipe:
     """The recipe a user names with its defaults: a method, a baseline, or a sum as in "prefix-tuning+lora".
 
-    Raises UsageError for an unknown name and for a sum that cannot be.
+    Raises UsageError for an unknown name and for a sum that is not valid.
     """
     known = METHODS | BASELINES
     parts: list[Recipe] = []
@@ -127,7 +127,7 @@ def named(text: str) -> Recipe:
 def recipe(
     name: str, *, length: int | None = None, init: Init | None = None, layers: Layers | None = None, dropout: float | None = None
 ) -> PromptSpec:
-    """The spec of a method by name, with the options every method shares, by default its own; raises UsageError for an unknown name or an option it cannot take."""
+    """The spec of a method by name, with the options every method shares, by default its own; raises UsageError for an unknown name or an option that does not apply."""
     if name not in METHODS:
         raise UsageError(f"method '{name}' is not known; choose one of {', '.join(METHODS)}.")
     spec = METHODS[name]()

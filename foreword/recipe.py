@@ -17,7 +17,7 @@ class LoraSpec:
     """Hu et al. 2021 (arXiv:2106.09685): W + (alpha / r)·B·A on chosen linear layers, A [r, n], B [m, r]; rsLoRA (arXiv:2312.03732) divides by √r.
 
     `targets` is "attention" (queries and values), "all-linear", or names of modules. `path` starts from a saved LoRA (a folder of PEFT's or
-    Foreword's); with `frozen` it stays as it is and only what is added to it is trained. PEFT does the work.
+    Foreword's); with `frozen` it is not trained, only the parts added to it are. PEFT applies it.
     """
 
     r: int = 8
@@ -83,7 +83,7 @@ class Recipe:
         raise UsageError(f"{type(what).__name__} cannot be trained; give a soft prompt, LoRA, or a sum of both.")
 
     def __add__(self, other: object) -> Recipe:
-        """Both at once: `prefix_tuning(20) + lora(8)` is one adapter. Raises UsageError for two of a kind."""
+        """Both together: `prefix_tuning(20) + lora(8)` is one adapter. Raises UsageError for two of a kind."""
         other = Recipe.of(other)
         for part in ("prompt", "lora"):
             if getattr(self, part) and getattr(other, part):

@@ -1,4 +1,4 @@
-"""The integers of a base model that a prompt must agree with."""
+"""The dimensions of a base model that a prompt must match."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class KVShape:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What a soft prompt must know of its base model. `embedding` is E, the width of an input embedding (H, except where a model projects).
+    """The dimensions of a base model that soft prompts depend on. `embedding` is E, the width of an input embedding (H, except where a model projects).
 
     `kv` has one entry for each attention with weights of its own: ALBERT's layers share one, an encoder–decoder has its encoder's,
-    then its decoder's, then those that look across.
+    then its decoder's, then the cross-attentions.
     """
 
     family: str
@@ -53,7 +53,7 @@ class ModelShape:
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """The parts a prefix can stand in, in the order of `kv`."""
+        """The parts that can have a prefix, in the order of `kv`."""
         return tuple(dict.fromkeys(layer.part for layer in self.kv))
 
     @property
@@ -67,7 +67,7 @@ class ModelShape:
         return any(layer.window is not None for layer in self.kv)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON; what every causal model has is left out, so that a causal shape keeps its digest."""
+        """As JSON; defaults of causal models are left out, so that a causal shape keeps its digest."""
         plain = asdict(self)
         if self.kind == "causal":
             del plain["kind"]

@@ -170,7 +170,7 @@ class PromptSpec:
 
 
 def two_of_a_kind(first: str, second: str, part: str) -> str:
-    """What is wrong with the sum of two methods that both train a part."""
+    """The error for the sum of two methods that both train a part."""
     return f"{first} + {second} has two parts of one kind ('{part}'), but a recipe has one of each; drop one."
 
 

@@ -1,4 +1,4 @@
-"""The table of task kinds: one row says all that code outside a task's own file needs to know of it. A new task is its class and a row here."""
+"""The table of task kinds: each row has all that code outside a task's own file needs. A new task is a class and a row here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BATCH = "/v1/batch"  # the endpoint of every task
 
 @dataclass(frozen=True)
 class PeftHead:
-    """How PEFT has a task with a head: its `task_type`, how its model is fed and read, and why not on causal models where that is so."""
+    """A task with a head in PEFT: its `task_type`, the usage of its model, and why causal models are not supported, if so."""
 
     task_type: str
     usage: str
@@ -70,7 +70,7 @@ _TEMPLATE = ("template", "chat")
 _SEQ_CLS = "Give it the text, without any token behind it"
 _CLASSIFY, _COMPLETIONS = "/v1/classify", "/v1/completions"
 
-# In the order in which columns are looked at, where an example has those of several kinds.
+# In the order of inference, if an example has the columns of several kinds.
 _ROWS = (
     TaskKind(
         "classify",
@@ -189,19 +189,19 @@ _ROWS = (
 
 TASK_KINDS: dict[str, TaskKind] = {kind.name: kind for kind in _ROWS}
 
-# What the base model does where a server is asked without a task; no adapter is of this kind.
+# The base model on a server, without a task; no adapter is of this kind.
 BASE_MODEL = TaskKind("text", "", ("text",), "output", answers="text", endpoint=_COMPLETIONS, streams=True)
 
 
 def find_kind(name: str) -> TaskKind:
-    """The row of a kind, of the base model's "text" too; a plain one for a kind that only another version knows."""
+    """The row of a kind, also of the base model's "text"; a plain row for the kind of another version."""
     if name == BASE_MODEL.name:
         return BASE_MODEL
     return TASK_KINDS.get(name) or TaskKind(name, "", ("text", "label"), "label")
 
 
 def kind_on(name: str, model: Kind) -> TaskKind:
-    """The kind that does a task's work on a kind of base model."""
+    """The kind that replaces a task's kind on a kind of base model."""
     kind = TASK_KINDS[name]
     other = {"causal": None, "encoder": kind.with_head, "encoder-decoder": kind.on_encoder_decoder}[model]
     return kind if other is None else TASK_KINDS[other]

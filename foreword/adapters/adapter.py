@@ -1,4 +1,4 @@
-"""An adapter: the artefact of training. What was learned, what it means, and which base model and tokenizer it belongs to."""
+"""An adapter: the result of training, with its task and the base model and tokenizer that it belongs to."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ HEAD = "head."
 @final
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """What was learned for one task, as it is saved: `tensors` on the CPU, `task` a task's `to_dict`, `scores` metric → value, stderr, n.
+    """The trained tensors of one task, as they are saved: `tensors` on the CPU, `task` a task's `to_dict`, `scores` metric → value, stderr, n.
 
     `tensors` has `prompt_embeddings` [P, W] in fp32 where the recipe has a prompt (PEFT's key and layout), `head.weight` and `head.bias` where
     the task has a head, `lora.…` in PEFT's own names, `full.…` for all weights. A folder holds `adapter_model.safetensors`,
@@ -93,7 +93,7 @@ class Adapter:
         return as_tokens(self.flat, self.spec, self.shape) if self.recipe.prompt else None
 
     def adapter_state(self) -> AdapterState:
-        """The prompt and the head, as tasks read them; raises AdapterError for a head that gives other numbers than the task reads."""
+        """The prompt and the head, as tasks read them; raises AdapterError for a head whose number of outputs is not that of the task."""
         baked = {name.removeprefix(HEAD): tensor for name, tensor in self.tensors.items() if name.startswith(HEAD)}
         head, spec = Head.read(baked) if baked else None, task_from_dict(self.task).head
         found, needed = head.spec.outputs if head else 0, spec.outputs if spec else 0
@@ -131,7 +131,7 @@ class Adapter:
                 )
 
     def files(self, where: str) -> dict[str, bytes]:
-        """The folder's files, the manifest last; `where` is for messages. Raises AdapterError for what must not be saved."""
+        """The folder's files, the manifest last; `where` is for messages. Raises AdapterError for values that must not be saved."""
         parts = {name: (TensorShape(_NAMES[tensor.dtype], tuple(tensor.shape)), _bytes(tensor)) for name, tensor in self.tensors.items()}
         for kind, data in parts.values():
             check_finite(data, where, kind.dtype)
@@ -149,17 +149,17 @@ class Adapter:
             sha256=hashlib.sha256(tensors).hexdigest(),
             size=len(tensors),
         ).to_json()
-        Manifest.from_json(manifest, where)  # what cannot be read again must not be written
+        Manifest.from_json(manifest, where)  # never write a file that could not be read again
         config = config_of(self.recipe, self.shape, self.task, self.base)
         return {TENSORS: tensors, CONFIG: json.dumps(config, indent=2, sort_keys=True).encode(), MANIFEST: manifest}
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the folder whole or not at all, even if killed; raises AdapterError if an adapter is there and `overwrite` is not set."""
+        """Write the folder atomically, even if killed; raises AdapterError if an adapter is there and `overwrite` is not set."""
         return write_folder(path, self.files(str(path)), overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | Path) -> Adapter:
-        """Read a folder; raises AdapterError for anything cut short, changed, foreign or not finite. Pickles are never opened."""
+        """Read a folder; raises AdapterError for files that are truncated, changed, of another format or not finite. Pickles are never opened."""
         return read_whole(path, cls.read)
 
     @classmethod
@@ -181,13 +181,13 @@ class Adapter:
 
 
 def _kept(name: str, tensor: Tensor) -> Tensor:
-    """A tensor as it is kept: on the CPU, a prompt and a head in fp32."""
+    """A tensor as it is saved: on the CPU, a prompt and a head in fp32."""
     exact = name == KEY or name.startswith(HEAD) or tensor.dtype not in _NAMES
     return tensor.detach().to("cpu", torch.float32 if exact else tensor.dtype).contiguous()
 
 
 def _bytes(tensor: Tensor) -> bytes:
-    """Little-endian bytes; numpy knows no bfloat16, so 16-bit numbers go as their bits."""
+    """Little-endian bytes; numpy has no bfloat16, so 16-bit numbers are viewed as integers."""
     if tensor.dtype == torch.float32:
         return tensor.numpy().astype("<f4", copy=False).tobytes()
     return tensor.view(torch.int16).numpy().astype("<i2", copy=False).tobytes()

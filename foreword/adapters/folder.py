@@ -1,7 +1,7 @@
-"""An adapter's folder on disk: read as one thing, replaced as one thing.
+"""An adapter's folder on disk: read and replaced atomically.
 
 A rename cannot replace a folder that is not empty, so a replacement takes two: NAME → .NAME.old, then .NAME.new → NAME. A kill at
-any moment leaves the old folder whole under one of its two names; what reads or writes here looks for both. Standard library only.
+any moment leaves the old folder complete under one of its two names; readers and writers look for both. Standard library only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from foreword.errors import AdapterError
 
 MANIFEST, TENSORS, CONFIG = "foreword.json", "adapter_model.safetensors", "adapter_config.json"
 FILES = (TENSORS, CONFIG, MANIFEST)  # in the order of writing
-RUN_SUFFIX = ".run"  # a training's own folder stands beside the adapter under this ending
+RUN_SUFFIX = ".run"  # the folder of a training run is next to the adapter and has this ending
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))}
@@ -30,7 +30,7 @@ Result = TypeVar("Result")
 
 
 def check_name(name: str) -> str:
-    """The name if an adapter may have it (one plain folder name, on every system); raises AdapterError otherwise."""
+    """The name if it is valid for an adapter (one plain folder name, on every system); raises AdapterError otherwise."""
     device = name.split(".")[0].lower() in _DEVICES
     if not _NAME.fullmatch(name) or name.endswith((".", RUN_SUFFIX)) or device:
         raise AdapterError(
@@ -64,14 +64,14 @@ def read_whole(path: str | Path, read: Callable[[Folder], Result]) -> Result:
 
 
 def local_names(root: Path) -> list[str]:
-    """Names of the folders under `root` with a file of an adapter, and of those that stand under their second name after a kill."""
+    """Names of the folders under `root` with a file of an adapter, and of those that have their second name after a kill."""
     found = {entry.name for entry in os.scandir(root) if entry.is_dir() and any(os.path.isfile(f"{entry.path}/{name}") for name in FILES)}
     rescued = {name[1:-4] for name in found if name.startswith(".") and name.endswith(".old") and (root / name / MANIFEST).is_file()}
     return sorted({name for name in found if not name.startswith(".")} | rescued)
 
 
 def write_folder(path: str | Path, files: Mapping[str, bytes], *, overwrite: bool = False) -> Path:
-    """Write a folder whole or not at all; the last of `files` makes it complete.
+    """Write a folder atomically; the last of `files` makes it complete.
 
     Raises AdapterError if something is there already (unless `overwrite` is set and it is a folder of this kind), or if the system refuses.
     """
@@ -99,7 +99,7 @@ def write_folder(path: str | Path, files: Mapping[str, bytes], *, overwrite: boo
 
 
 def check_target(path: str | Path, *, overwrite: bool = False) -> None:
-    """Raise AdapterError now if `write_folder` would refuse an adapter there later: nobody trains for nothing."""
+    """Raise AdapterError if `write_folder` would refuse an adapter there: this is checked before training."""
     try:
         _refuse(_target(path), path, MANIFEST, overwrite)
     except OSError as error:
@@ -107,7 +107,7 @@ def check_target(path: str | Path, *, overwrite: bool = False) -> None:
 
 
 def _target(path: str | Path) -> Path:
-    """The folder a path means; raises AdapterError for a name that no adapter may have."""
+    """The folder of a path; raises AdapterError for a name that is not valid."""
     check_name(Path(path).name)
     if "\0" in str(path):
         raise AdapterError(f"path {str(path)!r} contains a NUL character, which file systems do not allow; remove it.")
@@ -121,7 +121,7 @@ def _beside(target: Path, kind: str) -> Path:
 def _standing(path: Path) -> Path:
     """The folder, or its second name if a kill left it there; raises AdapterError if there is neither."""
     second = _beside(Path(os.path.realpath(path)), "old")
-    for _ in range(_ATTEMPTS):  # a writer may swap the two between one look and the next
+    for _ in range(_ATTEMPTS):  # a writer may swap the two between the two checks
         if path.is_dir():
             return path
         if (second / MANIFEST).is_file():
@@ -156,7 +156,7 @@ def _locked(parent: Path) -> Iterator[int]:
     """The parent folder, opened; writers into one parent take turns, and a killed one lets go."""
     handle = os.open(parent, os.O_RDONLY)
     try:
-        with suppress(OSError):  # a file system without locks, as some clusters have: two writers of one adapter must then not meet
+        with suppress(OSError):  # a file system without locks, as on some clusters: do not write one adapter from two processes there
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield handle
     finally:
@@ -202,7 +202,7 @@ def _fill(new: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _sync(folder: int) -> None:
-    """Make the names in a folder last; their files are synced already, and not every file system can do this."""
+    """Sync a folder's entries; their files are already synced, and some file systems do not support this."""
     with suppress(OSError):
         os.fsync(folder)
 
@@ -210,7 +210,7 @@ def _sync(folder: int) -> None:
 def _swap(new: Path, target: Path, old: Path) -> None:
     """Two renames; the first is undone if the second fails."""
     if old.exists():
-        shutil.rmtree(old)  # litter of a kill after an earlier swap; `_recover` has seen that it is not needed
+        shutil.rmtree(old)  # left over from a kill after an earlier swap; `_recover` has seen that it is not needed
     replaced = target.exists()
     if replaced:
         os.rename(target, old)

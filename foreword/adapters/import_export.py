@@ -1,4 +1,4 @@
-"""Adapters from PEFT and to PEFT, of every kind: soft prompts (`peft_prompt.py`), LoRA (`peft_lora.py`), LoRA with a head (`peft_heads.py`)."""
+"""Import from PEFT and export to PEFT, for every kind of adapter: soft prompts (`peft_prompt.py`), LoRA (`peft_lora.py`), LoRA with a head (`peft_heads.py`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`foreword.json`: what an adapter is, bound to its tensors by a digest. Strict both ways; standard library only."""
+"""`foreword.json`: the description of an adapter, bound to its tensors by a digest. Strict on reading and writing; standard library only."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Scores = dict[str, dict[str, float | int]]
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything about an adapter but its numbers. `task` is a task's `to_dict`; `scores` maps a metric to value, stderr and n.
+    """Everything about an adapter except its tensors. `task` is a task's `to_dict`; `scores` maps a metric to value, stderr and n.
 
     `tensors` are the names, precisions and shapes of its numbers: `prompt_embeddings` [P, W], `head.…`, `lora.…` or `full.…`.
     """
@@ -52,7 +52,7 @@ class Manifest:
         return sum(math.prod(tensor.shape) for tensor in self.tensors.values())
 
     def to_json(self) -> bytes:
-        """The file's bytes. A score that is no finite number is written as null. Raises AdapterError for what JSON cannot hold."""
+        """The file's bytes. A score that is not finite is written as null. Raises AdapterError for values that JSON cannot represent."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
         plain |= {"recipe": self.recipe.to_dict(), "shape": self.shape.to_dict(), "scores": _nulls(self.scores)}
         plain["tensors"] = {name: {"dtype": kind.dtype, "shape": list(kind.shape)} for name, kind in self.tensors.items()}
@@ -122,7 +122,7 @@ def check_present(folder: Folder) -> None:
 
 
 def check_config(folder: Folder) -> None:
-    """Raise AdapterError where the config that PEFT reads is broken: Foreword needs none of it, but a folder is whole or is not."""
+    """Raise AdapterError for a broken config of PEFT: Foreword does not need it, but an incomplete folder is an error."""
     if CONFIG not in folder.names:
         return
     try:
@@ -154,7 +154,7 @@ def read_tensors(folder: Folder, manifest: Manifest) -> dict[str, bytearray]:
 
 
 def problems(folder: Folder) -> list[str]:
-    """What is wrong with an adapter, one sentence each; an empty list for a whole one."""
+    """What is wrong with an adapter, one sentence each; an empty list for a complete one."""
     found = [] if CONFIG in folder.names else [f"adapter '{folder.where}' has no {CONFIG}, so PEFT cannot read it; save it again."]
     try:
         manifest = read_manifest(folder)

@@ -36,7 +36,7 @@ _SOFT = re.compile(r"(?<!\{)\{soft(:\d+)?\}")
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export made: `note` says how PEFT must be fed to give the same answers."""
+    """The result of an export: `note` says how to use it with PEFT to get the same answers."""
 
     path: Path
     peft_type: str
@@ -57,7 +57,7 @@ class PeftPrompt:
 
 
 def import_peft(folder: str | Path, model: FrozenModel, *, task: Mapping[str, Any] | None = None) -> Adapter:
-    """Read a PEFT folder as an adapter for `model`, which cannot be checked further than by shape: PEFT records no fingerprint.
+    """Read a PEFT folder as an adapter for `model`, which is checked by shape only: PEFT records no fingerprint.
 
     PEFT's order is kept (an input-level prompt stands before BOS) and the model's window (a prefix fades with it). `task` is a task's
     `to_dict`; without one the adapter generates from the bare column `input`. Raises AdapterError for what is no soft prompt of PEFT.

@@ -11,11 +11,11 @@ from foreword.shape import ModelShape
 from foreword.specs import PromptSpec
 
 PROMPT, ENCODER, PREFIX, CARTRIDGE = "PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CARTRIDGE"
-FOREIGN = "FOREWORD"  # a type PEFT does not know: it stops, where any type of its own would give other answers
+FOREIGN = "FOREWORD"  # a type that PEFT does not know, so that it raises an error: any type of its own would give other answers
 
 
 def config_of(recipe: Recipe, shape: ModelShape, task: Mapping[str, Any], base: str) -> dict[str, Any]:
-    """`adapter_config.json` of an adapter folder: PEFT's own type where PEFT would give the same answers, else one that makes it stop."""
+    """`adapter_config.json` of an adapter folder: PEFT's own type if PEFT gives the same answers, else one that makes it raise an error."""
     spec = recipe.prompt
     if spec is None or recipe.lora or shape.kind != "causal" or "template" not in task:
         return {"peft_type": FOREIGN, "base_model_name_or_path": base, "inference_mode": True}
@@ -70,7 +70,7 @@ def why_not(spec: PromptSpec, shape: ModelShape, template: Template) -> str | No
 
 
 def stands_first(template: Template, emits_bos: bool) -> bool:
-    """Whether the soft tokens stand together before everything else, where PEFT puts them."""
+    """Whether all soft tokens come before everything else, where PEFT puts them."""
     parts = [part for part in template.parts if emits_bos or not isinstance(part, Bos)]
     count = sum(isinstance(part, Soft) for part in parts)
     return count > 0 and all(isinstance(part, Soft) for part in parts[:count])

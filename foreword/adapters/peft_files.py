@@ -1,4 +1,4 @@
-"""A folder that PEFT saved, opened: config and tensors, whatever they are. Nothing is ever unpickled."""
+"""A folder that PEFT saved: its config and its tensors. Nothing is ever unpickled."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class PeftFolder:
 
 
 def read_folder(folder: Path) -> PeftFolder:
-    """The folder of one adapter; raises AdapterError for no folder of PEFT's and for several adapters in one."""
+    """The folder of one adapter; raises AdapterError for other folders and for several adapters in one."""
     folder = _saved_under(folder)
     return PeftFolder(folder, _config(folder))
 

@@ -1,4 +1,4 @@
-"""LoRA with a head out to PEFT, where transformers has a model whose head is ours: one linear layer on the same states."""
+"""Export of LoRA with a head to PEFT, where transformers has a model with the same head: one linear layer on the same states."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _why_not(kind: TaskKind, task: Mapping[str, Any], causal: bool) -> str | Non
 
 
 def _note(adapter: Adapter, kind: PeftHead, place: HeadPlace, outputs: int) -> str:
-    """How PEFT's base model is loaded, fed and read."""
+    """How to load PEFT's base model, and its inputs and outputs."""
     task, quantization = adapter.task, quantization_in(adapter.base_fingerprint)
     how = f"num_labels={outputs}" + (f" in {quantization}" if quantization else "")
     classes = f" The classes are {', '.join(task['labels'])}." if "labels" in task else ""

@@ -29,7 +29,7 @@ LORA = "LORA"
 _OURS, PEFT = "lora.", "base_model.model."
 _TASKS = {"causal": "CAUSAL_LM", "encoder": "FEATURE_EXTRACTION", "encoder-decoder": "SEQ_2_SEQ_LM"}
 
-# Keys that mean nothing for the numbers, and the starts that leave the base model's own weights alone; any other key must be at rest.
+# Keys without an effect on the tensors, and initialisations that do not change the base model's weights; any other key must have its default.
 _HARMLESS = {*KEPT, "auto_mapping", "inference_mode", "exclude_modules", "fan_in_fan_out", "layers_to_transform", "layers_pattern"}
 _HARMLESS |= {"loftq_config", "eva_config", "megatron_config", "megatron_core", "qalora_group_size", "runtime_config"}
 _READ = {"r", "lora_alpha", "target_modules", "lora_dropout", "use_rslora", "init_lora_weights"}
@@ -37,7 +37,7 @@ _STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
 
 
 def export_lora(adapter: Adapter, target: str | Path, *, overwrite: bool = False) -> Exported:
-    """Write an adapter's LoRA as a folder that PEFT reads; what else the adapter holds is not in it."""
+    """Write an adapter's LoRA as a folder that PEFT reads; anything else in the adapter is left out."""
     files = lora_files(adapter, {"task_type": _TASKS[adapter.shape.kind]})
     template = Template.parse(adapter.task["template"], bos=adapter.task["bos"])
     note, quantization = note_for(template, "kv"), quantization_in(adapter.base_fingerprint)
@@ -144,7 +144,7 @@ def _read(found: PeftFolder, model: FrozenModel) -> tuple[LoraSpec, dict[str, Te
 
 
 def _paths(tensors: Mapping[str, Tensor]) -> list[str]:
-    """The layers a LoRA stands on, by full name."""
+    """The layers that a LoRA adapts, by full name."""
     return sorted({name.removeprefix(_OURS + PEFT).partition(".lora_")[0] for name in tensors if name.startswith(_OURS)})
 
 

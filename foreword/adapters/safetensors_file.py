@@ -16,7 +16,7 @@ PRECISIONS = ("F32", "BF16", "F16")  # that an adapter may be stored in
 
 @dataclass(frozen=True)
 class TensorShape:
-    """What a manifest promises of one tensor."""
+    """One tensor as the manifest describes it."""
 
     dtype: str
     shape: tuple[int, ...]

@@ -41,8 +41,8 @@ class Card:
 class AdapterStore:
     """Adapters under one folder or URL (`prompts`, `s3://bucket/prompts`, `memory://x`).
 
-    A local save is whole or not at all. A remote one uploads the manifest last and removes an old one first: readers meet no mixture, but
-    an upload that is cut off leaves no adapter.
+    A local save is atomic. A remote one uploads the manifest last and removes an old one first: readers never get a mixture, but
+    an interrupted upload leaves no adapter.
     """
 
     def __init__(self, url: str | Path) -> None:
@@ -60,7 +60,7 @@ class AdapterStore:
         return f"{self.url}/{check_name(name)}"
 
     def names(self) -> Sequence[str]:
-        """Folders that hold an adapter, whole or broken, sorted; raises AdapterError if the store cannot be read."""
+        """Folders that hold an adapter, complete or broken, sorted; raises AdapterError if the store cannot be read."""
         try:
             found = local_names(Path(self.root)) if self.local else self._remote_names()
         except OSError as error:
@@ -83,11 +83,11 @@ class AdapterStore:
         return self._read(name, read_manifest)
 
     def version(self, name: str) -> tuple[Manifest, str]:
-        """An adapter's manifest and a digest of it: another for every other adapter that stands under the name. Raises as `manifest` does."""
+        """An adapter's manifest and its digest, which differs for every other adapter under this name. Raises as `manifest` does."""
         return self._read(name, lambda folder: (read_manifest(folder), hashlib.sha256(folder.read(MANIFEST)).hexdigest()[:16]))
 
     def mark(self, name: str) -> str:
-        """Something cheap to read that is another once the adapter was replaced; raises AdapterError where there is none."""
+        """A value that is cheap to read and changes when the adapter is replaced; raises AdapterError where there is none."""
         path = f"{self.root}/{check_name(name)}/{MANIFEST}"
         try:
             if not self.local:
@@ -95,7 +95,7 @@ class AdapterStore:
             found = os.stat(path)
             return f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
         except OSError:
-            return self.version(name)[1]  # under its second name, or none: that says what is wrong
+            return self.version(name)[1]  # under its second name, or missing: reading it gives the error
 
     def load(self, name: str) -> Adapter:
         """Read an adapter; raises AdapterError as `Adapter.load` does."""
@@ -104,14 +104,14 @@ class AdapterStore:
         return self._read(name, Adapter.read)
 
     def verify(self, name: str) -> Sequence[str]:
-        """What is wrong with an adapter, one sentence each; empty for a whole one. Reads every number."""
+        """What is wrong with an adapter, one sentence each; empty for a complete one. Reads every tensor."""
         try:
             return self._read(name, problems)
         except AdapterError as error:
             return [str(error)]
 
     def save(self, name: str, adapter: Adapter, *, overwrite: bool = False) -> str:
-        """Keep an adapter under a name and return where; raises AdapterError if one is there and `overwrite` is not set."""
+        """Save an adapter under a name and return its path; raises AdapterError if one is there and `overwrite` is not set."""
         path = self.path(name)
         if self.local:
             return str(adapter.save(Path(self.root) / name, overwrite=overwrite))

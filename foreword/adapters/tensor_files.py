@@ -1,4 +1,4 @@
-"""Numbers from files: Google's `.npy` prompts [P, E] (arXiv:2104.08691, published for T5) and single-tensor safetensors files."""
+"""Prompts from files: Google's `.npy` prompts [P, E] (arXiv:2104.08691, published for T5) and single-tensor safetensors files."""
 
 from __future__ import annotations
 

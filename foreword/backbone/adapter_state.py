@@ -1,4 +1,4 @@
-"""What one task adds to a forward pass of the frozen model. LoRA, where there is any, is in the model that reads."""
+"""What one task adds to a forward pass of the frozen model; LoRA, if any, is part of the model."""
 
 from __future__ import annotations
 

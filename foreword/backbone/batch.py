@@ -1,4 +1,4 @@
-"""A batch of rows as tensors over the caller's own tokens [B, T]; virtual tokens are only named by their places."""
+"""A batch of rows as tensors over the caller's own tokens [B, T]; virtual tokens are represented by their positions only."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Batch:
 def collate(rows: Sequence[Row], *, pad: int = 0, side: Side = "left") -> Batch:
     """Pad rows to one length. Left by default: [pad][prompt][text], so answers of a batch end in the same columns.
 
-    Raises DataError for soft tokens that stand outside their row, or out of order.
+    Raises DataError for soft tokens outside their row or out of order.
     """
     for row in rows:
         _check_places(row)

@@ -1,6 +1,6 @@
-"""Encoder–decoders: a row is cut where its answer begins; what stands before goes into the encoder, the answer into the decoder.
+"""Encoder–decoders: a row is split where its answer begins; the part before it goes into the encoder, the answer into the decoder.
 
-Both sides are packed to the left, because absolute positions count columns. Answers stay causal, so pads behind them are never seen.
+Both are padded on the right, because absolute positions count columns. Answers are causal, so they never attend to the pads after them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def answers(batch: Batch) -> Bool[Tensor, "B T"]:
 
 
 def front(keep: Bool[Tensor, "B N"]) -> tuple[Int[Tensor, "B S"], Bool[Tensor, "B S"]]:
-    """The columns to keep, in their order and padded on the right, and which of them are no pads."""
+    """The columns to keep, in their order and padded on the right, and the mask of those that are not pads."""
     order = (~keep).long().argsort(dim=1, stable=True)[:, : int(keep.sum(1).max())]
     return order, keep.gather(1, order)
 
@@ -61,7 +61,7 @@ def inputs(
 def decoder_opening(rules: GenerationConfig | None) -> tuple[int, ...]:
     """What a decoder reads before every answer: its start token and, where generation forces one, the first token (BART's <s>, mBART-50's language).
 
-    () where the rules of generation name no start token.
+    () if the generation config has no start token.
     """
     start, forced = (getattr(rules, f"{name}_token_id", None) for name in ("decoder_start", "forced_bos"))
     if start is None:

@@ -1,4 +1,4 @@
-"""The frozen model: virtual tokens go in and come out here, and every output lines up with the caller's tokens."""
+"""The frozen model: it adds virtual tokens to a batch and removes them from the outputs, which align with the caller's tokens."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class FrozenModel:
         return self.network.dtype
 
     def over(self, network: PreTrainedModel) -> FrozenModel:
-        """The same base model read through another network, one with LoRA perhaps: tokenizer, shape and fingerprints stay."""
+        """The same base model with another network, for example one with LoRA: tokenizer, shape and fingerprints stay."""
         return FrozenModel(network, self.tokenizer.inner, self.shape, self.name, base=self)
 
     @cached_property
@@ -106,17 +106,17 @@ class FrozenModel:
         return states.gather(1, ready.text[:, :, None].expand(-1, -1, states.shape[2]))
 
     def forward(self, batch: Batch, tokens: Tokens = None, observers: Observers = ()) -> Float[Tensor, "B T V"]:
-        """Logits after each of the caller's T tokens; an encoder–decoder reads a source as a whole, so they are the same for all its tokens."""
+        """Logits after each of the caller's T tokens; on an encoder–decoder they are the same for all tokens of a source."""
         ready = self.prepare(batch, tokens, observers)
         logits = self.network(**ready.inputs, use_cache=False).logits
         ready.finish()
         return logits.gather(1, ready.text[:, :, None].expand(-1, -1, logits.shape[2]))
 
     def predicting(self, batch: Batch, tokens: Tokens, select: Bool[Tensor, "B T"], observers: Observers = ()) -> Float[Tensor, "M V"]:
-        """Logits that predict the M selected tokens, row by row: those after whatever stands before each, a soft token perhaps.
+        """Logits that predict the M selected tokens, row by row: those at the column before each, which may be a soft token's.
 
         Only columns that predict something reach the output matrix, which at V = 262,144 is most of the work. Raises DataError for a
-        selected token that nothing stands before.
+        selected token without a column before it.
         """
         ready = self.prepare(batch, tokens, observers)
         rows, columns = select.nonzero(as_tuple=True)
@@ -125,7 +125,7 @@ class FrozenModel:
             raise DataError(
                 "the first token of a row is a label, but no token before it predicts it; begin the template with {bos}, words, a field or a soft token."
             )
-        if self.shape.kind == "encoder-decoder":  # hardly any column of a decoder predicts nothing
+        if self.shape.kind == "encoder-decoder":  # nearly every column of a decoder predicts a token
             logits = self.network(**ready.inputs, use_cache=False).logits
             ready.finish()
             return logits[rows, before]
@@ -143,8 +143,8 @@ class FrozenModel:
     def gradient_checkpointing(self, on: bool = True) -> AbstractContextManager[None]:
         """`with model.gradient_checkpointing():` forward passes inside keep one activation per layer and compute the rest again.
 
-        Costs about a third more time. Do not generate inside the block, nor in another thread meanwhile. Raises ModelError where
-        layers hold dropout of their own.
+        Costs about a third more time. Do not generate inside the block, nor in another thread meanwhile. Raises ModelError if
+        layers have dropout.
         """
         return recomputing(self.network, self.name) if on else nullcontext()
 
@@ -177,7 +177,7 @@ class FrozenModel:
 
 
 def _info(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, shape: ModelShape, name: str) -> ModelInfo:
-    """What is known of a base model beside its weights; its fingerprint is read from them when it is first asked for."""
+    """A base model without its weights; its fingerprint is computed from them at first use."""
     return ModelInfo(
         name=name,
         shape=shape,

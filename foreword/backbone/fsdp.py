@@ -1,4 +1,4 @@
-"""A base model that no device can hold alone: every layer's weights are spread over the processes and gathered while the layer runs (FSDP2)."""
+"""FSDP2 for base models that do not fit on one device: every layer's weights are sharded over the processes and gathered while the layer runs."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def asked() -> bool:
 
 
 def shard(model: FrozenModel, device: torch.device) -> None:
-    """Spread the layers over all processes, for as long as they live, and put everything else on this process's device.
+    """Shard the layers over all processes, and put everything else on this process's device.
 
     Embeddings and the output matrix stay whole, since soft prompts read the one and losses a few rows of the other. From here on every
     process must make the same forward passes. Raises ModelError for a quantised model and for one without layers that repeat.
     """
     layers = [module for module in model.network.modules() if isinstance(module, GradientCheckpointingLayer)]
     if all(isinstance(layer, FSDPModule) for layer in layers) and layers:
-        return  # by an earlier run
+        return  # already sharded by an earlier run
     if model.quantization is not None:
         raise ModelError(f"'{model.name}' is loaded in {model.quantization}, which cannot be sharded; launch it without --use_fsdp.")
     if not layers:

@@ -1,4 +1,4 @@
-"""A head as transformers' own classes have it: one linear layer on the last states, and the names that the base model's weights get beside it."""
+"""The heads of transformers' own classes: one linear layer on the last states, and the names of the base model's weights in these classes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class HeadPlace:
 def head_place(family: str, task_type: str, outputs: int, bias: bool) -> HeadPlace | None:
     """Where transformers' model for one of PEFT's task types keeps a head of `outputs` numbers.
 
-    None where there is no such model, or where it has more than dropout and this one layer behind the base model.
+    None where there is no such model, or where it has more than dropout and this one layer after the base model.
     """
     config, auto = AutoConfig.for_model(family, num_labels=outputs), _CLASSES[task_type]
     config.num_hidden_layers = 1

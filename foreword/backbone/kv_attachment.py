@@ -44,7 +44,7 @@ def attach(
         return torch.stack(rows)
 
     def present(layer: int) -> Tensor:
-        """A row whose prefix leaves this layer out sees nothing of it here."""
+        """The mask of rows whose prefix has this layer."""
         has = [prefix is not None and layer in prefix.keys for prefix in prefixes]
         return real if all(has) else real & torch.tensor(has, device=device)[:, None]
 

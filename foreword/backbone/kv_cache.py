@@ -1,4 +1,4 @@
-"""The KV cache of a serving engine: a pool of tokens that many sequences read, and a row of tokens for each sequence alone."""
+"""The KV cache of a serving engine: a pool of tokens that many sequences read, and a row of own tokens for each sequence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from foreword.shape import ModelShape
 class SharedKVPool:
     """Keys and values [C, K, D] of every layer for C tokens: prefixes and cached texts, each stored once. A token's slot is its index.
 
-    `SlotAllocator` keeps which slots are in use. A sequence reads any list of slots, so nothing is ever moved or copied for it.
+    `SlotAllocator` keeps which slots are in use. A sequence can read any list of slots, so nothing is moved or copied.
     """
 
     def __init__(self, shape: ModelShape, dtype: torch.dtype, device: torch.device) -> None:

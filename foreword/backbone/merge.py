@@ -1,4 +1,4 @@
-"""How virtual tokens meet a batch: pure functions on tensors. What `merge` puts in, `text` columns take out."""
+"""Merging virtual tokens into a batch: pure functions on tensors. `merge` inserts them, the `text` columns leave them out again."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Merged:
 
 
 def merge(text: Float[Tensor, "B T E"], mask: Bool[Tensor, "B T"], soft: Float[Tensor, "B P E"], at: Int[Tensor, "B P"]) -> Merged:
-    """Put soft token j before text column at[j]; a place of -1 is an absent soft token and becomes a pad in front."""
+    """Put soft token j before text column at[j]; -1 is an absent soft token and becomes a pad in front."""
     soft_at, text_at = columns(at, text.shape[1])
-    order = torch.cat([soft_at, text_at], 1).argsort(1)  # the inverse permutation: which source stands in each column
+    order = torch.cat([soft_at, text_at], 1).argsort(1)  # the inverse permutation: the source of each column
     both = torch.cat([soft.to(text.dtype), text], 1)
     embeds = both.gather(1, order[:, :, None].expand(-1, -1, both.shape[2]))
     return Merged(embeds, torch.cat([at >= 0, mask], 1).gather(1, order), text_at)

@@ -1,4 +1,4 @@
-"""A base model without its weights: what turns examples into rows, checks adapters, lays out chats and counts tokens."""
+"""A base model without its weights: enough to turn examples into rows, check adapters, format chats and count tokens."""
 
 from __future__ import annotations
 

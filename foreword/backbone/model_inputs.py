@@ -38,7 +38,7 @@ class ModelInputs:
     observed: ObservedPass | None = None
 
     def finish(self) -> None:
-        """To be called once the network has run: observers are shown nothing that is computed again later."""
+        """Call this once the network has run, so that recomputed layers are not observed again."""
         if self.observed:
             self.observed.finish()
 
@@ -104,7 +104,7 @@ class InputMerger:
         return {**inputs, "attention_mask": mask.long()}, mask, text
 
     def _start(self, lengths: Int[Tensor, " R"]) -> Int[Tensor, " R"]:
-        """The position of a text's first token: after a kv prefix on causal models, as their engines count; else all positions stay the text's."""
+        """The position of a text's first token: after a kv prefix on causal models, as in serving engines; elsewhere a prefix has no positions."""
         return lengths if self._shape.kind == "causal" else torch.full_like(lengths, self.first_position)
 
     def _soft(self, batch: Batch, tokens: VirtualTokens | list[VirtualTokens | None] | None) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""On a causal model a leading input-level prompt is a KV prefix: one forward pass over what stands before the example's own text."""
+"""On a causal model a leading input-level prompt is a KV prefix: one forward pass over everything before the example's own text."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_cache(cache: DynamicCache, shape: ModelShape, *, skip: int = 0) -> Floa
 
 @torch.no_grad()
 def compile_prompt(model: FrozenModel, prompt: EmbeddingPrefix, row: Row) -> tuple[KVPrefix, int]:
-    """The KV prefix of everything in `row` up to its last soft token, and how many of the row's text tokens it swallows.
+    """The KV prefix of everything in `row` up to its last soft token, and how many of the row's text tokens it includes.
 
     The prefix holds those text tokens too (BOS, the attention sink, above all) and follows the model's sliding window, as they did.
     Raises ModelError on models that are not causal and on families without keys and values per head. The caller sees to it that `row` starts with constants only.
@@ -56,5 +56,5 @@ def _only_soft(length: int) -> Batch:
 
 
 def without_head(row: Row, swallowed: int) -> Row:
-    """The rest of a row once its head is compiled."""
+    """The rest of a row after its compiled beginning."""
     return Row(row.ids[swallowed:], (), row.labels[swallowed:], row.weights[swallowed:])

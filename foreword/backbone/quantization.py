@@ -18,7 +18,7 @@ _DEVICES = ("cpu", "cuda")
 
 
 def quantised_loading(name: str, config: PreTrainedConfig, quantize: str, dtype: torch.dtype, device: str) -> dict[str, Any]:
-    """What `from_pretrained` is told. Raises ModelError for what does not run."""
+    """The arguments for `from_pretrained`. Raises ModelError for combinations that do not work."""
     if quantize not in ("nf4", "int8"):
         raise ModelError(f"quantize '{quantize}' is not known; choose nf4 or int8.")
     if find_spec("bitsandbytes") is None:
@@ -42,7 +42,7 @@ def quantised_loading(name: str, config: PreTrainedConfig, quantize: str, dtype:
 
 
 def has_experts(config: PreTrainedConfig) -> bool:
-    """Whether a model has mixtures of experts, whose weights are no linear layers in transformers."""
+    """Whether a model has mixtures of experts, whose weights are not linear layers in transformers."""
     plain = config.to_dict()
     return any(plain.get(key) for key in _EXPERTS)
 
@@ -59,14 +59,14 @@ def prepare_bitsandbytes(network: PreTrainedModel) -> None:
     """Keep bitsandbytes' layers from changing their weights or their arithmetic between calls; other networks are left as they are."""
     if not isinstance(getattr(network.config, "quantization_config", None), BitsAndBytesConfig):
         return
-    from bitsandbytes.nn.modules import Int8Params, Linear4bit, Linear8bitLt  # an extra: only who quantises needs it
+    from bitsandbytes.nn.modules import Int8Params, Linear4bit, Linear8bitLt  # an optional dependency
 
     for module in network.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False  # else the first forward without gradients repacks the weights in place
         elif isinstance(module, Linear8bitLt):
             if isinstance(module.weight, Int8Params) and module.weight.CB is not None:
-                module.init_8bit_state()  # else the first forward does it, in two threads perhaps at once
+                module.init_8bit_state()  # else the first forward pass does it, possibly in two threads at once
             # On a CPU this flag chooses plain products with the dequantised weights: activations stay exact (the other way rounds them to
-            # fp16 and 8 bits, by outliers of the whole batch), and gradients belong to the very function that is computed.
+            # fp16 and 8 bits, by outliers of the whole batch), and gradients are those of the computed function.
             module.training = module.weight.device.type == "cpu"

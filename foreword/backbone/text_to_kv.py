@@ -1,4 +1,4 @@
-"""Keys and values of a text: what every attention of a model makes of a run of input embeddings."""
+"""Keys and values of a text in every attention of a model, from input embeddings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A frozen model as transformers' Trainer and TRL take one: a `PreTrainedModel` that holds what is trained and nothing of the base."""
+"""A frozen model for transformers' Trainer and TRL: a `PreTrainedModel` that holds the trained parameters and nothing of the base."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["BaseModelOutput", "CausalLMOutput", "SequenceClassifierOutput", "Tra
 
 
 class TrainerModel(PreTrainedModel):
-    """Abstract. The frozen model is no sub-module, so parameters, state and device are those of what is trained.
+    """Abstract. The frozen model is not a sub-module, so parameters, state and device are those of the trained part.
 
     `config` and `generation_config` are copies, since trainers write into them.
     """
@@ -69,7 +69,7 @@ class TrainerModel(PreTrainedModel):
         return self.frozen.gradient_checkpointing(self._recomputes and self.training)
 
     def check_device(self) -> None:
-        """Raise ModelError where a trainer has moved what is trained away from the model."""
+        """Raise ModelError if a trainer has moved the trained parameters to another device than the model."""
         here, there = self.device, self.frozen.device
         if here.type != there.type or (here.index or 0) != (there.index or 0):
             raise ModelError(
@@ -81,7 +81,7 @@ class TrainerModel(PreTrainedModel):
 def led(
     model: FrozenModel, input_ids: Int[Tensor, "B T"], mask: Int[Tensor, "B T"] | None, types: Int[Tensor, "B T"] | None, soft: int
 ) -> Batch:
-    """A trainer's tensors as a batch; `soft` places in every row stand behind its opening tokens ([CLS], BOS), or first where it has none.
+    """A trainer's tensors as a batch; `soft` soft tokens in every row come after its opening tokens ([CLS], BOS), or first where it has none.
 
     Rows may be padded on either side. Raises UsageError for a row without any token.
     """
@@ -91,7 +91,7 @@ def led(
     first = real.long().argmax(1)
     opening = torch.tensor(model.tokenizer.opening, dtype=torch.long, device=input_ids.device)
     columns = (first[:, None] + torch.arange(len(opening), device=input_ids.device)).clamp_max(input_ids.shape[1] - 1)
-    opened = (input_ids.gather(1, columns) == opening).all(1)  # true of every row where nothing opens a text
+    opened = (input_ids.gather(1, columns) == opening).all(1)  # true for every row if there are no opening tokens
     at = (first + opened * len(opening))[:, None].expand(-1, soft)
     none = torch.full_like(input_ids, -100)
     return Batch(input_ids, real, at, none, torch.zeros_like(none, dtype=torch.float), torch.zeros_like(none) if types is None else types)

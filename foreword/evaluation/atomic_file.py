@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic files: they are complete or absent."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from foreword.errors import UsageError
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, put in the place of `path` when the block ends; after an error or a kill, what was there before is unchanged.
+    """A file that replaces `path` when the block ends; after an error or a kill, the earlier file is unchanged.
 
-    Raises UsageError where the system refuses to write.
+    Raises UsageError if the file cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

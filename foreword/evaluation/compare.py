@@ -1,4 +1,4 @@
-"""Methods × seeds on the same data, splits and budget: which runs are missing, and each of them done in a process of its own and kept at once."""
+"""Methods × seeds on the same data, splits and budget: which runs are missing; each runs in its own process and is saved at once."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from foreword.recipe import Recipe
 from foreword.shape import Kind
 
 Event = dict[str, Any]
-MOST_RATES = 9  # each further one is three times, or a third of, the last
-KEPT = ("done", "diverged")  # what would end the same way again
+MOST_RATES = 9  # the factor between neighbouring rates
+KEPT = ("done", "diverged")  # outcomes that a repetition would not change
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Comparison:
     on the first seed, and the one with the best validation score is used for all seeds."""
 
     def __init__(self, setting: RunConfig, recipes: Mapping[str, Recipe], seeds: int, out: Path, *, tune: int = 1) -> None:
-        """Raises UsageError for numbers that cannot be, and for a folder that holds something else."""
+        """Raises UsageError for values that are not valid, and for a folder with other contents."""
         if seeds < 1:
             raise UsageError(f"the number of seeds is {seeds}, but it must be at least 1; 3 or more show how far runs differ.")
         if not 1 <= tune <= MOST_RATES:
@@ -70,11 +70,11 @@ class Comparison:
         self.setting, self.recipes, self.seeds, self.out, self.tune = setting, dict(recipes), seeds, out, tune
         self.results = Results(out)
         self.refused: dict[str, str] = {}
-        self.kind: Kind = "causal"  # of the base model, once it was looked at
+        self.kind: Kind = "causal"  # of the base model, after `look`
         self._tried: set[Run] = set()
 
     def look(self, work: Work) -> None:
-        """Have the model, the data and every recipe looked at before any run; raises ForewordError for what no method could do, UsageError for a
+        """Check the model, the data and every recipe before any run; raises ForewordError for errors of all methods, UsageError for a
         results file of another setting and when every method is refused."""
         recipes = {name: recipe.to_dict() for name, recipe in self.recipes.items()}
         job = {"do": "look", "setting": self.setting.to_dict(), "recipes": recipes, "written": list(WRITTEN)}
@@ -89,7 +89,7 @@ class Comparison:
         self.check_any()
 
     def _check_recipes(self) -> None:
-        """Raise UsageError where a method's earlier rows were made with other options of it."""
+        """Raise UsageError if a method's earlier rows have other options."""
         for row in self.results.rows:
             recipe = self.recipes.get(row["method"])
             if recipe is not None and row["status"] in KEPT and row["recipe"] != json.loads(json.dumps(recipe.to_dict())):
@@ -98,7 +98,7 @@ class Comparison:
                 )
 
     def check_any(self) -> None:
-        """Raise UsageError once every method is refused."""
+        """Raise UsageError if every method is refused."""
         if set(self.refused) == set(self.recipes):
             reasons = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in self.refused.items())
             raise UsageError(f"no method of {', '.join(self.recipes)} can do this ({reasons}).")
@@ -128,7 +128,7 @@ class Comparison:
         return found + failed + [self._row(Run(name, 0), {"status": "refused", "reason": why}) for name, why in self.refused.items()]
 
     def go_on(self, work: Work, listener: Callable[[Run, Event], None], *, minutes: float = math.inf) -> bool:
-        """Do the runs that are missing, keeping each at once; False when the time would end before the next run does, going by the longest."""
+        """Do the missing runs and save each at once; False if the time limit would end before the next run, estimated by the longest one."""
         begun, longest = time.monotonic(), 0.0
         while missing := self.missing():
             if time.monotonic() - begun + longest > 60 * minutes:
@@ -150,7 +150,7 @@ class Comparison:
         self.results.keep(self._row(run, outcome), asdict(run))
 
     def _row(self, run: Run, outcome: Outcome) -> Row:
-        """A run as it is kept."""
+        """A run as a row of the results."""
         kept = {key: value for key, value in outcome.items() if key not in ("event", "error")}
         named = {"method": run.method, "task": self.setting.task["kind"], "model": self.setting.model, "seed": run.seed, "rate": run.rate}
         return {"adapter": None, "examples": None, **named, "recipe": self.recipes[run.method].to_dict(), "scores": {}, **kept}
@@ -171,7 +171,7 @@ class Comparison:
         return {Run.of(row): row for row in self.results.rows if row["status"] in KEPT and row["method"] in self.recipes}
 
     def _fixed(self, method: str) -> bool:
-        """Whether every seed would give the same: a written prompt without examples."""
+        """Whether every seed gives the same result: a written prompt without examples."""
         return method in WRITTEN and not self.recipes[method].shots
 
     def _trials(self, method: str) -> list[Run]:

@@ -1,4 +1,4 @@
-"""Runs of a comparison, each in a process of its own, so that no run inherits another's memory, caches or random numbers.
+"""Runs of a comparison, each in its own process, so that no run inherits another's memory, caches or random numbers.
 
 `python -m foreword.evaluation.compare_worker` is what `Processes` starts.
 """
@@ -49,7 +49,7 @@ UNTRAINED = {
 
 @dataclass(frozen=True)
 class Bench:
-    """A setting on its loaded model."""
+    """A run's configuration on its loaded model."""
 
     setting: RunConfig
     model: FrozenModel
@@ -65,7 +65,7 @@ class Bench:
 
     @property
     def written(self) -> Task | None:
-        """The task through its written prompt, None where a head must answer."""
+        """The task with its written prompt, None for a task with a head."""
         task = task_from_dict(self.setting.task)
         return self.laid_out(written(task, self.setting.written)) if isinstance(task, TemplateTask) else None
 
@@ -91,7 +91,7 @@ class Bench:
 
 
 def look(job: dict[str, Any], tell: Tell) -> Event:
-    """What the model is, and which recipes it refuses; raises ForewordError for data that no method could read."""
+    """Facts about the model, and which recipes it does not support; raises ForewordError for data that no method can read."""
     bench = Bench.of(RunConfig.from_dict(job["setting"]))
     model, setting = bench.model, bench.setting
     task = (bench.written or bench.task).for_model(model.info, None)
@@ -111,7 +111,7 @@ def look(job: dict[str, Any], tell: Tell) -> Event:
 
 
 def _check(bench: Bench, recipe: Recipe, is_written: bool) -> None:
-    """Raise ForewordError for what this model or task cannot do with a recipe, as far as that shows before a step."""
+    """Raise ForewordError if this model or task does not support a recipe, as far as this is known before training."""
     if is_written:
         bench.few_shot(recipe.shots, 0) if recipe.shots else bench.zero_shot()
         return
@@ -120,7 +120,7 @@ def _check(bench: Bench, recipe: Recipe, is_written: bool) -> None:
 
 
 def run(job: dict[str, Any], tell: Tell) -> Event:
-    """Train, evaluate on the test data and take the time of single texts."""
+    """Train, evaluate on the test data and measure the time of single texts."""
     recipe = Recipe.from_dict(job["recipe"])
     bench = Bench.of(RunConfig.from_dict(job["setting"]), recipe.quantize)
     if job["written"] and recipe.shots:
@@ -128,7 +128,7 @@ def run(job: dict[str, Any], tell: Tell) -> Event:
     if job["written"]:
         return UNTRAINED | _evaluated(bench, bench.zero_shot(), Path(job["examples"]), tell)
     if recipe.lora is not None:
-        import foreword.backbone.weights.lora  # noqa: F401  (PEFT takes seconds to import, which are no training)
+        import foreword.backbone.weights.lora  # noqa: F401  (PEFT takes seconds to import, which must not count as training)
     plan = replace(bench.setting.plan, seed=job["seed"], learning_rate=job["rate"])
     peak_memory.forget_peak(bench.model.device)
     result = fit(bench.model, recipe, bench.task, bench.setting.train, bench.setting.valid, plan, listener=tell)
@@ -154,7 +154,7 @@ def _trained(result: FitResult, adapter: str, peak: int) -> Event:
 
 
 def _evaluated(bench: Bench, reader: Reader, examples: Path, tell: Tell) -> Event:
-    """Scores on the test data, with the result of each example in a file, what answering needs, and the time it adds."""
+    """Scores on the test data, with the result of each example in a file, what is needed for answers, and the time it adds."""
     peak_memory.forget_peak(bench.model.device)
     setting = bench.setting
     scores, cut, results = reader.evaluate_examples(
@@ -208,7 +208,7 @@ def _few_shot(bench: Bench, shots: int, job: dict[str, Any], tell: Tell) -> Even
 
 
 def _bare(bench: Bench, reader: Reader | None) -> latency.Answer:
-    """The frozen model answering without what was learned."""
+    """The frozen model without the trained part."""
     without = latency.bare(bench.model, reader, bench.written, bench.setting.plan.max_length)
     return lambda text: without.predict([text], truncate=True)
 
@@ -218,7 +218,7 @@ def _plain(scores: dict[str, Score]) -> dict[str, dict[str, Any]]:
 
 
 def _number(value: float) -> float | None:
-    """As JSON has it: a number that is none, such as a correlation with a constant, is null."""
+    """A JSON number; NaN, such as a correlation with a constant, is null."""
     return value if math.isfinite(value) else None
 
 

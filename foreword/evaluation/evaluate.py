@@ -1,4 +1,4 @@
-"""An adapter on examples: predictions, scores with their errors, and the frozen model's own answers to compare with."""
+"""Evaluation of an adapter: predictions, scores with standard errors, and the frozen model's own answers for comparison."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from foreword.tasks.template_task import TemplateTask
 
 @final
 class Reader:
-    """A model reading one task: an adapter's, or a written prompt alone (`plain`)."""
+    """A model with one task: that of an adapter, or a written prompt alone (`plain`)."""
 
     def __init__(self, model: FrozenModel, task: Task, adapter_state: AdapterState, length_budget: LengthBudget) -> None:
         self.model, self.task, self.adapter_state, self.length_budget = model, task, adapter_state, length_budget
 
     @classmethod
     def of(cls, model: FrozenModel, adapter: Adapter, *, max_length: int | None = None) -> Reader:
-        """Read an adapter; raises FingerprintError for another base or tokenizer."""
+        """The reader of an adapter; raises FingerprintError for another base or tokenizer."""
         adapter.check(model.info)
         check_site(adapter.recipe.prompt, model.shape)
         return cls(

@@ -1,4 +1,4 @@
-"""What an evaluation found for every single example, as records in a JSONL or Parquet file."""
+"""The result of every example of an evaluation, as records in a JSONL or Parquet file."""
 
 from __future__ import annotations
 
@@ -90,9 +90,9 @@ def check_path(path: Path, *, overwrite: bool = False) -> None:
 
 @contextmanager
 def open_results(path: Path) -> Iterator[Write]:
-    """A function that writes results as they come; the file appears whole when the block ends, or not at all.
+    """A function that writes results as they come; the file appears when the block ends without an error.
 
-    Raises UsageError where the system refuses to write.
+    Raises UsageError if the file cannot be written.
     """
     with atomic_file(path) as file:
         if path.suffix == ".jsonl":
@@ -112,7 +112,7 @@ def write_results(path: Path, results: Iterable[ExampleResult]) -> None:
 
 
 def read_results(path: Path) -> list[ExampleResult]:
-    """What was written to a file; raises DataError for any other file."""
+    """Read the results in a file; raises DataError for other files."""
     try:
         rows = _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path)
         return [_result(row) for row in rows]

@@ -1,4 +1,4 @@
-"""What a method adds to one answer: the time of single texts, in turn with the frozen model and a written prompt, in one process."""
+"""Latency of single texts relative to the frozen model with a written prompt, measured alternately in one process."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ TEXTS, WARM = 20, 2
 
 
 def first_token(task: Task) -> Task:
-    """The task as its time is taken: a text is written up to its first token, since one may end sooner than another."""
+    """The task for measuring: texts are generated up to the first token, because their lengths differ."""
     return replace(cast(Any, task), max_new_tokens=1) if TASK_KINDS[task.kind].answers == "text" else task
 
 
 def bare(model: FrozenModel, reader: Reader | None, written: Task | None, max_length: int | None) -> Reader:
-    """The frozen model without what was learned: with a written prompt, or, where a head answers, with the head alone."""
+    """The frozen model without the trained prompt: with a written prompt or, for a task with a head, with the head alone."""
     if written is not None:
         return Reader.plain(model, first_token(written), max_length=max_length)
     assert reader is not None, "a task without a written prompt has a head, and so a reader"
@@ -36,7 +36,7 @@ def bare(model: FrozenModel, reader: Reader | None, written: Task | None, max_le
 def added(ours: Answer, theirs: Answer, examples: Sequence[Example], device: torch.device) -> dict[str, float | int]:
     """`ratio`: the median over texts of our time / theirs, `low` and `high` its quartiles, and both median seconds.
 
-    Each text is answered by both, in changing order, so that what else the machine does meets both alike.
+    Each text is answered by both, in alternating order, so that other load on the machine affects both alike.
     """
     texts = [examples[i % len(examples)] for i in range(min(TEXTS, max(len(examples), 4)))]
     for text in texts[:WARM]:

@@ -1,4 +1,4 @@
-"""Peak memory from now on: of the GPU where the model is on one, else what of this process is resident."""
+"""Peak memory from now on: of the GPU if the model is on one, else the resident memory of this process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def forget_peak(device: torch.device) -> None:
-    """Start the high-water mark again from what is in use now. Where the system cannot (macOS), the mark stays that of the process."""
+    """Reset the peak to the present use. If the system cannot (macOS), it stays that of the process."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif sys.platform == "linux":

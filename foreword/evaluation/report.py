@@ -1,4 +1,4 @@
-"""From rows, one a run, to one line a method: means over seeds with their errors, sorted by quality."""
+"""From one row per run to one line per method: means over seeds with their errors, sorted by quality."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any, final
 from foreword.errors import UsageError
 
 Row = Mapping[str, Any]
-LOWER = ("loss", "mae", "mse", "rmse")  # metrics of which less is better
+LOWER = ("loss", "mae", "mse", "rmse")  # metrics for which lower is better
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric of a method: `value` is the mean over its runs, one a seed.
+    """A metric of a method: `value` is the mean over its runs, one per seed.
 
-    `test_stderr` is the standard error that a test set of this size leaves, √(mean of the runs' squared standard errors): all seeds answer the same
+    `test_stderr` is the standard error from the size of the test set, √(mean of the runs' squared standard errors): all seeds answer the same
     examples, so more seeds do not make it smaller. `spread` is the standard deviation between seeds, None for one run. `stderr`, the ± of the
     table, holds both: √(test_stderr² + spread² / seeds), the uncertainty about the mean on fresh examples after training with fresh seeds.
     """
@@ -34,7 +34,7 @@ class Estimate:
 @final
 @dataclass(frozen=True)
 class Line:
-    """A method: its estimates by metric, what it costs as means over seeds (`peak_memory` the highest), and what went wrong, if anything.
+    """A method: its estimates by metric, its costs as means over seeds (`peak_memory` the highest), and what went wrong, if anything.
 
     `latency` has the median ratio over runs and the widest quartiles. `rate` is the learning rate chosen, None for the method's own.
     """
@@ -58,7 +58,7 @@ class Line:
 
 
 def estimate(scores: Sequence[Mapping[str, Any]]) -> Estimate | None:
-    """One metric over runs; None where no run has a number, or one of them has none."""
+    """One metric over runs; None if no run has a value, or one of them has none."""
     values = [score["value"] for score in scores]
     if not values or None in values:
         return None
@@ -75,7 +75,7 @@ def estimate(scores: Sequence[Mapping[str, Any]]) -> Estimate | None:
 
 
 def lines(rows: Sequence[Row], metric: str) -> list[Line]:
-    """One line a method, the best first; methods without a score stand last, in the order given."""
+    """One line per method, the best first; methods without a score stand last, in the order given."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
     found = [_line(method, [row for row in rows if row["method"] == method]) for method in methods]
     sign = 1 if metric in LOWER else -1
@@ -106,7 +106,7 @@ def _line(method: str, rows: Sequence[Row]) -> Line:
 
 
 def _costs(done: Sequence[Row]) -> dict[str, Any]:
-    """What the runs of a method cost; nothing where none came to its end."""
+    """The costs of a method's runs; empty if none finished."""
     if not done:
         return {}
     first, peaks = done[0], [row["peak_memory"] for row in done if row["peak_memory"] is not None]

@@ -1,4 +1,4 @@
-"""The results file of a comparison: written whole or not at all after every run, so that it can be stopped at any time."""
+"""The results file of a comparison: written atomically after every run, so that the comparison can be stopped at any time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Results:
         return list(self._document["rows"])
 
     def bind(self, setting: Mapping[str, Any]) -> None:
-        """Say what all rows share; raises UsageError naming the first thing in which the rows that are there differ."""
+        """Set the facts that all rows share; raises UsageError naming the first one in which existing rows differ."""
         setting = json.loads(json.dumps(setting))
         found = self._document["setting"]
         if not self._document["rows"]:
@@ -47,7 +47,7 @@ class Results:
                 )
 
     def keep(self, row: Row, same: Mapping[str, Any]) -> None:
-        """Add a row at once, in place of an earlier one with the same values of `same`."""
+        """Save a row at once; it replaces an earlier one with the same values of `same`."""
         self._document["rows"] = [old for old in self._document["rows"] if any(old[key] != value for key, value in same.items())] + [row]
         with atomic_file(self.path) as file:
             file.write(json.dumps(self._document, indent=1, ensure_ascii=False, allow_nan=False).encode())

@@ -1,4 +1,4 @@
-"""What all runs of a comparison share: model, task, plan and data. Plain data, so that every process reads the same."""
+"""The configuration that all runs of a comparison share: model, task, plan and data. Plain data, to pass to other processes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RunConfig:
     written: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON, every row with its place, so that a refusal in another process names it too."""
+        """As JSON, every row with its location in the file, so that errors of other processes name it."""
         rows = {name: [[dict(row), row.place if isinstance(row, LocatedRow) else None] for row in getattr(self, name)] for name in _ROWS}
         return {field.name: getattr(self, field.name) for field in fields(self)} | rows | {"plan": self.plan.to_dict()}
 
@@ -43,7 +43,7 @@ class RunConfig:
         return cls(**{**data, **rows, "plan": TrainPlan.from_dict(data["plan"])})
 
     def facts(self) -> dict[str, Any]:
-        """What results must share to stand in one file, under the names by which a difference is said."""
+        """Facts that all results in one file share, by the names used in messages."""
         parts = {"training data": self.train, "validation data": self.valid, "test data": self.test}
         plan = {name: value for name, value in self.plan.to_dict().items() if name not in ("seed", "learning_rate")}
         return {

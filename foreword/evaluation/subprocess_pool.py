@@ -1,4 +1,4 @@
-"""Jobs, each in a process of its own: a process that has only imported what is needed forks one for every job, so that none pays for the start."""
+"""Jobs in their own processes: a process that has imported everything forks one for every job, so that each starts fast."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WORKER = "foreword.evaluation.compare_worker"
 
 @final
 class Processes:
-    """Call it with a job: events go to the listener, the outcome comes back. A process that dies is an outcome too: `failed`, with the reason.
+    """Call it with a job: events go to the listener, the outcome is returned. The outcome of a process that dies is `failed`, with the reason.
 
     `worker` is a module whose main program is `fork_server.serve`. One job at a time.
     """
@@ -41,7 +41,7 @@ class Processes:
         self._said.close()
 
     def kill(self) -> None:
-        """End the job under way, from any thread."""
+        """Stop the running job, from any thread."""
         if self._server is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._server.pid, signal.SIGKILL)
@@ -67,7 +67,7 @@ class Processes:
     def _running(self) -> subprocess.Popen[str]:
         """The process that forks, started when there is none (or none any more)."""
         if self._server is None or self._server.poll() is not None:
-            pipe = subprocess.PIPE  # a session of its own, so that Ctrl-C comes to us alone
+            pipe = subprocess.PIPE  # its own session, so that only this process gets Ctrl-C
             self._server = subprocess.Popen(
                 self._command, stdin=pipe, stdout=pipe, stderr=self._said, encoding="utf-8", start_new_session=True
             )

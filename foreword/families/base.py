@@ -1,4 +1,4 @@
-"""A model family as one record: everything that Foreword knows of it beyond its config."""
+"""A model family as one record: everything about it that its config does not say."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BOTH: tuple[Site, ...] = ("input", "kv")
 
 @dataclass(frozen=True)
 class Family:
-    """One `model_type` of transformers. A new family is one record in the tables beside this file (docs/adding.md).
+    """One `model_type` of transformers. A new family is one record in the tables next to this file (docs/adding.md).
 
     Args:
         title: Its name in tables and messages.

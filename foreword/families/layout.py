@@ -1,4 +1,4 @@
-"""How the layers of a family are made: what counting all its weights needs beyond its config."""
+"""The layers of a family: facts for counting all its weights that its config does not have."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def no_first_norm(config: Config) -> int:
 
 
 def sinks_and_biases(config: Config) -> int:
-    """GPT-OSS: one number a head and layer that attention may rest on, and biases of router and experts."""
+    """GPT-OSS: one attention sink per head and layer, and biases of router and experts."""
     experts, hidden, inner = int(config["num_local_experts"]), int(config["hidden_size"]), int(config["intermediate_size"])
     return int(config["num_hidden_layers"]) * (int(config["num_attention_heads"]) + experts * (1 + 2 * inner + hidden))
 

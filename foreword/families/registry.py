@@ -39,7 +39,7 @@ def check_site(spec: PromptSpec | None, shape: ModelShape) -> None:
 
 
 def check_window(window: Window, shape: ModelShape) -> None:
-    """Raise ModelError when a prefix is to fade with the sliding window of a model whose text does not begin behind it."""
+    """Raise ModelError for window "model" on a model with sliding windows whose text does not begin after the prefix."""
     if window == "model" and shape.kind != "causal" and shape.windowed:
         raise ModelError(
             f"window 'model' is not supported for {family_of(shape.family).title}, because a prefix has no position there that could leave the sliding "

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """`outputs` numbers for each state; causal heads have no bias, as transformers' have none."""
+    """`outputs` logits for each state; heads of causal models have no bias, as in transformers."""
 
     outputs: int
     bias: bool = True
@@ -40,7 +40,7 @@ class Head(nn.Module):
 
     @torch.no_grad()
     def measure(self, states: Float[Tensor, "N H"]) -> None:
-        """Take the scale from real states; numbers that hardly move are not blown up."""
+        """Set the scale from real states; channels that hardly vary are not amplified."""
         rms = states.float().square().mean(0).sqrt()
         self.scale.copy_(rms.clamp_min(float(rms.mean()) / 100).clamp_min(1e-6))
 
@@ -52,7 +52,7 @@ class Head(nn.Module):
 
     @classmethod
     def read(cls, baked: dict[str, Tensor]) -> Head:
-        """The head of baked numbers, on a scale of one."""
+        """The head of baked weights, with a scale of one."""
         weight, bias = baked["weight"], baked.get("bias")
         head = cls(HeadSpec(weight.shape[0], bias is not None), weight.shape[1])
         with torch.no_grad():

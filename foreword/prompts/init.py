@@ -1,4 +1,4 @@
-"""Initialisers: the first values of a prompt [P, W], each with its source, and the RMS of what the model itself puts there.
+"""Initialisers: the first values of a prompt [P, W], each with its source, and the RMS of the model's own values.
 
 Every kind first makes input embeddings [P, E]; at the kv site the frozen model turns them into keys and values by one forward pass behind
 its beginning-of-sequence token, so `text` there is keys and values of real text (Li & Liang 2021, §7.4; Cartridges, arXiv:2506.06266),
@@ -26,7 +26,7 @@ NUM_FREQUENT = 5000
 
 @runtime_checkable
 class Source(Protocol):
-    """What an initialiser asks of a frozen model."""
+    """What an initialiser needs of a frozen model."""
 
     @property
     def shape(self) -> ModelShape: ...
@@ -39,7 +39,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Material:
-    """What the task offers an initialiser: its words, its labels and some training texts."""
+    """What the task gives an initialiser: its description, its labels and some training texts."""
 
     text: str = ""
     labels: tuple[str, ...] = ()
@@ -48,14 +48,14 @@ class Material:
 
 @dataclass(frozen=True)
 class InitialValues:
-    """First values [P, W] and the RMS [W] of the model's own numbers at that place."""
+    """Initial values [P, W] and the RMS [W] of the model's own values there."""
 
     origin: Float[Tensor, "P W"]
     scale: Float[Tensor, " W"]
 
 
 def initial_values(spec: PromptSpec, source: Source, material: Material, *, seed: int = 0, given: Tensor | None = None) -> InitialValues:
-    """First values and scale for a spec. `given` holds the numbers of the kinds `adapter` and `file`. Raises UsageError for a kind that cannot be."""
+    """Initial values and scale for a spec. `given` holds the values of the kinds `adapter` and `file`. Raises UsageError for a kind that does not apply."""
     generator = torch.Generator().manual_seed(seed)
     frequent = source.frequent_tokens(NUM_FREQUENT)
     table = source.embed(frequent).float()
@@ -104,7 +104,7 @@ def _noise(kind: str, size: tuple[int, int], generator: torch.Generator) -> Tens
 
 
 def _random(context: _Context) -> Tensor:
-    """Noise with the RMS of the embedding table; PEFT's N(0, 1) is 20 to 50 times too loud."""
+    """Noise with the RMS of the embedding table; PEFT's N(0, 1) is 20 to 50 times too large."""
     kind = context.spec.init.kind
     return _noise(kind, (context.spec.length, context.table.shape[1]), context.generator) * _rms(context.table)
 
@@ -120,7 +120,7 @@ def _sample(context: _Context, count: int) -> Tensor:
 
 
 def _text(context: _Context) -> Tensor:
-    """The task's words, repeated or cut to P tokens; special tokens never take part (PEFT repeats them)."""
+    """The task's words, repeated or cut to P tokens; special tokens are left out (PEFT repeats them)."""
     text = context.spec.init.text or context.material.text
     ids = context.source.tokenizer.encode(text) if text else []
     if not ids:
@@ -181,7 +181,7 @@ def _columns(spec: PromptSpec, source: Source) -> Tensor:
 def _kv_rms(source: Source, probe: Tensor, columns: Tensor, spec: PromptSpec) -> Tensor:
     """RMS of the middle channel of real keys and of real values, per layer, spread over their columns [W].
 
-    Not of all channels at once: a few channels of keys are so large that this would say nothing of the others.
+    Not of all channels together, because a few channels of keys are so large that they would dominate.
     """
     flat = source.keys_values(probe).float()[:, columns]
     parts = []

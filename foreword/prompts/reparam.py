@@ -53,7 +53,7 @@ class LSTM(nn.Module):
 
     @torch.no_grad()
     def _centre(self) -> None:
-        """Let the ReLU see mean 0 and RMS 1 over the virtual tokens; torch's biases drown what differs between them, and all would move as one."""
+        """Let the ReLU see mean 0 and RMS 1 over the virtual tokens; torch's biases are larger than the differences between them, and all would move alike."""
         seen = self.lstm(self.embedding[None])[0][0] @ self.inner.weight.T
         if len(seen) > 1:
             size = (seen - seen.mean(0)).square().mean().sqrt()

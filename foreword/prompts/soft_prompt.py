@@ -1,4 +1,4 @@
-"""The trainable prompt: initial values plus a learned displacement, read at a site."""
+"""The trainable prompt: initial values plus a trained displacement, used at a site."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from foreword.specs import PromptSpec
 
 
 def as_tokens(flat: Float[Tensor, "P W"], spec: PromptSpec, shape: ModelShape) -> VirtualTokens:
-    """Read a flat prompt at its site."""
+    """Virtual tokens of a flat prompt at its site."""
     if spec.site == "input":
         return EmbeddingPrefix(flat)
     return unflatten_kv(flat, spec.chosen_layers(shape), spec.kv_shapes(shape), spec.window)
@@ -25,7 +25,7 @@ def as_tokens(flat: Float[Tensor, "P W"], spec: PromptSpec, shape: ModelShape) -
 class SoftPrompt(nn.Module):
     """P virtual tokens in fp32: flat = origin + scale · displacement, [P, W].
 
-    `scale` [W] is the RMS of what the model itself puts there (embeddings, or each layer's keys and values), so one relative
+    `scale` [W] is the RMS of the model's own values (embeddings, or each layer's keys and values), so one relative
     learning rate fits every model, layer and site. `forward` gives unbatched virtual tokens; `bake` drops the re-parameterisation.
     """
 

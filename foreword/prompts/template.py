@@ -3,7 +3,7 @@
     {soft} or {soft:3}   virtual tokens (a bare {soft} takes those that are left)
     {bos}                the beginning-of-sequence token (put first when a template does not place it)
     {text}, {premise}…   a field of the example;  {{ and }} are literal braces
-    {answer}             what the model is to say; always last
+    {answer}             the answer of the model; always last
 
 Words and fields between two markers are tokenised as one string, so a field meets its neighbours as in plain text.
 Fields can never become special tokens; words can (a chat template needs them).
@@ -25,7 +25,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """What a template asks of a tokenizer."""
+    """What a template needs of a tokenizer."""
 
     @property
     def bos(self) -> int | None: ...
@@ -63,7 +63,7 @@ Part = Words | Field | Soft | Bos
 
 @dataclass(frozen=True)
 class Row:
-    """One sequence. `at[j]` is the index of the text token that soft token j stands before (0…T, never falling).
+    """One sequence. `at[j]` is the index of the text token after soft token j (0…T, ascending).
 
     `labels` are the tokens to be predicted at their own position, -100 elsewhere; `weights` scale their loss. `types` are token types
     (1 on a second text); none means all 0.
@@ -92,7 +92,7 @@ class Template:
 
     @classmethod
     def parse(cls, source: str, *, bos: bool = True) -> Template:
-        """Read a template; raises TemplateError that names the marker at fault."""
+        """Read a template; raises TemplateError that names the wrong marker."""
         parts = list(_scan(source))
         fields = [i for i, part in enumerate(parts) if part == Field(ANSWER)]
         if fields != [len(parts) - 1]:
@@ -124,7 +124,7 @@ class Template:
 
     @property
     def leading(self) -> bool:
-        """Whether all soft tokens stand before the first field, so that the prompt does not depend on the example."""
+        """Whether all soft tokens come before the first field, so that the prompt does not depend on the example."""
         first = next((i for i, part in enumerate(self.parts) if isinstance(part, Field)), len(self.parts))
         return not any(isinstance(part, Soft) for part in self.parts[first:])
 
@@ -140,7 +140,7 @@ class Template:
         return [rest if count is None else count for count in counts]
 
     def render(self, values: Mapping[str, str], tokenizer: Tokenizer, length: int, answer: Sequence[int] = ()) -> Row:
-        """Fill the template: text tokens, the places of `length` soft tokens (0 where the prompt is at the kv site), then the answer with its labels."""
+        """Fill the template: text tokens, the positions of `length` soft tokens (0 where the prompt is at the kv site), then the answer with its labels."""
         counts = iter(self.soft_counts(length) if length or self.has_soft else [])
         ids: list[int] = []
         at: list[int] = []

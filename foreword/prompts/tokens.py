@@ -1,4 +1,4 @@
-"""Virtual tokens: what a model reads before (or inside) the text. The flat form [P, W] is PEFT's `prompt_embeddings`."""
+"""Virtual tokens, which a model reads before (or inside) the text. The flat form [P, W] is PEFT's `prompt_embeddings`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from foreword.specs import Window
 @final
 @dataclass(frozen=True)
 class EmbeddingPrefix:
-    """Virtual tokens at the input site: `vectors` [P, E] stand among the input embeddings."""
+    """Virtual tokens at the input site: `vectors` [P, E] among the input embeddings."""
 
     vectors: Float[Tensor, "P E"]
 
@@ -44,7 +44,7 @@ class KVPrefix:
         return next(iter(self.keys.values())).shape[1]
 
     def cast(self, device: torch.device, dtype: torch.dtype) -> KVPrefix:
-        """The same as a network there stores it, each side in one piece."""
+        """The same on a device and in a dtype, as contiguous tensors."""
         keys, values = ({index: side.to(device, dtype).contiguous() for index, side in of.items()} for of in (self.keys, self.values))
         return KVPrefix(keys, values, self.window)
 

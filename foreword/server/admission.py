@@ -1,4 +1,4 @@
-"""How much the server takes in: limits of one request, and how many may wait at once."""
+"""Admission control: limits of one request, and how many requests may wait at once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Admission:
         return self.waiting + self.running
 
     def admit(self, answers: int, tokens: int) -> None:
-        """Take answers in, all or none; raises HTTPError (503) while too much waits."""
+        """Admit answers, all or none; raises HTTPError (503) while too many wait."""
         limits = self.limits
         if self.waiting and self.waiting + answers > limits.queued:
             raise HTTPError(

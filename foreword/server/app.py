@@ -41,7 +41,7 @@ def create_app(state: ServerState) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """The engine runs as long as the application does; one that was started or closed before stays as it is."""
+    """The engine runs as long as the application; one that was already started or closed stays as it is."""
     engine = app.state.server_state.engine
     await engine.start()
     try:
@@ -67,7 +67,7 @@ async def _invalid_body(_: Request, error: Exception) -> Response:
 
 
 async def _framework_error(request: Request, error: Exception) -> Response:
-    """What the framework refuses by itself: paths, methods, bodies that are no text."""
+    """Errors of the framework itself: paths, methods, bodies that are not text."""
     found = cast(HTTPException, error)
     path = shorten(request.url.path)
     if found.status_code == 404:

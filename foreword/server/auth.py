@@ -1,4 +1,4 @@
-"""Who may ask: API keys, of which only hashes are kept, each with the tasks it sees and how often it may ask."""
+"""Authentication by API keys, of which only hashes are kept, each with its tasks and its rate limit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks. `tasks` None sees all of them; `rate` is answers a minute, None without limit."""
+    """The owner of a key. `tasks` None means all tasks; `rate` is answers per minute, None without limit."""
 
     name: str
     tasks: frozenset[str] | None = None
@@ -35,7 +35,7 @@ class Caller:
 
     @property
     def line(self) -> str:
-        """What stands behind the hash in a file of keys."""
+        """The options after the hash in a key file."""
         tasks = "" if self.tasks is None else f":tasks={','.join(sorted(self.tasks))}"
         return tasks + ("" if self.rate is None else f":rate={self.rate}")
 
@@ -45,7 +45,7 @@ ANONYMOUS = Caller("")
 
 @dataclass
 class TokenBucket:
-    """Answers that a caller may ask for at once; it fills as time goes by."""
+    """A token bucket of answers, which fills at the caller's rate."""
 
     left: float
     at: float
@@ -53,7 +53,7 @@ class TokenBucket:
 
 @final
 class Keys:
-    """All keys of a server; without any, everybody may ask for everything."""
+    """All keys of a server; without any, no key is needed."""
 
     def __init__(self, callers: Mapping[str, Caller], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._callers, self._clock = dict(callers), clock
@@ -63,7 +63,7 @@ class Keys:
         return len(self._callers)
 
     def caller(self, authorization: str | None) -> Caller:
-        """Whose key an Authorization header holds; raises HTTPError (401) for none of these. Takes the same time for every wrong key."""
+        """The owner of the key in an Authorization header; raises HTTPError (401) for an unknown key. Takes the same time for every wrong key."""
         if not self._callers:
             return ANONYMOUS
         scheme, _, key = (authorization or "").partition(" ")
@@ -74,7 +74,7 @@ class Keys:
         return found[0]
 
     def charge(self, caller: Caller, count: int) -> None:
-        """Count answers against a caller's rate; raises HTTPError (429 with the seconds to wait) where they are too many now."""
+        """Count answers against a caller's rate; raises HTTPError (429 with the seconds to wait) if they are too many now."""
         if caller.rate is None:
             return
         if count > caller.rate:
@@ -91,12 +91,12 @@ class Keys:
 
 
 def hash_key(key: str) -> str:
-    """What is kept of a key. Keys are random and long, so that nothing slower is needed."""
+    """The stored hash of a key. Keys are long and random, so a fast hash is enough."""
     return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()
 
 
 def make_key(name: str, tasks: Sequence[str] | None = None, rate: int | None = None) -> tuple[str, str]:
-    """A new key, and its line for a file of keys; raises UsageError for a name that cannot be."""
+    """A new key, and its line for a key file; raises UsageError for a name that is not valid."""
     if not _NAME.fullmatch(name):
         raise UsageError(f"key name {name!r} cannot be used; give at most 64 letters (a to z), digits, '.', '_' or '-'.")
     key = PREFIX + secrets.token_urlsafe(32)
@@ -105,7 +105,7 @@ def make_key(name: str, tasks: Sequence[str] | None = None, rate: int | None = N
 
 
 def read_keys(path: str | Path | None, key: str | None = None) -> Keys:
-    """The keys of a file (`NAME:SHA256[:tasks=A,B][:rate=N]` a line, # begins a comment) and one from the environment, which may do everything.
+    """The keys of a file (`NAME:SHA256[:tasks=A,B][:rate=N]` a line, # begins a comment) and one from the environment, which has all rights.
 
     Raises UsageError that names the line at fault.
     """

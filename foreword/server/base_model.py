@@ -14,7 +14,7 @@ from foreword.shape import ModelShape
 _OPEN, _CLOSE = (
     "\ue000",
     "\ue001",
-)  # stand for a message while a chat format is laid out: characters of no language, so no format rewrites them
+)  # placeholders for messages while a chat template is applied: private-use characters, which no template changes
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Base:
         return str(self.tokenizer.inner.decode([token]))
 
     def check_writes(self) -> None:
-        """Raise HTTPError unless the model can go on from a text."""
+        """Raise HTTPError unless the model can continue a text."""
         if self.shape.kind != "causal":
             raise HTTPError(
                 400, f"The model `{self.name}` is an {self.shape.kind}, which cannot continue a text; use one of its tasks.", param="model"
@@ -47,7 +47,7 @@ class Base:
     def conversation(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
         """Messages (role, content) as tokens of the model's chat format, up to where the answer begins.
 
-        What people wrote is read as plain text: it can never become a marker of the format. Raises HTTPError for a model without one.
+        Message contents are plain text and can never become special tokens of the format. Raises HTTPError for a model without one.
         """
         inner = self.tokenizer.inner
         if not inner.chat_template:
@@ -55,7 +55,7 @@ class Base:
         turns = [{"role": message["role"], "content": f"{_OPEN}{index}{_CLOSE}"} for index, message in enumerate(messages)]
         try:
             laid_out = str(inner.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-        except Exception as error:  # a format is a program of the model's authors and may raise what it likes
+        except Exception as error:  # a chat template is code of the model's authors and may raise any exception
             raise HTTPError(
                 400,
                 f"The chat format of `{self.name}` does not accept these messages ({error}); change their roles or order.",
@@ -66,7 +66,7 @@ class Base:
         for index in range(len(turns)):
             source = source.replace(f"{_OPEN}{index}{_CLOSE}", f"{{m{index}}}")
         marker = "{bos}" if first and self.tokenizer.bos is not None else first
-        body = source.rstrip(" ")  # a template gives its last spaces to the answer, a chat format keeps them
+        body = source.rstrip(" ")  # a template moves its last spaces to the answer, a chat format keeps them
         values = {f"m{index}": message["content"] for index, message in enumerate(messages)}
         template = Template.parse(f"{marker}{body}{{spaces}}{{answer}}", bos=marker == "{bos}")
         return template.render({**values, "spaces": source[len(body) :]}, self.tokenizer, 0).ids

@@ -1,4 +1,4 @@
-"""What routes depend on: the server's state, the request's context, the errors they may answer with, and the charge of a request to its caller."""
+"""What routes depend on: the server's state, the request's context, the errors they may return, and the charge of a request to its caller."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ERRORS["default"] = {"model": openapi.Error}
 EVENTS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "object", "properties": {"data": {"type": "string"}}}}}}
 }  # with `stream`
-GONE = 499  # what the log says of a client that left; nobody reads it
+GONE = 499  # the status in the log for a client that has disconnected; never sent
 
 
 def state_of(request: Request) -> ServerState:
@@ -34,7 +34,7 @@ Context = Annotated[RequestContext, Depends(context_of)]
 
 
 def charge(state: ServerState, context: RequestContext, requests: Sequence[EngineRequest]) -> None:
-    """Count a request's answers against its caller's rate, and note them for the log; raises HTTPError where they are too many now."""
+    """Count a request's answers against its caller's rate, and note them for the log; raises HTTPError if they are too many now."""
     state.keys.charge(context.caller, len(requests))
     names = list(dict.fromkeys(each.model for each in requests))
     context.model, context.answers = ",".join(names[:8]), len(requests)

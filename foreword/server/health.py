@@ -1,4 +1,4 @@
-"""What machines ask a server: does it live, may it be asked, how is it."""
+"""Health endpoints: liveness, readiness and metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every way in which the server says no: a status, a type and one sentence, in the shape of OpenAI's errors."""
+"""HTTP errors: a status, a type and one sentence, in the format of OpenAI's errors."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ TYPES = {
     500: "InternalServerError",
     503: "ServiceUnavailableError",
 }
-RETRY_AFTER = 1  # seconds after which the same request may be taken, where nothing better is known
+RETRY_AFTER = 1  # seconds until a retry, if nothing better is known
 
 
 @final
 class HTTPError(Exception):
-    """An answer that is none. `param` names the field at fault, `retry_after` the seconds after which the same request may do."""
+    """An error response. `param` names the wrong field, `retry_after` the seconds until a retry."""
 
     def __init__(self, status: int, message: str, *, param: str | None = None, retry_after: int | None = None) -> None:
         assert status in TYPES
@@ -42,19 +42,19 @@ class HTTPError(Exception):
 
 
 def model_not_found(name: str) -> HTTPError:
-    """No such model, or none that this caller may know of."""
+    """No such model, or one that this caller may not use."""
     return HTTPError(404, f"The model `{shorten(name)}` does not exist; GET /v1/models lists those that do.", param="model")
 
 
 def error_of(error: ForewordError) -> HTTPError:
-    """A mistake of the caller's, or a lack of room, as an answer."""
+    """The HTTP error of a caller's mistake or of insufficient capacity."""
     if isinstance(error, CapacityError):
         return HTTPError(503, str(error), retry_after=RETRY_AFTER)
     return HTTPError(400, str(error))
 
 
 def error_of_failed(failed: Failed) -> HTTPError:
-    """What an engine says of a request that got no answer, as an answer."""
+    """The HTTP error of a request that failed in the engine."""
     if failed.kind == "capacity":
         return HTTPError(503, failed.message, retry_after=RETRY_AFTER)
     if failed.kind == "engine":
@@ -63,6 +63,6 @@ def error_of_failed(failed: Failed) -> HTTPError:
 
 
 def shorten(text: str, size: int = 100) -> str:
-    """A caller's text, short enough to be said back, and on one line."""
+    """A caller's text, shortened to one line for a message."""
     text = "".join(character if character.isprintable() else "�" for character in text[: size + 1])
     return text if len(text) <= size else text[: size - 1] + "…"

@@ -1,4 +1,4 @@
-"""The answers of one HTTP request under way: their events merged as they come, and everything ended when the client has gone."""
+"""The answers of one running HTTP request: their events are merged, and all are cancelled when the client disconnects."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ STOPPING = Failed("capacity", "The server is stopping; use another one, or try a
 
 
 class ClientDisconnected(Exception):
-    """Nobody waits for the answer any more."""
+    """The client has disconnected."""
 
 
 @final
 class InflightRequests:
-    """Begins when it is made; `close` ends whatever has not ended and may be called at any time, again too."""
+    """Starts at construction; `close` cancels what is still running and may be called repeatedly at any time."""
 
     def __init__(self, state: ServerState, engine_requests: Sequence[EngineRequest]) -> None:
         state.admission.admit(len(engine_requests), sum(ask.tokens for ask in engine_requests))
@@ -68,13 +68,13 @@ class InflightRequests:
                     self._began.add(index)
                     state.admission.begin(ask.tokens)
                 if isinstance(event, Done) and event.reason == "cancelled":
-                    event = STOPPING  # nobody here cancelled it, or this task would be cancelled too
+                    event = STOPPING  # not cancelled by this server, else this task would be cancelled too
                 end = event if isinstance(event, END) else None
                 timer.observe(event)
                 self._queue.put_nowait((index, event))
             if end is None:
                 raise RuntimeError("the engine ended an answer without a result")
-        except Exception as error:  # a fault of the engine is this request's alone, and every request gets an end
+        except Exception as error:  # an error of the engine fails only this request, and every request gets a last event
             end = _failed(error)
             timer.observe(end)
             self._queue.put_nowait((index, end))
@@ -125,7 +125,7 @@ async def collect(state: ServerState, engine_requests: Sequence[EngineRequest], 
 
 
 async def with_cancellation(receive: Callable[[], Awaitable[Any]], work: Awaitable[Result]) -> Result:
-    """The result of work that is given up when the client leaves; raises ClientGone then."""
+    """The result of work, which is cancelled when the client disconnects; raises ClientDisconnected then."""
     job, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(receive))
     try:
         await asyncio.wait({job, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -144,7 +144,7 @@ async def _gone(receive: Callable[[], Awaitable[Any]]) -> None:
 
 
 def _failed(error: Exception) -> Failed:
-    """What went wrong before the engine could say it in an event."""
+    """The event of an error that was raised before the engine sent one."""
     if isinstance(error, CapacityError):
         return Failed("capacity", str(error))
     if isinstance(error, ForewordError):
@@ -153,5 +153,5 @@ def _failed(error: Exception) -> Failed:
 
 
 def stopping() -> HTTPError:
-    """What new requests hear while the server stops."""
+    """The error for new requests while the server stops."""
     return HTTPError(503, STOPPING.message, retry_after=RETRY_AFTER)

@@ -1,4 +1,4 @@
-"""What Prometheus reads: counts and times by task, and the engine at the moment of reading. Each server has a registry of its own."""
+"""Prometheus metrics: counters and times by task, and the state of the engine at the moment of reading. Each server has its own registry."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Metered = Counter | Histogram
 
 @final
 class Metrics:
-    """Everything counted; `task` is a known task or the base model, never what a client made up."""
+    """All metrics; `task` is a known task or the base model, never an arbitrary name from a client."""
 
     def __init__(self, engine: Engine, admission: Admission) -> None:
         self.registry = CollectorRegistry()
@@ -41,13 +41,13 @@ class Metrics:
         ProcessCollector(registry=self.registry)
 
     def page(self) -> bytes:
-        """In Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
 @final
 class EngineCollector(Collector):
-    """The engine as it stands when somebody reads."""
+    """The state of the engine at the moment of reading."""
 
     def __init__(self, engine: Engine, admission: Admission) -> None:
         self._engine, self._admission = engine, admission
@@ -95,7 +95,7 @@ class RequestTimer:
         self.began = self.clock()
 
     def observe(self, event: Event) -> None:
-        """Note an event as it comes."""
+        """Record the time of an event."""
         now = self.clock()
         if isinstance(event, Token | Answer):
             if self.last is None:

@@ -1,4 +1,4 @@
-"""The middleware: every request gets an id, a caller and a body of bounded size before anything looks into it, and a line in the log afterwards."""
+"""The middleware: every request gets an id, a caller and a body of bounded size before it is handled, and a line in the log afterwards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from foreword.server.state import RequestContext, ServerState
 CONTEXT = "foreword.request_context"  # where a request has its context in its ASGI scope
 PUBLIC_PATHS = ("/health", "/ready", "/docs", "/openapi.json")  # need no key
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_LINGER = 5.0  # seconds for which a body that is too large is still read, and thrown away, so that the client hears why
+_LINGER = 5.0  # seconds for which a body that is too large is still read and dropped, so that the client gets the error
 
 
 @final
@@ -45,7 +45,7 @@ class RequestMiddleware:
             await self._app(scope, _replay(body, receive), watched)
         except HTTPError as error:
             await watched.answer(error)
-        except Exception as error:  # whatever it is, the client gets an answer and the server goes on
+        except Exception as error:  # whatever the error, the client gets a response and the server continues
             context.outcome = "fault"
             state.log("fault", id=name, path=scope["path"], error=f"{type(error).__name__}: {error}")
             await watched.answer(HTTPError(500, f"The server failed ({type(error).__name__}); see the id {name} in its log."))
@@ -53,7 +53,7 @@ class RequestMiddleware:
             self._close(scope, context, name)
 
     def _caller(self, scope: Scope, headers: Mapping[str, str]) -> Caller:
-        """Who asks; raises HTTPError for nobody known, and for new work while the server stops."""
+        """The caller; raises HTTPError for an unknown one, and for new work while the server stops."""
         path = scope["path"]
         if path in PUBLIC_PATHS:
             return ANONYMOUS
@@ -69,7 +69,7 @@ class RequestMiddleware:
         limits, clock = self._state.limits, asyncio.get_running_loop().time
         declared = headers.get("content-length", "")
         large = declared.isdecimal() and int(declared) > limits.body_bytes
-        body, size, more = bytearray(), 0, not (large and "expect" in headers)  # who asks first need not be listened to
+        body, size, more = bytearray(), 0, not (large and "expect" in headers)  # before the body is read
         try:
             async with asyncio.timeout(_LINGER if large else limits.body_seconds) as timeout:
                 while more:
@@ -141,7 +141,7 @@ class _ResponseSender:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """`receive` that gives the body once, and then what comes: that the client has gone."""
+    """`receive` that gives the body once, and then the next message, which is the client's disconnect."""
     left: list[dict[str, Any]] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def again() -> Message:

@@ -53,7 +53,7 @@ async def chat(body: Chat, request: Request, state: State, context: Context) -> 
 async def answer(
     request: Request, state: ServerState, context: RequestContext, body: Completion | Chat, shape: ResponseBuilder
 ) -> Response:
-    """Whole, or as it grows."""
+    """A complete response, or a stream."""
     card = state.find(body.model, context.caller)
     check_generation(body, card, state.base.shape.vocabulary)
     engine_requests = preprocess(state, context.id, body, card)

@@ -1,4 +1,4 @@
-"""What clients get, for the OpenAPI page."""
+"""Response schemas for the OpenAPI page."""
 
 from __future__ import annotations
 

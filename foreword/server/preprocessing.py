@@ -1,4 +1,4 @@
-"""Preprocessing, from a validated body to engine requests: one for each answer."""
+"""Preprocessing, from a validated body to engine requests, one for each answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Prompt = str | Mapping[str, str | list[str]] | list[int]
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """One answer to be had: `input` says to which input it belongs, `tokens` how many its text has."""
+    """The request for one answer: `input` is the index of its input, `tokens` the number of tokens of its text."""
 
     request: Request
     card: TaskCard | None
@@ -44,7 +44,7 @@ def engine_requests(
     *,
     truncate: bool = False,
 ) -> list[EngineRequest]:
-    """One for each model, prompt and draw; raises HTTPError for what is too much, or does not fit the task."""
+    """One for each model, prompt and draw; raises HTTPError for too many or too long inputs, and for inputs that do not fit the task."""
     if not prompts:
         raise HTTPError(400, "The request has no input; give at least one.")
     count = len(models) * len(prompts) * len(sampling_params)
@@ -62,7 +62,7 @@ def engine_requests(
 
 
 def _example(given: Prompt, name: str, card: TaskCard | None, state: ServerState) -> tuple[dict[str, str], tuple[int, ...]]:
-    """What an engine reads: columns of an example, or tokens for the base model."""
+    """The input of an engine: columns of an example, or tokens for the base model."""
     if isinstance(given, list):
         if card is not None:
             raise HTTPError(400, f"The task `{name}` reads text, but token ids came; give a text.", param="prompt")
@@ -75,7 +75,7 @@ def _example(given: Prompt, name: str, card: TaskCard | None, state: ServerState
     if card is None:
         state.base.check_writes()
     elif card.problem and not card.columns:
-        return {}, ()  # the engine says what is wrong with it, to this request alone
+        return {}, ()  # the engine reports the error, for this request only
     columns = ("text",) if card is None else card.columns
     if isinstance(given, str):
         if len(columns) != 1:

@@ -1,4 +1,4 @@
-"""What operators read: one JSON object a line. Texts of users and answers are left out unless they are asked for."""
+"""The request log: one JSON object per line. Users' texts and answers are left out by default."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, final
 
 @final
 class Log:
-    """Hands lines to `write`, by default to standard error; `texts` lets users' texts and the answers in."""
+    """Passes lines to `write`, by default to standard error; `texts` includes users' texts and answers."""
 
     def __init__(self, write: Callable[[str], object] | None = None, *, texts: bool = False) -> None:
         self._write, self.texts = write or _to_stderr, texts
@@ -25,7 +25,7 @@ class Log:
 
 @final
 class JsonLines(logging.Formatter):
-    """What the libraries below say, in the same shape."""
+    """Log records of libraries, in the same format."""
 
     def format(self, record: logging.LogRecord) -> str:
         trace = {} if record.exc_info is None else {"trace": self.formatException(record.exc_info)}

@@ -1,4 +1,4 @@
-"""Request validation beyond the schema: fields that do not go together, or that this task does not honour."""
+"""Request validation beyond the schema: fields that cannot be combined, or that this task does not support."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SAMPLING_FIELDS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty
 
 
 def check_generation(body: Completion | Chat, card: TaskCard | None, vocabulary: int) -> None:
-    """Raise HTTPError for what is not honoured, here or by this task."""
+    """Raise HTTPError for fields that the server or this task does not support."""
     for name in ("frequency_penalty", "presence_penalty"):
         if getattr(body, name):
             raise HTTPError(400, f"`{name}` is not supported; leave it out, or use `repetition_penalty`.", param=name)
@@ -42,7 +42,7 @@ def check_generation(body: Completion | Chat, card: TaskCard | None, vocabulary:
 
 
 def _check_format(body: Completion | Chat) -> None:
-    """Raise HTTPError for a response format that says too little, or too much."""
+    """Raise HTTPError for an incomplete or contradictory response format."""
     wanted = body.response_format
     if wanted is None:
         return
@@ -61,7 +61,7 @@ def _check_format(body: Completion | Chat) -> None:
 
 
 def _check_no_sampling(name: str, card: TaskCard, body: GenerationRequest | Batch) -> None:
-    """Where no token is drawn, fields that say how have no meaning; the task's own settings decide how long its texts are."""
+    """Raise HTTPError for sampling fields of a task that samples no tokens; the length of its texts is a setting of the task."""
     names = (*SAMPLING_FIELDS, *(("max_tokens", "max_completion_tokens") if find_kind(card.kind).answers == "text" else ()))
     wanted = body.response_format if isinstance(body, GenerationRequest) else None
     if wanted is not None and wanted.type != "text":
@@ -75,7 +75,7 @@ def _check_no_sampling(name: str, card: TaskCard, body: GenerationRequest | Batc
 
 
 def check_batch(body: Batch, cards: Sequence[tuple[str, TaskCard | None]]) -> None:
-    """Raise HTTPError for fields that one of the tasks does not honour."""
+    """Raise HTTPError for fields that one of the tasks does not support."""
     for name, card in cards:
         if card and not find_kind(card.kind).streams:
             _check_no_sampling(name, card, body)

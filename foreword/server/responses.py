@@ -1,4 +1,4 @@
-"""OpenAI's two shapes of an answer, whole and in chunks; the same events fill both."""
+"""OpenAI's two response formats, complete and in chunks, built from the same events."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 @runtime_checkable
 class ResponseBuilder(Protocol):
-    """How an endpoint writes answers."""
+    """Abstract: builds the responses of one endpoint."""
 
     whole: str
     chunk: str
@@ -112,7 +112,7 @@ class ChatBuilder:
 
 
 def extra(found: RequestOutput) -> Json:
-    """What a task with labels knows beyond its text."""
+    """Additional fields of tasks with labels."""
     if found.answer is None:
         return {}
     value = found.answer.value
@@ -120,7 +120,7 @@ def extra(found: RequestOutput) -> Json:
 
 
 def usage(found: Sequence[RequestOutput]) -> Json:
-    """Tokens read and written; an input that is answered several times is counted once."""
+    """Numbers of prompt and generated tokens; an input with several answers is counted once."""
     read: dict[tuple[str, int], int] = {}
     num_written = 0
     for each in found:

@@ -1,4 +1,4 @@
-"""What clients may send. Every field is either honoured, known to be harmless, or refused by name."""
+"""Request schemas. Every field is either supported, known to be harmless, or refused by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Columns = Annotated[dict[str, str | list[str]], Field(description="the columns o
 Input = str | Columns
 Seed = Annotated[int, Field(ge=-(2**62), le=2**62)]
 
-# OpenAI's fields that this server does not honour; any other name is a slip of the pen.
+# OpenAI's fields that this server does not support; any other name is a mistake.
 OTHERS = frozenset(
     (
         "audio",
@@ -36,14 +36,14 @@ OTHERS = frozenset(
 
 
 class Body(BaseModel):
-    """Nothing is guessed: a number in quotes is no number, and an unknown field is an error."""
+    """Strict: no type conversion (a quoted number is not a number), and unknown fields are errors."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     @model_validator(mode="before")
     @classmethod
     def _without_nothing(cls, given: Any) -> Any:
-        """A field of OpenAI's that asks for nothing (null, false, an empty list) is no reason to refuse."""
+        """Drop OpenAI's fields that request nothing (null, false, an empty list)."""
         if not isinstance(given, dict):
             return given
         return {name: value for name, value in given.items() if name not in OTHERS or value not in (None, False, [], "none")}
@@ -55,7 +55,7 @@ class StreamOptions(Body):
 
 
 class NamedSchema(Body):
-    """OpenAI's envelope of a JSON schema; it is always followed, strict or not."""
+    """OpenAI's envelope of a JSON schema; the schema is always enforced, strict or not."""
 
     schema_: dict[str, Any] = Field(alias="schema")
     name: str | None = None
@@ -76,7 +76,7 @@ class ResponseFormat(Body):
 
 
 class ModelRequest(Body):
-    """Whom to ask, and what operators of other servers are told, which changes no answer."""
+    """The model, and fields for other servers' operators, which do not change answers."""
 
     model: str = Field(description="a task's name, or the base model's")
     truncate: bool = Field(False, description="truncate texts that are too long; by default they are refused")
@@ -89,7 +89,7 @@ class ModelRequest(Body):
 
 
 class GenerationRequest(ModelRequest):
-    """How an answer is written."""
+    """Sampling fields and the format of the response."""
 
     max_tokens: int | None = Field(None, description="maximum number of tokens of an answer; by default that of the task, or 64")
     temperature: float | None = Field(None, description="0 by default (greedy, as in `foreword predict`)")
@@ -183,7 +183,7 @@ class TaskName(Body):
 
 
 def to_sampling_params(body: GenerationRequest | Batch, *, logprobs: int | None = None, draw: int = 0) -> SamplingParams:
-    """What a body asks of sampling; the n-th of several answers has the seed + n. Raises UsageError for what cannot be."""
+    """The sampling parameters of a body; the n-th of several answers has the seed + n. Raises UsageError for values that are not valid."""
     names = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
     given: dict[str, Any] = {name: value for name in names if (value := getattr(body, name, None)) is not None}
     if isinstance(body, Chat) and body.max_completion_tokens is not None:

@@ -1,4 +1,4 @@
-"""What one server is made of, handed to every part of it: engine, base model, keys, limits, metrics, log."""
+"""The state of one server, passed to all its parts: engine, base model, keys, limits, metrics, log."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from foreword.serving.engine import Engine, TaskCard
 
 @dataclass
 class RequestContext:
-    """One HTTP request: its id, who asks, and what the log will say of it."""
+    """One HTTP request: its id, its caller, and its facts for the log."""
 
     id: str = field(default_factory=lambda: uuid4().hex)
     caller: Caller = ANONYMOUS
@@ -36,7 +36,7 @@ class RequestContext:
 
 @final
 class ServerState:
-    """Passed around, never imported. `draining` stops new requests while those under way end."""
+    """Passed as an argument, never imported. `draining` refuses new requests while the running ones finish."""
 
     def __init__(
         self,
@@ -52,22 +52,22 @@ class ServerState:
         self.keys, self.limits, self.log = keys or Keys({}), limits or Limits(), log or Log()
         self.admission = Admission(self.limits)
         self.metrics = Metrics(engine, self.admission)
-        self.keep_alive = keep_alive  # seconds of silence after which a stream says that it lives
+        self.keep_alive = keep_alive  # seconds without events after which a stream sends a keep-alive comment
         self.created = int(time.time())
         self.draining = False
 
     def find(self, name: str, caller: Caller) -> TaskCard | None:
-        """The task of this name, None for the base model; raises HTTPError (404) for what does not exist or is not this caller's to see."""
+        """The task of this name, None for the base model; raises HTTPError (404) for a name that does not exist or that this caller may not use."""
         card = self.engine.card(name) if caller.sees(name) else None
         if card is None and not (name == self.base.name and caller.sees(name)):
             raise model_not_found(name)
         return card
 
     def visible(self, caller: Caller) -> Sequence[TaskCard]:
-        """The tasks that a caller may know of."""
+        """The tasks that a caller may use."""
         return [card for card in self.engine.tasks() if caller.sees(card.name)]
 
     @property
     def ready(self) -> bool:
-        """Whether a new request would be taken."""
+        """Whether new requests are accepted."""
         return self.engine.healthy and not self.draining

@@ -14,12 +14,12 @@ from foreword.server.state import RequestContext, ServerState
 from foreword.serving.request import Answer, Done, Event, Failed, Token
 
 DONE = b"data: [DONE]\n\n"
-ALIVE = b": alive\n\n"  # a comment, which clients pass over
+ALIVE = b": alive\n\n"  # a comment, which clients ignore
 
 
 @final
 class Stream:
-    """The events of requests in flight as bytes. `opened` waits for the first event, so that a request that fails at once fails with its status."""
+    """The events of running requests as bytes. `opened` waits for the first event, so that a request that fails at once fails with its status."""
 
     def __init__(
         self,
@@ -70,12 +70,12 @@ class Stream:
             await self.close()
 
     async def close(self) -> None:
-        """Note what there was, and end what has not ended."""
+        """Log what was sent, and cancel what is still running."""
         note(self._context, self._found)
         await self._requests.close()
 
     def _of(self, index: int, event: Event) -> list[bytes]:
-        """What one event adds to the stream."""
+        """The chunks of one event."""
         found, choices = self._found[index], list[Json | None]()
         if not isinstance(event, Failed) and index not in self._begun:
             self._begun.add(index)
@@ -91,7 +91,7 @@ class Stream:
 
 
 def note(context: RequestContext, found: Sequence[RequestOutput]) -> None:
-    """What the log says of answers."""
+    """The facts about answers for the log."""
     counted = usage(found)
     context.prompt_tokens, context.completion_tokens = counted["prompt_tokens"], counted["completion_tokens"]
     reasons = {each.done.reason if each.done else f"failed_{each.failed.kind}" if each.failed else "cancelled" for each in found}

@@ -86,7 +86,7 @@ async def show_task(name: str, state: State, context: Context) -> Response:
 
 @router.post("/v1/tasks/load", response_model=openapi.Task, tags=["tasks"])
 async def load(body: TaskName, state: State, context: Context) -> Response:
-    """Bring a task into memory: its newest version, if the store has another now. Requests under way finish on the old one."""
+    """Load a task into memory: its newest version, if the store has a new one. Running requests finish on the old one."""
     if not context.caller.sees(body.name):
         raise model_not_found(body.name)
     context.model = body.name if state.engine.card(body.name) else None
@@ -98,7 +98,7 @@ async def load(body: TaskName, state: State, context: Context) -> Response:
 
 @router.post("/v1/tasks/unload", response_model=openapi.Task, tags=["tasks"])
 async def unload(body: TaskName, state: State, context: Context) -> Response:
-    """Take a task out of memory, once requests under way have ended; the next request brings it back."""
+    """Remove a task from memory, once its running requests have ended; the next request loads it again."""
     found = state.engine.card(body.name) if context.caller.sees(body.name) else None
     if found is None:
         raise model_not_found(body.name)
@@ -118,7 +118,7 @@ async def _listed(
     inputs: Sequence[Prompt],
     facts: Callable[[RequestOutput], Json],
 ) -> Response:
-    """One answer for each input, all by one task whose kind this endpoint answers."""
+    """One answer for each input, by one task whose kind this endpoint answers."""
     card = state.find(body.model, context.caller)
     kind = BASE_MODEL if card is None else find_kind(card.kind)
     if kind.name and kind.endpoint != request.url.path:

@@ -1,4 +1,4 @@
-"""From an application to a listening server, and to its quiet end."""
+"""Runs an application under uvicorn, from the socket to a graceful shutdown."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHUTDOWN_SECONDS = 2  # seconds for responses that are written already, once all
 
 
 def check_address(host: str, keys: Keys, *, insecure: bool) -> None:
-    """Raise UsageError for an address that others can reach while everybody may ask."""
+    """Raise UsageError for an address that other machines can reach if no key is needed."""
     if keys or insecure or _is_loopback(host):
         return
     raise UsageError(
@@ -34,7 +34,7 @@ def check_address(host: str, keys: Keys, *, insecure: bool) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; raises UsageError where the address cannot be had. Port 0 takes a free one."""
+    """A listening socket; raises UsageError if the address is not available. Port 0 chooses a free one."""
     made = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -52,7 +52,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def url_of(made: socket.socket) -> str:
-    """Where a client on this machine finds it."""
+    """The URL for a client on this machine."""
     host, port = made.getsockname()[:2]
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     return f"http://{shown}:{port}"
@@ -60,7 +60,7 @@ def url_of(made: socket.socket) -> str:
 
 @final
 class Server:
-    """A server under way. `stop` ends it gently: new requests are refused, those under way may end; a second `stop` ends it at once."""
+    """A running server. `stop` shuts it down gracefully: new requests are refused, running ones may finish; a second `stop` ends it at once."""
 
     def __init__(self, app: FastAPI, state: ServerState, made: socket.socket, *, drain_seconds: float) -> None:
         self._state, self._socket, self._drain_seconds = state, made, drain_seconds
@@ -83,7 +83,7 @@ class Server:
         self._stopping.set()
 
     async def run(self, started: Callable[[], None]) -> None:
-        """Serve until stopped. `started` is called when requests are taken; in the end the engine is closed, and with it what has not ended in time."""
+        """Serve until stopped. `started` is called when requests are accepted; at the end the engine is closed, which cancels requests that did not finish in time."""
         serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
         while not self._server.started and not serving.done():
             await asyncio.sleep(0.01)
@@ -99,7 +99,7 @@ class Server:
             await serving
 
     async def _drain(self) -> None:
-        """Let answers end, for so long and no longer."""
+        """Wait for running answers, up to the time limit."""
         state = self._state
         state.draining = True
         state.log("draining", answers=state.admission.active, seconds=self._drain_seconds)
@@ -113,10 +113,12 @@ class Server:
 
 @contextlib.contextmanager
 def _signals(stop: Callable[[], None]) -> Iterator[None]:
-    """SIGTERM and SIGINT stop the server, where signals can be heard (in the main thread)."""
+    """SIGTERM and SIGINT stop the server, where signals can be handled (in the main thread)."""
     loop, heard = asyncio.get_running_loop(), list[signal.Signals]()
     for each in (signal.SIGTERM, signal.SIGINT):
-        with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):  # another thread, or a system whose loops hear none
+        with contextlib.suppress(
+            ValueError, RuntimeError, NotImplementedError
+        ):  # another thread, or a system without signal handlers in event loops
             loop.add_signal_handler(each, stop)
             heard.append(each)
     try:

@@ -1,4 +1,4 @@
-"""One sentence for a body that is not what the page says."""
+"""Validation errors of a body as one sentence."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _wanted(error: Mapping[str, Any]) -> str:
 
 
 def _path(place: Sequence[Any]) -> str:
-    """`messages[0].role`; what marks a branch of a union is left out."""
+    """`messages[0].role`; pydantic's names of union members are left out."""
     path = ""
     for part in place:
         if isinstance(part, int):

@@ -29,7 +29,7 @@ class CachedAdapter:
 
     @property
     def evictable(self) -> bool:
-        """Whether it may leave: no request reads it and it is not pinned."""
+        """Whether it can be evicted: no request reads it and it is not pinned."""
         return not self.refs and not self.pinned
 
 
@@ -56,7 +56,7 @@ class AdapterCache:
     def add(self, key: AdapterKey, num_bytes: int, *, pinned: bool = False) -> list[AdapterKey]:
         """Add an adapter, and return those that were evicted for it.
 
-        Raises CapacityError, and changes nothing, where it does not fit even if everything evictable left.
+        Raises CapacityError, and changes nothing, if it does not fit even after evicting everything evictable.
         """
         if key in self._entries:
             entry = self._entries[key]
@@ -91,7 +91,7 @@ class AdapterCache:
         self._entries[key].pinned = pinned
 
     def remove(self, key: AdapterKey) -> bool:
-        """Remove an adapter unless requests read it; True if it left. A pin does not hold it: its task was unloaded or replaced."""
+        """Remove an adapter unless requests read it; True if it was removed, pinned or not: its task was unloaded or replaced."""
         if self._entries[key].refs:
             self._entries[key].pinned = False
             return False
@@ -104,7 +104,7 @@ class AdapterCache:
         assert all(entry.num_bytes >= 0 and entry.key == key for key, entry in self._entries.items()), "an entry is not what its key says"
 
     def _to_evict(self, num_bytes: int) -> list[AdapterKey] | None:
-        """The fewest least recently used adapters that make room, or None if all of them do not."""
+        """The fewest least recently used adapters whose eviction is enough, or None if no eviction is."""
         missing = self.num_bytes + num_bytes - self.budget
         evicted: list[AdapterKey] = []
         for entry in sorted((entry for entry in self if entry.evictable), key=lambda entry: entry.last_used):

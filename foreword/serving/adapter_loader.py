@@ -1,4 +1,4 @@
-"""Adapters on their way into memory: read and made ready in threads of their own, so that no step waits for a disk."""
+"""Loads adapters in other threads, so that no step waits for a disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from foreword.serving.registry import Registry
 
 @final
 class AdapterLoader:
-    """Reads tasks, each once however many ask for it; `busy` are those under way, `count` those read so far."""
+    """Reads tasks, each once for any number of requests; `busy` are those being read, `count` those read so far."""
 
     def __init__(self, model: FrozenModel, registry: Registry, *, threads: int = 2) -> None:
         self.model, self.registry = model, registry
@@ -23,7 +23,7 @@ class AdapterLoader:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="foreword-load")
 
     def read(self, key: AdapterKey) -> Future[LoadedTask]:
-        """The task of a version, or of the newer one that has taken its place; its errors are AdapterError and ModelError."""
+        """The task of a version, or of the newer one that has replaced it; its errors are AdapterError and ModelError."""
         found = self.busy.get(key)
         if found is None:
             found = self.busy[key] = self._threads.submit(self._read, key)

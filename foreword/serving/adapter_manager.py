@@ -1,4 +1,4 @@
-"""The adapter manager: brings tasks into memory and lets them leave. The adapter cache counts them, the shared pool has their keys and values."""
+"""The adapter manager: loads tasks into memory and removes them. The adapter cache counts them, the shared pool has their keys and values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class AdapterManager:
         self.num_evictions = 0
 
     def install(self, task: LoadedTask, *, pinned: bool = False) -> None:
-        """Bring a task into memory; others are evicted for it. Raises CapacityError where there is no room."""
+        """Load a task into memory; others are evicted for it. Raises CapacityError if the budget is in use."""
         if task.key in self.tasks:
             self.cache.pin(task.key, pinned)
             return
@@ -44,12 +44,12 @@ class AdapterManager:
         self.tasks[task.key] = task.without_prefix()
 
     def retire(self, key: AdapterKey) -> None:
-        """Have a version leave memory at the first `remove_retired` that finds no request for it."""
+        """Mark a version for removal at the first `remove_retired` without a request for it."""
         if key in self.cache:
             self._retired.add(key)
 
     def remove_retired(self, awaited: Container[AdapterKey | None]) -> None:
-        """Remove retired versions that no request reads or awaits."""
+        """Remove retired versions that no request reads or waits for."""
         for key in [key for key in self._retired if key not in awaited]:
             if self.cache.remove(key):
                 self._free(key)

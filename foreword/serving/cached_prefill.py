@@ -32,7 +32,7 @@ class CachedPrefill:
         return [slot for block in self.cache for slot in block.slots]
 
     def apply(self, sequences: Many[Sequence], first: int) -> None:
-        """Cache what comes again of new sequences' texts, and leave each only the rest to read; KV rows from `first` on are free."""
+        """Cache repeated beginnings of new sequences' texts, so that each reads only the rest; KV rows from `first` on are free."""
         longest: dict[tuple[Root, tuple[int, ...]], tuple[Sequence, int]] = {}
         for sequence in sequences:
             ids = sequence.cacheable
@@ -53,7 +53,7 @@ class CachedPrefill:
         self.cache.release(sequence.blocks, sequence.request.id)
 
     def remove(self, root: Root) -> None:
-        """Free the texts behind a prefix that has left memory."""
+        """Free the texts after a prefix that was removed from memory."""
         for slots in self.cache.remove(root):
             self.allocator.free(slots)
 
@@ -65,7 +65,7 @@ class CachedPrefill:
             ids = sequence.cacheable[: count * BLOCK_SIZE]
             before = self.cache.match(sequence.root, ids)
             missing = ids[len(before) * BLOCK_SIZE :]
-            self.cache.acquire(before, sequence.request.id)  # or making room might evict what this stands on
+            self.cache.acquire(before, sequence.request.id)  # else an eviction could remove the blocks before these
             evicted = self.cache.evict(num_new + len(missing) // BLOCK_SIZE) if missing else None
             if evicted is None:
                 self.cache.release(before, sequence.request.id)

@@ -1,4 +1,4 @@
-"""The incremental detokenizer: the text of an answer so far, and how much of it can be sent."""
+"""The incremental detokenizer: the text of an answer so far, and the part of it that can be sent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Detokenizer:
         self._text = self._sent = ""
 
     def update(self, tokens: Sequence[int]) -> bool:
-        """Read all tokens of the answer so far; True if a stop string came, before which the text now ends."""
+        """Read all tokens of the answer so far; True if there is a stop string, before which the text now ends."""
         text = self._decode(tokens)
         self._text = text.lstrip() if self._strip else text
         cut = self._stop.find(self._text)
@@ -26,7 +26,7 @@ class Detokenizer:
         return cut is not None
 
     def new_text(self, *, finished: bool = False) -> str:
-        """What can be sent beyond what was sent before. While tokens may follow, everything that they may still change waits: part of a
+        """The new text that can be sent. While tokens may follow, text that they may change is held back: part of a
         character, the beginning of a stop string, white space at the end of a stripped answer.
         """
         text = self._text.rstrip() if self._strip else self._text

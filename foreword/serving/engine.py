@@ -1,4 +1,4 @@
-"""What every engine can do, however it runs: requests in, events out, tasks by name."""
+"""The interface of all engines: requests in, events out, tasks by name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TaskState = Literal["known", "loading", "resident", "broken"]
 
 @dataclass(frozen=True)
 class TaskCard:
-    """A task an engine knows: `kind` of its task, `columns` it reads, `digest` of its newest version, where it comes from and what went wrong."""
+    """A task of an engine: its `kind`, the `columns` it reads, the `digest` of its newest version, its source and its problem, if any."""
 
     name: str
     kind: str
@@ -49,15 +49,15 @@ class Engine(Protocol):
 
     @property
     def info(self) -> ModelInfo:
-        """The base model, wherever its weights are."""
+        """The base model without its weights."""
         ...
 
     async def start(self) -> None:
-        """Begin to take requests; nothing happens where the engine runs already. Raises AdapterError where its tasks cannot be read."""
+        """Begin to accept requests; does nothing if the engine is running. Raises AdapterError where its tasks cannot be read."""
         ...
 
     async def close(self, drain_seconds: float = 0.0) -> None:
-        """Take no more requests, let those under way end for so long, cancel the rest, and stop. May be called again, and before `start`."""
+        """Accept no more requests, wait for running ones up to `drain_seconds`, cancel the rest, and stop. May be called again, and before `start`."""
         ...
 
     def submit(self, request: Request) -> AsyncIterator[Event]:
@@ -69,14 +69,14 @@ class Engine(Protocol):
         ...
 
     async def load(self, name: str, *, pinned: bool = False) -> TaskCard:
-        """Have a task ready in memory, to stay there if pinned; its newest version if the store has another now.
+        """Load a task into memory, to stay there if pinned; its newest version, if the store has a new one.
 
-        Raises AdapterError for what cannot be read, CapacityError where there is no room.
+        Raises AdapterError for adapters that cannot be read, CapacityError if the budget is in use.
         """
         ...
 
     async def unload(self, name: str) -> None:
-        """Forget a task's memory; requests under way end first. Raises AdapterError for an unknown name."""
+        """Remove a task from memory; its running requests finish first. Raises AdapterError for an unknown name."""
         ...
 
     def tasks(self) -> Sequence[TaskCard]:
@@ -84,14 +84,14 @@ class Engine(Protocol):
         ...
 
     def card(self, name: str) -> TaskCard | None:
-        """One task as it stands now, None for a name that the engine does not know. Asked for every request, so never slow."""
+        """The present state of one task, None for an unknown name. Called for every request, so it must be fast."""
         ...
 
     def stats(self) -> Stats:
-        """What is going on."""
+        """The present counts."""
         ...
 
     @property
     def healthy(self) -> bool:
-        """Whether the engine takes requests."""
+        """Whether the engine accepts requests."""
         ...

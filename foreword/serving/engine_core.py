@@ -25,7 +25,7 @@ from foreword.serving.sequence import Sequence
 from foreword.serving.slot_allocator import SlotAllocator
 from foreword.serving.slot_table import SlotTable
 
-OWN_ENGINE_SEQUENCES = 8  # of a task with weights of its own, which share no batch with others
+OWN_ENGINE_SEQUENCES = 8  # for a task with its own weights, which shares no batch with others
 
 
 @final
@@ -45,7 +45,7 @@ class EngineCore:
         self.scheduler = Scheduler(
             self.adapters, self.cached_prefill.cache, self._open_sequence, own_engines=self.own_engines, max_sequences=max_sequences
         )
-        self.context: SharedContext | None = None  # what the running sequences read of the pool
+        self.context: SharedContext | None = None  # the slots of the pool that running sequences read
         self.num_steps = 0
 
     @property
@@ -61,11 +61,11 @@ class EngineCore:
         return [*(sequence.request for sequence in list(self.scheduler.running)), *forwarded]
 
     def add(self, request: Request, key: AdapterKey | None, emit: Callable[[Event], None]) -> None:
-        """Take a request in; its events are emitted from `step`. Its task may still have to be installed."""
+        """Add a request; its events are emitted from `step`. Its task may be installed later."""
         self.scheduler.add(request, key, emit)
 
     def cancel(self, request_id: str) -> None:
-        """End a request where it stands; its KV row is free at once."""
+        """Cancel a request; its KV row is free at once."""
         self.scheduler.cancel_waiting(request_id)
         for sequence in [sequence for sequence in self.scheduler.running if sequence.request.id == request_id]:
             finish(sequence, "cancelled")
@@ -74,7 +74,7 @@ class EngineCore:
             engine.cancel(request_id)
 
     def install(self, task: LoadedTask, *, pinned: bool = False) -> None:
-        """Bring a task into memory, for whichever requests wait for it. Raises CapacityError where there is no room."""
+        """Load a task into memory, for all requests that wait for it. Raises CapacityError if the budget is in use."""
         self.adapters.install(task, pinned=pinned)
         self._drop_own_engines()
         if task.generates and task.model is not self.model and task.key not in self.own_engines:
@@ -83,12 +83,12 @@ class EngineCore:
             self.own_engines[task.key] = engine
 
     def retire(self, key: AdapterKey) -> None:
-        """Let a version leave memory as soon as no request reads it any more."""
+        """Remove a version from memory as soon as no request reads it."""
         self.adapters.retire(key)
         self._remove_retired()
 
     def step(self) -> None:
-        """Schedule, run the model, process its output. A fault fails this step's requests and no others."""
+        """Schedule, run the model, process its output. An error fails only the requests of this step."""
         self.num_steps += 1
         scheduled = self.scheduler.schedule()
         for entry in scheduled.forwarded:
@@ -111,14 +111,14 @@ class EngineCore:
         return sequence
 
     def _run(self, work: Callable[[list[Sequence]], Tensor], sequences: list[Sequence]) -> None:
-        """Run the model for sequences and give each its next token; those that end leave."""
+        """Run the model for sequences and give each its next token; finished ones are removed."""
         try:
             logits = work(sequences)
             likeliest = logits.argmax(-1).tolist()
             ended = [each for index, each in enumerate(sequences) if process_logits(each, likeliest[index], logits[index])]
             for sequence in ended:
                 self._release(sequence)
-        except Exception as error:  # whatever it is, the other requests go on
+        except Exception as error:  # whatever the error, the other requests continue
             for sequence in sequences:
                 sequence.emit(Failed("engine", f"the step failed ({type(error).__name__}: {error})."))
                 self._release(sequence)
@@ -150,7 +150,7 @@ class EngineCore:
         return logits
 
     def _release(self, sequence: Sequence) -> None:
-        """Free what a sequence holds. The last running one moves into its KV row, so that the rows at work stand together."""
+        """Free what a sequence holds. The last running one moves into its KV row, so that the rows in use stay contiguous."""
         running = self.scheduler.running
         if sequence in running:
             row, last = running.index(sequence), len(running) - 1
@@ -182,12 +182,12 @@ class EngineCore:
         self._drop_own_engines()
 
     def _drop_own_engines(self) -> None:
-        """Drop the engines of tasks that have left memory."""
+        """Drop the engines of tasks that were removed from memory."""
         for key in [key for key in self.own_engines if key not in self.adapters.tasks]:
             del self.own_engines[key]
 
     def check(self) -> None:
-        """Raise AssertionError if what is counted and what is in memory do not agree."""
+        """Raise AssertionError if the counts and the memory do not agree."""
         self.adapters.check()
         refs = {ref for entry in self.adapters.cache for ref in entry.refs}
         assert refs == {request.id for request in self.running if request.task is not None}, (

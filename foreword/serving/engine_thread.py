@@ -1,4 +1,4 @@
-"""The thread that runs the model: it takes work in between steps, brings tasks into memory, and hands events over."""
+"""The thread that runs the model: it accepts work between steps, loads tasks into memory, and sends events."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Events = Sequence[tuple[str, Event]]
 
 @final
 class EngineThread:
-    """Owns a core: nothing else may touch it but what was given to `call_soon`. `on_events` gets the events of a step at once, with their requests' ids."""
+    """Owns a core, which only functions given to `call_soon` may use. `on_events` gets the events of a step at once, with their requests' ids."""
 
     def __init__(
         self,
@@ -48,12 +48,12 @@ class EngineThread:
         return self._thread.is_alive()
 
     def stop(self) -> None:
-        """End after the calls that were given before."""
+        """Stop after the calls that were given before."""
         self._inbox.put(None)
         self._thread.join()
 
     def call_soon(self, call: Call) -> None:
-        """Have something done between two steps."""
+        """Call a function between two steps."""
         self._inbox.put(call)
 
     def add(self, request: Request, key: AdapterKey | None) -> None:
@@ -66,11 +66,11 @@ class EngineThread:
                 if self.core.has_work:
                     self.core.step()
                 self._send()
-        except Exception as error:  # whatever it is, nobody may wait for ever
+        except Exception as error:  # whatever the error, no caller may wait forever
             self.on_fault(f"the engine has stopped ({type(error).__name__}: {error}); restart it.")
 
     def _run_calls(self) -> bool:
-        """Make the calls that other threads gave; wait for one where there is nothing else to do. False at the end."""
+        """Make the calls of other threads; wait for one if there is nothing else to do. False once the thread must stop."""
         idle = not self.core.has_work and not self._ready
         while True:
             try:
@@ -84,7 +84,7 @@ class EngineThread:
             idle = False
 
     def _load_missing(self) -> None:
-        """Begin to read the tasks that requests wait for, and install what has been read as far as there is room."""
+        """Start reading the tasks that requests wait for, and install those that have been read and fit."""
         missing = self.core.scheduler.missing_tasks[: self.core.scheduler.max_sequences]
         self._ready = {key: task for key, task in self._ready.items() if key in missing}
         for key in missing:
@@ -99,7 +99,7 @@ class EngineThread:
             self.core.install(self._ready[key])
         except CapacityError as error:
             if self.core.running:
-                return  # it waits until others have left
+                return  # it waits until others were evicted
             self.core.scheduler.fail_waiting(key, Failed("capacity", str(error)))
         del self._ready[key]
 
@@ -118,7 +118,7 @@ class EngineThread:
         self.core.scheduler.fail_waiting(key, Failed("task", message))
 
     def _send(self) -> None:
-        """Hand over the events of a step at once: waking the event loop costs more than a token."""
+        """Send the events of a step together: waking the event loop costs more than a token."""
         if self._outbox:
             events, self._outbox = self._outbox, []
             self.on_events(events)

@@ -17,7 +17,7 @@ from foreword.serving.stop_strings import StopStrings
 from foreword.serving.structured_output import StructuredOutputManager
 from foreword.tasks.streaming_task import StreamingTask
 
-DEFAULT_MAX_TOKENS = 64  # of an answer without a task, where the request names none
+DEFAULT_MAX_TOKENS = 64  # maximum for the base model, if the request has none
 
 
 @final

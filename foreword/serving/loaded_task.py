@@ -1,4 +1,4 @@
-"""A task ready to be served: its adapter read, its prompt compiled where that can be, what stands in memory for it."""
+"""A task ready for serving: its adapter, its prompt compiled if possible, and its tensors in memory."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class LoadedTask:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes that this task takes: its prefix as the shared pool stores it, else what was learned, as it is; and weights of its own."""
+        """Bytes of this task in memory: its prefix as the shared pool stores it, else the prompt and head themselves; and its own weights."""
         return self.weight_bytes + self._prompt_bytes
 
     @property
@@ -62,7 +62,7 @@ class LoadedTask:
         return isinstance(self.task, StreamingTask) and self.model.shape.kind == "causal"
 
     def without_prefix(self) -> LoadedTask:
-        """The same without a prefix that stands in the shared pool."""
+        """The same without the prefix, which is in the shared pool."""
         return (
             replace(self, prefix=None, adapter_state=AdapterState(None, self.adapter_state.head))
             if self.prefix is not None and self.generates
@@ -71,7 +71,7 @@ class LoadedTask:
 
     @classmethod
     def of(cls, model: FrozenModel, adapter: Adapter, key: AdapterKey) -> LoadedTask:
-        """Make an adapter ready. Raises FingerprintError or ModelError for one of another base, or for a site the family refuses."""
+        """Make an adapter ready. Raises FingerprintError or ModelError for one of another base, or for a site that the family does not support."""
         adapter.check(model.info)
         check_site(adapter.recipe.prompt, model.shape)
         task, length_budget, view, adapter_state = (
@@ -95,5 +95,5 @@ class LoadedTask:
         return replace(plain, prefix=prefix, num_compiled=num_compiled)
 
     def without_compiled(self, row: Row) -> Row:
-        """What of a row stands behind the tokens that the prefix holds."""
+        """The part of a row after the tokens that the prefix includes."""
         return Row(row.ids[self.num_compiled :]) if self.num_compiled else row

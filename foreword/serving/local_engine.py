@@ -76,7 +76,7 @@ class LocalEngine:
             self._watching = asyncio.create_task(self._watch())
 
     async def close(self, drain_seconds: float = 0.0) -> None:
-        """Take no more requests, let those under way end for so long, cancel the rest, and stop. Closing again, or before `start`, is fine."""
+        """Accept no more requests, wait for running ones up to `drain_seconds`, cancel the rest, and stop. May be called again, and before `start`."""
         self._closed = True
         if not self._started:
             self.loader.close()
@@ -147,7 +147,7 @@ class LocalEngine:
             self.thread.call_soon(lambda: self.core.cancel(request_id))
 
     async def load(self, name: str, *, pinned: bool = False) -> TaskCard:
-        """Have a task's newest version in memory. Raises AdapterError for what cannot be read, CapacityError where there is no room."""
+        """Load a task's newest version into memory. Raises AdapterError for adapters that cannot be read, CapacityError if the budget is in use."""
         if self._closed:
             raise self._stopped()
         before = self.registry.current(name)
@@ -162,7 +162,7 @@ class LocalEngine:
         return self._card(name, version, None)
 
     async def _install(self, task: LoadedTask, pinned: bool) -> None:
-        """Install a task, waiting while running requests hold all the room."""
+        """Install a task, waiting while running requests use the whole budget."""
         while True:
             try:
                 await self._call(lambda: self.core.install(task, pinned=pinned))
@@ -173,7 +173,7 @@ class LocalEngine:
                 await asyncio.sleep(0.02)
 
     async def unload(self, name: str) -> None:
-        """Let a task leave memory once nobody reads it; raises AdapterError for an unknown name."""
+        """Remove a task from memory once no request reads it; raises AdapterError for an unknown name."""
         version = self.registry.current(name)
         if version is None:
             raise AdapterError(f"The task '{name}' does not exist.")
@@ -217,14 +217,14 @@ class LocalEngine:
         )
 
     async def _watch(self) -> None:
-        """Look at the store now and then; changed tasks that are in memory are replaced there, those that have gone leave."""
+        """Check the store periodically; changed tasks in memory are replaced, deleted ones are removed."""
         while True:
             await asyncio.sleep(self.watch)
             before = {name: entry.version for name, entry in self.registry}
             try:
                 changed = await asyncio.to_thread(self.registry.scan)
             except AdapterError:
-                continue  # the store is away for the moment; what is in memory is served on
+                continue  # the store is unavailable at present; tasks in memory are still served
             for name in changed:
                 old = before.get(name)
                 if old is not None and old.key in self.core.adapters.tasks:
@@ -240,7 +240,7 @@ class LocalEngine:
         return ServingError(self._problem or (f"{CLOSED}; use a new one." if self._closed else NOT_STARTED))
 
     async def _call(self, call: Call) -> None:
-        """Have the engine's thread make a call between two steps."""
+        """Make a call in the engine's thread between two steps."""
         done: asyncio.Future[None] = self._loop.create_future()
 
         def answer(error: Exception | None) -> None:

@@ -34,7 +34,7 @@ class ModelRunner:
     ) -> tuple[Float[Tensor, "B V"], list[int], list[int]]:
         """Read new sequences into KV rows from `first` on: the logits after each, its number of tokens, and the position of its first.
 
-        `prompts` hold what stands behind the shared tokens; soft tokens among them are merged here.
+        `prompts` hold the rows after the shared tokens; soft tokens among them are merged here.
         """
         batch = collate(prompts, pad=self.model.tokenizer.pad)
         ready = self.model.prepare(batch, list(soft))
@@ -51,7 +51,7 @@ class ModelRunner:
     def decode(
         self, tokens: Int[Tensor, " B"], context: SharedContext | None, starts: Int[Tensor, " B"], offset: Int[Tensor, " B"]
     ) -> Float[Tensor, "B V"]:
-        """One more token of each sequence: the logits after it."""
+        """Read one more token of each sequence: the logits after it."""
         positions = (starts + offset)[:, None]
         step = self._step(context, starts, torch.ones_like(starts), positions, offset, 0)
         mask = torch.ones_like(positions)
@@ -59,7 +59,7 @@ class ModelRunner:
         return self.model.network(**inputs, foreword=step, use_cache=False, logits_to_keep=self.last).logits[:, -1]
 
     def context(self, shared: Sequence[SlotTable]) -> SharedContext | None:
-        """What sequences read of the pool, as tensors; those with equal tables share one. None where no sequence reads anything."""
+        """The slots of the pool that sequences read, as tensors; sequences with equal tables form a group. None if no sequence reads any."""
         if not any(table.slots for table in shared):
             return None
         tables = list(dict.fromkeys(shared))

@@ -9,7 +9,7 @@ from foreword.serving.sequence import Sequence
 
 
 def process_logits(sequence: Sequence, likeliest: int, logits: Tensor) -> bool:
-    """Give a sequence its next token from logits [V], whose argmax is known; True if the answer has ended, which was emitted then."""
+    """Give a sequence its next token from logits [V] with a known argmax; True if the answer has ended and its end was emitted."""
     sampler = sequence.sampler
     token, logprob, top = (likeliest, None, {}) if sampler.greedy else sampler.sample(logits)
     if token in sequence.eos_tokens:
@@ -30,7 +30,7 @@ def process_logits(sequence: Sequence, likeliest: int, logits: Tensor) -> bool:
 
 
 def finish(sequence: Sequence, reason: FinishReason) -> None:
-    """Emit the text that waited, unless the request was cancelled, and the end."""
+    """Emit the text that was held back, unless the request was cancelled, and the end."""
     if reason != "cancelled" and (text := sequence.detokenizer.new_text(finished=True)):
         sequence.emit(Token(text, sequence.tokens[-1]))
     sequence.emit(Done(reason, sequence.num_prompt_tokens, sequence.num_output_tokens))

@@ -27,7 +27,7 @@ class PoolingRequest:
 
 
 def pool(model: FrozenModel, items: Sequence[PoolingRequest]) -> None:
-    """Answer all; a request that cannot be read, or a fault in one task, fails no other."""
+    """Answer all; an invalid request, or an error in one task, does not affect others."""
     ready = [(item, eval_feature) for item in items if (eval_feature := _eval_feature(item)) is not None]
     mixed = [(item, eval_feature) for item, eval_feature in ready if isinstance(item.task.task, HeadTask) and item.task.model is model]
     if len({item.task.key for item, _ in mixed}) > 1 and _mixed(model, mixed):
@@ -38,7 +38,7 @@ def pool(model: FrozenModel, items: Sequence[PoolingRequest]) -> None:
     for task, pairs in by_task.items():
         try:
             found = predictions(task.task, task.model, task.adapter_state, [eval_feature for _, eval_feature in pairs], BATCH)
-        except Exception as error:  # a fault in one task must not stop the engine
+        except Exception as error:  # an error in one task must not stop the engine
             for item, _ in pairs:
                 item.emit(Failed("engine", f"the step failed ({type(error).__name__}: {error})."))
             continue
@@ -55,13 +55,13 @@ def _eval_feature(item: PoolingRequest) -> EvalFeature | None:
 
 
 def _mixed(model: FrozenModel, pairs: Sequence[tuple[PoolingRequest, EvalFeature]]) -> bool:
-    """Answer several tasks in the same batches; False where that failed, so that each is tried by itself."""
+    """Answer several tasks in the same batches; False if that failed, so that each is tried alone."""
     asked = [
         Asked(item.task.task, item.task.adapter_state, eval_feature) for item, eval_feature in pairs if isinstance(item.task.task, HeadTask)
     ]
     try:
         found = predict_together(model, asked, BATCH)
-    except Exception:  # which task it was shows when each is answered alone
+    except Exception:  # answering each task alone shows which one it was
         return False
     _emit(pairs, found)
     return True

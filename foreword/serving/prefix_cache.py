@@ -10,15 +10,15 @@ from typing import final
 from foreword.serving.adapter_cache import AdapterKey
 
 BLOCK_SIZE = 16  # tokens: what is shared is whole blocks
-MIN_BLOCKS = 2  # a shorter match is prefilled again as fast
-MAX_REMEMBERED = 1024  # beginnings of texts that are remembered, to see which come again
+MIN_BLOCKS = 2  # a shorter match is not faster than prefilling again
+MAX_REMEMBERED = 1024  # beginnings of texts that are remembered, to find repeated ones
 
-Root = AdapterKey | None  # the version of a task whose prefix stands before a text, or nothing
+Root = AdapterKey | None  # the version of a task whose prefix comes before a text, or nothing
 
 
 @dataclass(eq=False)
 class Block:
-    """BLOCK_SIZE tokens behind those of `parent`: the slots of their keys and values, and the ids of the requests that read them (`refs`)."""
+    """BLOCK_SIZE tokens after those of `parent`: the slots of their keys and values, and the ids of the requests that read them (`refs`)."""
 
     tokens: tuple[int, ...]
     slots: tuple[int, ...]
@@ -52,7 +52,7 @@ class PrefixCache:
         return sum(BLOCK_SIZE for _ in self)
 
     def num_repeated(self, root: Root, ids: Sequence[int]) -> int:
-        """How many blocks a text has in common with the last one that began alike; it is remembered from now on."""
+        """How many blocks a text has in common with the last one of the same beginning; the text is then remembered."""
         name, mine = (root, tuple(ids[:BLOCK_SIZE])), tuple(split_blocks(ids))
         last = self._recent.pop(name, ())
         self._recent[name] = mine
@@ -73,12 +73,12 @@ class PrefixCache:
         return found
 
     def hit(self, root: Root, ids: Sequence[int]) -> list[Block]:
-        """The cached blocks that a sequence reads: those that match, if they are enough to be worth it."""
+        """The cached blocks that a sequence reads: those that match, if they are enough to save time."""
         found = self.match(root, ids)
         return found if len(found) >= MIN_BLOCKS else []
 
     def evict(self, count: int) -> list[tuple[int, ...]] | None:
-        """Make room for so many blocks. The slots of those evicted, or None, and nothing evicted, where requests read too many."""
+        """Evict enough for so many blocks. Returns the slots of those evicted, or None, with nothing evicted, if requests read too many."""
         missing = self.num_tokens + count * BLOCK_SIZE - self.budget
         gone: list[Block] = []
         while missing > 0:

@@ -15,7 +15,7 @@ FinishReason = Literal["stop", "length", "cancelled"]
 class Request:
     """One example for one task; the task None is the frozen model itself, which goes on from the example's `text`.
 
-    `truncate` cuts a text that is too long, which is refused otherwise. `ids` are tokens for the frozen model in the place of a text: a
+    `truncate` cuts a text that is too long, which is refused otherwise. `ids` are tokens for the frozen model instead of a text: a
     conversation in its chat format, whose markers no text can hold.
     """
 
@@ -48,7 +48,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Done:
-    """The end of an answer; virtual tokens are counted nowhere. `waited` is seconds until its first step, where the engine knows."""
+    """The end of an answer; virtual tokens are not counted. `waited` is seconds until its first step, where the engine knows."""
 
     reason: FinishReason
     prompt_tokens: int
@@ -58,7 +58,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """The end of a request that got no answer: the caller's mistake, an absent task, no room now, or a fault of the engine."""
+    """The end of a request without an answer: the caller's mistake, an unknown task, insufficient capacity, or an error of the engine."""
 
     kind: Literal["request", "task", "capacity", "engine"]
     message: str

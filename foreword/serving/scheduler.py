@@ -89,7 +89,7 @@ class Scheduler:
             entry.emit(failed)
 
     def rename(self, old: AdapterKey, new: AdapterKey) -> None:
-        """Have requests that wait for a version wait for the one that took its place."""
+        """Let requests that wait for a version wait for the one that replaced it."""
         if old != new:
             self.waiting = deque(replace(entry, key=new) if entry.key == old else entry for entry in self.waiting)
 

@@ -1,4 +1,4 @@
-"""What an answer means: a task turns examples into rows, and the model's outputs into losses, predictions and scores."""
+"""The base class of tasks: a task turns examples into rows, and the model's outputs into losses, predictions and scores."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Example = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Prediction:
-    """One answer: `text` is what people read (a label, generated text), `value` what programs do, where it is more than a text.
+    """One answer: `text` for people (a label, generated text), `value` for programs, if it is more than a text.
 
     Where the task has labels, `scores` maps each to its probability and `losses` to the nats per token of its words.
     """
@@ -39,7 +39,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class TrainFeature:
-    """Rows that are learned from together (one, or the choices of one example), what a head should say, and the weight of their loss."""
+    """The training rows of one example (one, or one per choice), the target of a head, and the weight of their loss."""
 
     rows: tuple[Row, ...]
     target: tuple[float, ...] = ()
@@ -52,7 +52,7 @@ class TrainFeature:
 
 @dataclass(frozen=True)
 class EvalFeature:
-    """Rows that are answered together, and what the task noted to make an answer of the model's outputs."""
+    """The rows of one example to predict, and the task's notes for turning outputs into an answer."""
 
     rows: tuple[Row, ...]
     notes: Any = None
@@ -80,7 +80,7 @@ class LengthBudget:
 
 
 def budget_for(spec: PromptSpec | None, info: ModelInfo, max_length: int | None = None) -> LengthBudget:
-    """The length budget of a prompt on a model; on causal models a kv prefix takes its positions off the budget. Raises UsageError when nothing fits."""
+    """The length budget of a prompt on a model; on causal models a kv prefix uses some of its positions. Raises UsageError if nothing fits."""
     length = spec.length if spec else 0
     soft = length if spec and spec.site == "input" else 0
     budget = info.shape.positions - (length - soft if info.shape.kind == "causal" else 0)
@@ -102,9 +102,9 @@ class Task(ABC):
 
     @classmethod
     def of(cls, examples: Sequence[Example], **settings: Any) -> Task:
-        """The task that these examples are for; a class that takes labels or units from them says so here.
+        """The task for these examples; subclasses take labels or units from them here.
 
-        Raises DataError for examples that it cannot be made from.
+        Raises DataError for examples that are not suitable.
         """
         return cls(**settings)
 
@@ -119,12 +119,12 @@ class Task(ABC):
         return None
 
     def for_model(self, info: ModelInfo, spec: PromptSpec | None) -> Task:
-        """The task as this model and prompt read it; raises ModelError for a model that cannot do it."""
+        """The task for this model and prompt; raises ModelError for a model that does not support it."""
         return self
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The right answers that there are, where they are few and known: examples for a written prompt are drawn evenly from them."""
+        """All possible answers, if they are few and known: examples for a written prompt are drawn evenly from them."""
         return ()
 
     def calibrated(self, model: FrozenModel, tokens: VirtualTokens | None, soft: int) -> Task:
@@ -135,19 +135,19 @@ class Task(ABC):
     def train_features(
         self, example: Example, info: ModelInfo, length_budget: LengthBudget, dampening: float = 0.0
     ) -> tuple[list[TrainFeature], bool]:
-        """What is learned from an example, cut to the budget, and whether it had to be cut; raises DataError for a wrong answer."""
+        """The train features of an example, truncated to the budget, and whether it was truncated; raises DataError for an invalid answer."""
 
     @abstractmethod
     def eval_feature(
         self, example: Example, info: ModelInfo, length_budget: LengthBudget, *, truncate: bool, max_answer_tokens: int | None = None
     ) -> tuple[EvalFeature, bool]:
-        """What is asked for an example without its answer, with `max_answer_tokens` positions left for it (by default the maximum of the task).
+        """The eval feature of an example without its answer, with `max_answer_tokens` positions left for it (by default the maximum of the task).
 
-        Raises DataError for a text that is too long unless `truncate`; says whether it was cut.
+        Raises DataError for a text that is too long unless `truncate`; returns whether it was truncated.
         """
 
     def answer_length(self, example: Example, info: ModelInfo) -> int:
-        """Tokens of the right answer that stand in the row; none where a head answers."""
+        """Tokens of the right answer in the row; 0 for a task with a head."""
         return 0
 
     @abstractmethod
@@ -162,15 +162,15 @@ class Task(ABC):
 
     @abstractmethod
     def score(self, predictions: Sequence[Prediction], targets: Sequence[str]) -> dict[str, Score]:
-        """Metrics with standard error and n; `metric` names the one that people read first."""
+        """Metrics with standard error and n; `metric` names the main one."""
 
     def monitor(self, scores: Mapping[str, Score]) -> float:
-        """The number that chooses the best checkpoint, higher is better: on a hundred validation texts metrics are too noisy to choose by."""
+        """The value that selects the best checkpoint, higher is better: on a hundred validation texts metrics are too noisy for this."""
         return -scores["loss"].value
 
     @abstractmethod
     def material(self, examples: Sequence[Example]) -> Material:
-        """What initialisers may start from."""
+        """The material for initialisers."""
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:

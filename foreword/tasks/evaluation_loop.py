@@ -24,7 +24,7 @@ Found = TypeVar("Found")
 @dataclass(frozen=True)
 class EvalSet:
     """Examples rendered once: features to predict, features with the answer for the loss (`num_losses` of them for each example), targets, and how
-    many texts were cut."""
+    many texts were truncated."""
 
     eval_features: list[EvalFeature]
     train_features: list[TrainFeature]
@@ -49,7 +49,7 @@ class EvalSet:
         )
 
     def paired(self) -> list[tuple[EvalFeature, list[TrainFeature]]] | None:
-        """Each eval feature with its train features, where these have the same rows; None where the answer stands in the row, too."""
+        """Each eval feature with its train features, where these have the same rows; None if the row contains the answer."""
         left, found = iter(self.train_features), []
         for eval_feature in self.eval_features:
             own, rows = [], []
@@ -76,7 +76,7 @@ def predictions(
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores, and what they were made from: for each example, in order, its prediction and its losses (several where a text has several windows)."""
+    """Scores, and the values behind them: for each example, in order, its prediction and its losses (several where a text has several windows)."""
 
     scores: dict[str, Score]
     predictions: list[Prediction]
@@ -115,7 +115,7 @@ def evaluate_examples(
 
 
 def _by_example(shortest_first: list[float], eval_set: EvalSet) -> list[list[float]]:
-    """The losses of each example, from those that `losses` gives."""
+    """The losses of each example, from the result of `losses`."""
     placed = dict(zip(_by_length(eval_set.train_features), shortest_first, strict=True))
     in_order = iter([placed[i] for i in range(len(placed))])
     return [[next(in_order) for _ in range(count)] for count in eval_set.num_losses]
@@ -127,14 +127,14 @@ def losses(
     """Mean loss of each train feature, shortest first."""
     order = _by_length(train_features)
     for begin in range(0, len(order), batch_size):
-        with torch.inference_mode():  # around the work only: a generator's caller keeps its own mode
+        with torch.inference_mode():  # around the computation only, so that the caller of the generator keeps its own mode
             batch = task.losses(model, adapter_state, [train_features[i] for i in order[begin : begin + batch_size]])
             found = [float(part.mean()) for part in batch.losses.cpu().split(batch.sizes)]
         yield from found
 
 
 def _in_order(eval_features: Sequence[EvalFeature], answer: Callable[[list[int]], Iterator[Found]], tick: Tick | None) -> list[Found]:
-    """What is found for each eval feature, computed shortest first so that batches hold few pads."""
+    """The results of eval features, computed shortest first so that batches have few pads."""
     order = _by_length(eval_features)
     found: dict[int, Found] = {}
     for index, one in zip(order, answer(order), strict=True):

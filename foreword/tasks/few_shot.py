@@ -34,7 +34,7 @@ def written(task: Task, words: str | None = None) -> TemplateTask:
 @final
 @dataclass(frozen=True)
 class FewShot:
-    """A written prompt with `shots` before the text, written as the text is, with their answers; as many of them as fit beside it (Brown et al. 2020).
+    """A written prompt with `shots` before the text, written as the text is, with their answers; as many of them as fit with it (Brown et al. 2020).
 
     `tasks[k]` reads a text behind the first k shots. A shot's texts are fields, so that nothing in them can become a special token.
     """
@@ -46,7 +46,7 @@ class FewShot:
     def of(cls, task: Task, shots: Sequence[Example], *, words: str | None = None, chat: Chat | None = None) -> FewShot:
         """`words` as in `written`; `chat` lays a template's source out in a model's chat format, the shots inside the message.
 
-        Raises UsageError for tasks that answer otherwise than with one text.
+        Raises UsageError for tasks whose answer is not one text.
         """
         plain, opening = _plain(task, words)
         if not plain.takes_shots:
@@ -77,7 +77,7 @@ class FewShot:
         return eval_feature, cut, count
 
     def eval_set(self, info: ModelInfo, length_budget: LengthBudget, examples: Sequence[Example]) -> tuple[EvalSet, int]:
-        """The examples as they are evaluated, and how many of them had no space for every shot."""
+        """The examples as they are evaluated, and for how many of them not every shot fits."""
         plain = self.tasks[0]
         max_answer_tokens = max(map_rows(examples, lambda example: plain.answer_length(example, info)), default=0)
         asked = map_rows(examples, lambda example: self.eval_feature(example, info, length_budget, max_answer_tokens=max_answer_tokens))
@@ -105,8 +105,8 @@ class FewShot:
         return replace(self, tasks=tuple(replace(task, prior=prior) for task in self.tasks if isinstance(task, Classify)))
 
     def _fitting(self, example: Example, info: ModelInfo, length_budget: LengthBudget, max_answer_tokens: int) -> tuple[TemplateTask, int]:
-        """The task with the most shots that leaves the text whole. `length_budget` limits the text, the model's positions limit both together."""
-        max_answer_tokens = 0 if info.shape.kind == "encoder-decoder" else max_answer_tokens  # there the decoder has the answer
+        """The task with the most shots that needs no truncation of the text. `length_budget` limits the text, the model's positions limit both together."""
+        max_answer_tokens = 0 if info.shape.kind == "encoder-decoder" else max_answer_tokens  # there the answer is in the decoder
         filled = self._filled(example)
         sizes = [task.template.render(filled, info.tokenizer, 0).num_tokens + max_answer_tokens for task in self.tasks]
         fitting = [count for count, size in enumerate(sizes) if size <= info.shape.positions]
@@ -145,7 +145,7 @@ def choose(task: Task, examples: Sequence[Example], count: int, seed: int) -> li
 
 
 def _plain(task: Task, words: str | None) -> tuple[TemplateTask, list[Part]]:
-    """The task as a text is written for it, and what is said before all texts."""
+    """The task with a written prompt, and the description before all texts."""
     if not isinstance(task, TemplateTask):
         raise UsageError(
             f"a '{task.kind}' task has a head, which must be trained; a written prompt can classify by label words, or generate."
@@ -160,13 +160,13 @@ def _plain(task: Task, words: str | None) -> tuple[TemplateTask, list[Part]]:
 
 
 def _read(task: TemplateTask, first: Sequence[Part], chat: Chat | None) -> TemplateTask:
-    """The task with more before its text."""
+    """The task with more parts before its text."""
     source = _source(task.template, first)
     return task.with_template(Template.parse(chat(source) if chat else source, bos=chat is not None or task.template.bos))
 
 
 def _shot(template: Template, mark: str) -> list[Part]:
-    """The template's own words with an example's fields, its answer and what parts it from the next."""
+    """The template's words with an example's fields, its answer and the separator."""
     own = [Field(mark + part.name) if isinstance(part, Field) else part for part in template.parts if isinstance(part, Field | Words)]
     return [*own, Words(template.space), Field(mark + ANSWER), Words(BETWEEN)]
 

@@ -63,7 +63,7 @@ class Generate(StreamingTask):
                 yield Prediction(model.tokenizer.decode(ids).strip())
 
     def stream(self, model: FrozenModel, tokens: VirtualTokens | None, row: Row) -> Iterator[str]:
-        """The growing answer to one row, in pieces that join to `predict`'s text (leading white space aside)."""
+        """The answer to one row as a stream of texts, which join to `predict`'s text (without leading white space)."""
         ids: list[int] = []
         text = shown = ""
         for step in greedy_search.steps(
@@ -71,7 +71,7 @@ class Generate(StreamingTask):
         ):
             ids.append(step[0] or 0)
             text = model.tokenizer.decode(ids).lstrip()
-            if len(text) > len(shown) and not text.endswith("\ufffd"):  # a character may still lack bytes
+            if len(text) > len(shown) and not text.endswith("\ufffd"):  # a character may be incomplete
                 yield text[len(shown) :]
                 shown = text
         if len(text) > len(shown):

@@ -28,7 +28,7 @@ POOLINGS = ("auto", "first", "last", "mean")
 
 
 class HeadTask(Task):
-    """Abstract: a task whose answers a head gives, on encoders and on causal models."""
+    """Abstract: a task with a head, on encoders and on causal models."""
 
     def for_model(self, info: ModelInfo, spec: PromptSpec | None) -> Task:
         if info.shape.kind == "encoder-decoder":
@@ -55,7 +55,7 @@ class HeadTask(Task):
         self, model: FrozenModel, adapter_state: AdapterState, eval_features: Sequence[EvalFeature], batch_size: int
     ) -> Iterator[Prediction]:
         for part in _runs(eval_features, batch_size):
-            with torch.inference_mode():  # around the work only: a generator's caller keeps its own mode
+            with torch.inference_mode():  # around the computation only, so that the caller of the generator keeps its own mode
                 found = self.head_predictions(adapter_state.needed_head(), part, _in_batches(model, adapter_state, _rows(part), batch_size))
             yield from found
 
@@ -109,7 +109,7 @@ def read_inputs(model: FrozenModel, tokens: Tokens, rows: Sequence[Row]) -> Head
 
 
 def _in_batches(model: FrozenModel, adapter_state: AdapterState, rows: Sequence[Row], batch_size: int) -> HeadInputs:
-    """Any number of rows, read `batch_size` at a time."""
+    """As `read_inputs`, `batch_size` rows at a time."""
     return HeadInputs.concatenate(
         [read_inputs(model, adapter_state.tokens, rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]
     )
@@ -134,7 +134,7 @@ def _runs(eval_features: Sequence[EvalFeature], batch_size: int) -> Iterator[lis
 
 
 def row_of(encoded: Encoded, info: ModelInfo, length_budget: LengthBudget, labels: Sequence[int] = ()) -> Row:
-    """A text as the model reads it; soft tokens stand behind [CLS] or BOS. `labels` are classes of tokens, -100 where there is none."""
+    """A text as the model reads it; soft tokens come after [CLS] or BOS. `labels` are classes of tokens, -100 where there is none."""
     return Row(
         encoded.ids,
         (len(info.tokenizer.opening),) * length_budget.soft_tokens,
@@ -145,7 +145,7 @@ def row_of(encoded: Encoded, info: ModelInfo, length_budget: LengthBudget, label
 
 
 def check_fits(encoded: Encoded, needed: int, info: ModelInfo, length_budget: LengthBudget, *, truncate: bool) -> None:
-    """Raise DataError for a text that was cut though nobody allowed it; `needed` is how many tokens it has uncut."""
+    """Raise DataError for a text that was truncated without `truncate`; `needed` is its full number of tokens."""
     if encoded.cut and not truncate:
         raise DataError(
             f"a text needs {needed + length_budget.soft_tokens} tokens with its virtual tokens, but {length_budget.max_tokens} fit in {info.name}; shorten it, or pass --truncate."

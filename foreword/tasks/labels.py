@@ -1,4 +1,4 @@
-"""Labels of a classifier: those that occur in its examples, and what they must be."""
+"""Labels of a classifier: those in its examples, and checks of them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check_labels(labels: Sequence[str]) -> None:
 
 
 def index_of(label: str | None, labels: Sequence[str]) -> int:
-    """Which label an example has; raises DataError for one that the task does not know."""
+    """Which label an example has; raises DataError for an unknown one."""
     if label not in labels:
         raise DataError(f"label '{label}' is not one of {', '.join(labels)}; correct the data, or train with this label.")
     return labels.index(label)

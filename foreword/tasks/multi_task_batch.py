@@ -23,7 +23,7 @@ class Asked:
 
 
 def predict_together(model: FrozenModel, asked: Sequence[Asked], batch_size: int) -> list[Prediction]:
-    """Predictions in the order of what is asked, equal to what `predict` of each task gives; computed shortest first, so that batches hold few pads."""
+    """Predictions in the order of what is asked, equal to what `predict` of each task gives; computed shortest first, so that batches have few pads."""
     order = sorted(range(len(asked)), key=lambda i: asked[i].eval_feature.num_tokens)
     found: dict[int, Prediction] = {}
     for part in _runs(asked, order, batch_size):

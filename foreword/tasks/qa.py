@@ -1,4 +1,4 @@
-"""Extractive question answering: a head says of each token of the context whether the answer begins or ends there (SQuAD)."""
+"""Extractive question answering: a head scores each token of the context as the begin or end of the answer (SQuAD)."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class QA(HeadTask):
     def train_features(
         self, example: Example, info: ModelInfo, length_budget: LengthBudget, dampening: float = 0.0
     ) -> tuple[list[TrainFeature], bool]:
-        """One train feature a window; where a window does not hold the first answer whole, its target is "not here"."""
+        """One train feature per window; if a window does not contain the whole first answer, its target is "not here"."""
         spans = checked_answers(example)
         if not spans and not self.unanswerable:
             raise DataError(
@@ -134,5 +134,5 @@ class QA(HeadTask):
 
 
 def _logits(head: Head, inputs: HeadInputs) -> Float[Tensor, "R T 2"]:
-    """Logits of begin and end at every token, none (-∞) where no answer can be."""
+    """Logits of begin and end at every token, -∞ at tokens that cannot be in an answer."""
     return head(inputs.states).masked_fill((inputs.labels < 0)[:, :, None], -float("inf"))

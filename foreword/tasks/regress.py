@@ -26,7 +26,7 @@ from foreword.tasks.text_pairs import encode, eval_feature, has_second_text, tex
 @final
 @dataclass(frozen=True)
 class Regress(HeadTask):
-    """number = center + spread · (W·pool(states) + b), learned by half the squared error in units of `spread`.
+    """number = center + spread · (W·pool(states) + b), trained with half the squared error in units of `spread`.
 
     `Regress.of(examples)` takes center, spread and pair from them; `pair` reads a second text from the column text_b.
     """

@@ -26,7 +26,7 @@ from foreword.tasks.template_task import TemplateTask, parsed
 class Seq2Seq(TemplateTask):
     """The likeliest of `num_beams` outputs, by log-probability / length^length_penalty; one beam is greedy.
 
-    The encoder reads the input as it is, the decoder learns the output and its end-of-sequence token.
+    The encoder reads the input, the decoder is trained on the output and its end-of-sequence token.
     """
 
     template: Template = Template.parse("{soft}{input}{answer}")

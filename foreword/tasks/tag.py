@@ -27,7 +27,7 @@ from foreword.tasks.metrics.tag_metrics import entity_scores, token_accuracy
 from foreword.tasks.text_pairs import ENDLESS
 
 _PIECES = ("auto", "first", "last")
-NOT_READ = "?"  # stands for the tag of a word that did not fit
+NOT_READ = "?"  # the tag of a word that did not fit
 
 
 @final
@@ -35,7 +35,7 @@ NOT_READ = "?"  # stands for the tag of a word that did not fit
 class Tag(HeadTask):
     """p(tag | word) = softmax(W·state + b) at one token of each word: its `piece`, the first on encoders, the last, which has read it all, on causal models.
 
-    Labels such as B-PER and I-PER mark entities (IOB1, IOB2, IOBES, BILOU): tags are mended so that each entity is well formed, and scored as
+    Labels such as B-PER and I-PER mark entities (IOB1, IOB2, IOBES, BILOU): tags are repaired so that each entity is well formed, and scored as
     entities. Other labels (parts of speech) stand for themselves.
     """
 
@@ -121,7 +121,7 @@ class Tag(HeadTask):
         return row_of(encoded, info, length_budget, labels), read, encoded.cut
 
     def _places(self, encoded: Encoded) -> dict[int, int]:
-        """Where each word's piece stands."""
+        """The position of each word's piece."""
         places: dict[int, int] = {}
         for place, (text, (word, _)) in enumerate(zip(encoded.text, encoded.spans, strict=True)):
             if text == 0 and (self.piece == "last" or word not in places):
@@ -129,7 +129,7 @@ class Tag(HeadTask):
         return places
 
     def _mended(self, tags: Sequence[str]) -> list[str]:
-        """Tags as this task writes them; what marks no entity is left to be refused by name."""
+        """Tags in this task's scheme; other tags are unchanged, to be named in an error."""
         if self.scheme is None or scheme_of([*tags, "B-X"]) is None:
             return list(tags)
         return repaired(tags, self.scheme)
@@ -173,6 +173,6 @@ def tags_of(example: Example) -> list[str]:
 
 
 def _at_words(head: Head, inputs: HeadInputs) -> tuple[Float[Tensor, "M C"], Int[Tensor, " M"], list[int]]:
-    """What the head says at each marked token, its class, and how many each row has."""
+    """The head's logits at each labelled token, its class, and the number of such tokens per row."""
     select = inputs.labels >= 0
     return head(inputs.states[select]), inputs.labels[select], select.sum(1).tolist()

@@ -1,4 +1,4 @@
-"""Tasks whose answers are words: a template says how an example reads, and the model's own output matrix answers."""
+"""Tasks whose answers are words: a template turns an example into text, and the answer comes from the model's own output matrix."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TemplateTask(Task):
     """Abstract: `Classify` by label words and `Generate` are of this kind."""
 
     template: Template
-    takes_shots: ClassVar[bool] = False  # whether examples with their answers may stand in a written prompt
+    takes_shots: ClassVar[bool] = False  # whether a written prompt can contain examples with answers
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -34,19 +34,19 @@ class TemplateTask(Task):
 
     @property
     def max_answer_tokens(self) -> int:
-        """Tokens an answer may need at most, where it is written freely."""
+        """Maximum number of tokens of a generated answer; 0 if answers are not generated."""
         return 0
 
     @abstractmethod
     def answer(self, example: Example, info: ModelInfo) -> list[int]:
-        """Token ids of the right answer; raises DataError for one that cannot be."""
+        """Token ids of the right answer; raises DataError for an invalid one."""
 
     @abstractmethod
     def with_template(self, template: Template) -> TemplateTask:
-        """The same task, read through another template."""
+        """The same task with another template."""
 
     def shot_answer(self, example: Example) -> str:
-        """The right answer as the model would write it, behind an example in a written prompt."""
+        """The right answer in the model's words, after an example in a written prompt."""
         return example[self.target]
 
     def for_model(self, info: ModelInfo, spec: PromptSpec | None) -> Task:
@@ -118,7 +118,7 @@ class TemplateTask(Task):
             raise DataError(f"an answer has {apart} tokens, but {info.name} has {info.shape.positions} positions for it; shorten it.")
         row, cut = self.template.fit(example, info.tokenizer, length_budget.soft_tokens, answer, length_budget.max_tokens + apart)
         if dampening:
-            first = 1 if not row.at or row.at[0] > 0 else 0  # nothing stands before the very first token to predict it from
+            first = 1 if not row.at or row.at[0] > 0 else 0  # no token before the first one predicts it
             labels = (*row.labels[:first], *row.ids[first:])
             weights = tuple(
                 dampening if old < 0 <= new else weight for old, new, weight in zip(row.labels, labels, row.weights, strict=True)
@@ -141,7 +141,7 @@ def parsed(template: Template | str) -> Template:
 
 
 def for_site(task: TemplateTask, spec: PromptSpec | None) -> Any:
-    """The task as a spec reads it: at the input site a template without {soft} gets it first; at the kv site a bare {soft} has no place and goes."""
+    """The task for a spec: at the input site a template without {soft} gets it in front; at the kv site a bare {soft} is removed."""
     source, bos = task.template.source, task.template.bos
     if spec is None or spec.site == "kv":
         return task.with_template(Template.parse(source.replace("{soft}", ""), bos=bos))

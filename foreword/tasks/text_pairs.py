@@ -10,7 +10,7 @@ from foreword.tasks.base import EvalFeature, Example, LengthBudget
 from foreword.tasks.data.list_cells import cell, check_texts
 from foreword.tasks.head_task import check_fits, row_of
 
-ENDLESS = 1 << 30  # a budget that cuts nothing
+ENDLESS = 1 << 30  # a budget that truncates nothing
 
 
 def text_columns(pair: bool) -> tuple[str, ...]:
@@ -18,12 +18,12 @@ def text_columns(pair: bool) -> tuple[str, ...]:
 
 
 def has_second_text(examples: Sequence[Example]) -> bool:
-    """Whether examples have the column text_b, as rows of one file have all the same columns."""
+    """Whether examples have the column text_b; all rows of a file have the same columns."""
     return bool(examples) and "text_b" in examples[0]
 
 
 def encode(example: Example, columns: Sequence[str], info: ModelInfo, length_budget: LengthBudget) -> Encoded:
-    """The example's one or two texts, cut to the budget; raises DataError for a missing column, and for a second text that is not read."""
+    """The example's one or two texts, cut to the budget; raises DataError for a missing column, and for a second text that the task does not read."""
     check_texts(example, columns)
     texts = [cell(example, name) for name in columns]
     return info.tokenizer.pair(texts[0], texts[1] if len(texts) > 1 else None, length_budget.max_tokens - length_budget.soft_tokens)

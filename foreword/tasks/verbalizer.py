@@ -19,20 +19,20 @@ from foreword.tasks.template_task import token_losses
 
 @final
 class AnswerTokens:
-    """Token ids of a task's answers, kept for the tokenizer that they were made with: a task has one, and thousands of examples ask."""
+    """Token ids of a task's answers, cached for one tokenizer, because thousands of examples need them."""
 
     def __init__(self) -> None:
         self._kept: tuple[TextTokenizer, list[list[int]]] | None = None
 
     def of(self, tokenizer: TextTokenizer, tokenize: Callable[[], list[list[int]]]) -> list[list[int]]:
-        """What `tokenize` gave for this tokenizer; it is called again only for another one, or after it raised."""
+        """The result of `tokenize` for this tokenizer; it is called again only for another one, or after an error."""
         kept = self._kept
         if kept is None or kept[0] is not tokenizer:
             kept = self._kept = (tokenizer, tokenize())
         return kept[1]
 
     def __reduce__(self) -> tuple[type[AnswerTokens], tuple[()]]:
-        return AnswerTokens, ()  # a copy of a task begins without, and takes no tokenizer along
+        return AnswerTokens, ()  # copies of a task start empty, without a tokenizer
 
 
 @torch.inference_mode()
@@ -63,6 +63,6 @@ def candidate_scores(
 
 
 def answered(row: Row, ids: Sequence[int]) -> Row:
-    """A row with an answer to be scored."""
+    """A row with an answer to score."""
     blank = (-100,) * len(row.ids)
     return Row((*row.ids, *ids), row.at, (*blank, *ids), (0.0,) * len(row.ids) + (1.0,) * len(ids))

@@ -1,4 +1,4 @@
-"""Full checkpoints beside the adapter: everything that resuming needs, written whole or not at all."""
+"""Full checkpoints beside the adapter: everything that resuming needs, written atomically."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FILE = "checkpoint.pt"
 @dataclass
 class Checkpoint:
     """State after `step` steps: everything trained (encoders too), optimiser, RNG, the best tensors so far, all scores
-    seen, and `identity`: what it shares with every run that may resume it."""
+    so far, and `identity`: facts that must be equal in a run that resumes it."""
 
     step: int
     trainable: dict[str, Tensor]
@@ -33,7 +33,7 @@ class Checkpoint:
 
 
 def folder(out: Path) -> Path:
-    """Where a run keeps its checkpoint, record and tracker files: `NAME.run` beside the adapter."""
+    """The folder of a run's checkpoint, log and tracker files: `NAME.run` next to the adapter."""
     return out.with_name(out.name + ".run")
 
 

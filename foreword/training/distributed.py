@@ -1,4 +1,4 @@
-"""The processes of a run: one, or several that share every batch. Each holds all that is trained; gradients are summed, so all stay alike."""
+"""The processes of a run: one, or several that share every batch. Each holds all trained parameters; gradients are summed, so all stay equal."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Thing = TypeVar("Thing")
 
 @final
 class Processes:
-    """What `accelerate launch` started, seen from one of its processes. Where there is one, nothing is sent anywhere.
+    """One of the processes of `accelerate launch`. A single process does not communicate.
 
-    Nothing is wrapped: what is trained is small, so its gradients are summed when a backward pass is over, and what has none takes no part.
+    No DDP wrapper: the trained part is small, so its gradients are summed after the backward pass; parameters without gradients are left out.
     """
 
     def __init__(self, tracker: str, folder: Path | None) -> None:
@@ -35,11 +35,11 @@ class Processes:
 
     @property
     def main(self) -> bool:
-        """Whether this is the process that writes and talks."""
+        """Whether this is the process that writes files and prints."""
         return self.accelerator.is_main_process
 
     def check_equal(self, facts: Mapping[str, Any]) -> None:
-        """Raise UsageError, in all of them, where processes have other data, models or options than this one."""
+        """Raise UsageError in all processes if their data, models or options differ."""
         if self.number == 1:
             return
         found = gather_object([dict(facts)])
@@ -50,7 +50,7 @@ class Processes:
                 )
 
     def shard(self, model: FrozenModel, recipe: Recipe) -> None:
-        """Keep a part of the base model on each process where `--use_fsdp` asks for it; raises UsageError for what trains its layers."""
+        """Shard the base model over the processes if `--use_fsdp` is set; raises UsageError for methods that train its layers."""
         if self.number == 1 or not fsdp.asked():
             return
         if recipe.lora is not None or recipe.full:
@@ -62,17 +62,17 @@ class Processes:
         return RunLog(self.folder, listener) if self.main else RunLog(None, None)
 
     def track(self, config: Mapping[str, Any]) -> None:
-        """Begin what trackers write."""
+        """Start the trackers."""
         if self.folder:
             self.accelerator.init_trackers("foreword", config=dict(config))
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Numbers for the trackers."""
+        """Log values to the trackers."""
         if self.folder:
             self.accelerator.log(dict(values), step=step)
 
     def close(self) -> None:
-        """End what trackers write; the processes stay connected for a run to come."""
+        """Close the trackers; the processes stay connected for a later run."""
         for tracker in self.accelerator.trackers:
             tracker.finish()
 
@@ -89,12 +89,12 @@ class Processes:
         return float(total)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Give every process the sum of all gradients."""
+        """Sum the gradients over all processes, in place."""
         if self.number > 1:
             for parameter in parameters:
                 if parameter.grad is not None:
                     torch.distributed.all_reduce(parameter.grad)
 
     def wait(self) -> None:
-        """Go on when all have come here."""
+        """Wait until all processes are here."""
         self.accelerator.wait_for_everyone()

@@ -1,4 +1,4 @@
-"""What a training gave."""
+"""The result of a training run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from foreword.tasks.metrics.base import Score
 class FitResult:
     """The adapter (saved when `out` was given) with its validation scores, and how the run went.
 
-    `num_trained` counts the numbers that had gradients, those of a re-parameterisation too, which the adapter does not keep.
+    `num_trained` counts the trained parameters, with those of a re-parameterisation, which the adapter does not keep.
     """
 
     adapter: Adapter

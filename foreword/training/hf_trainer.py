@@ -1,4 +1,4 @@
-"""What is trained as a model of its own, for loops that are not ours: transformers' Trainer, TRL's SFTTrainer, or a loop by hand."""
+"""The trained parameters as a model, for other training loops: transformers' Trainer, TRL's SFTTrainer, or your own."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ from foreword.training.run_log import versions
 from foreword.training.setup import resolve_lora, setup_training
 from foreword.training.trainable_module import TrainableModule
 
-STATE = "model.safetensors"  # where Trainer looks for the state of a run that it resumes
+STATE = "model.safetensors"  # where Trainer finds the state of a run to resume
 
-# What trainers may pass that a prompt before each row cannot honour, and what to do about it.
+# Arguments of trainers that a prompt before each row does not support, and what to do about each.
 _REFUSED = {
     "position_ids": "turn packing and padding_free off",
     "output_router_logits": "set router_aux_loss_coef=0.0, as a frozen router cannot be balanced",
@@ -53,11 +53,11 @@ _REFUSED = {
 def trainable(
     model: FrozenModel, what: Recipe | PromptSpec | LoraSpec, task: Task | None = None, examples: Sequence[Example] = (), *, seed: int = 0
 ) -> Trainable:
-    """What a recipe trains, as a model for `transformers.Trainer`, TRL's `SFTTrainer` or a loop of one's own.
+    """The trained part of a recipe, as a model for `transformers.Trainer`, TRL's `SFTTrainer` or your own loop.
 
     Without a task, or with one that a template words, it is a causal language model; with `HeadClassify` a classifier of sequences. `examples`
     are the task's: initial values come from their words, and a head's scale from the states of some (it needs them).
-    Raises ModelError or UsageError for what cannot be trained so.
+    Raises ModelError or UsageError for combinations that cannot be trained this way.
     """
     recipe, lora = resolve_lora(Recipe.of(what), model)
     check_site(recipe.prompt, model.shape)
@@ -78,7 +78,7 @@ def trainable(
 class Trainable(TrainerModel):
     """A model whose parameters are the prompt's, the head's and LoRA's alone; the frozen model is used and never changed.
 
-    Logits stand at the caller's tokens: at t what predicts token t + 1. An input-level prompt stands behind the first special tokens of
+    Logits stand at the caller's tokens: at t what predicts token t + 1. An input-level prompt comes after the first special tokens of
     each row, whichever side is padded.
     """
 
@@ -174,7 +174,7 @@ class Trainable(TrainerModel):
         return adapter_state.needed_head()(pool(inputs, self.task.pooling))
 
     def adapter(self, task: Task | None = None) -> Adapter:
-        """What was learned so far, as an adapter of the task (by default the one this was made with).
+        """The present values, as an adapter of the task (by default the one this was made with).
 
         Raises UsageError for a template whose soft tokens do not come first, since they were trained there.
         """

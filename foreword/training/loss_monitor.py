@@ -22,7 +22,7 @@ class LossMonitor:
         self.said: set[str] = set()
 
     def update(self, loss: float, step: int) -> str | None:
-        """A notice, or None; raises DivergedError for a loss that is no number."""
+        """A notice, or None; raises DivergedError for a loss that is not finite."""
         if not math.isfinite(loss):
             raise DivergedError(
                 f"the loss became {loss} at step {step}; the best prompt so far is kept: train again with a lower --learning-rate "

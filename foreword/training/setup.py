@@ -1,4 +1,4 @@
-"""The first values of a run: the prompt from its initialiser, the head scaled to real states, LoRA or a copy of the weights."""
+"""Set-up of a training run: the prompt from its initialiser, the head scaled to real states, LoRA or a copy of the weights."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _PROBES = 16  # training features whose states give a head its scale
 def task_for_model(task: Task, recipe: Recipe, info: ModelInfo) -> Task:
     """The task as this model reads it with what the recipe trains.
 
-    Raises ModelError for a model that takes no prompt at this site or cannot do the task, UsageError where nothing would be trained.
+    Raises ModelError for a model that does not support this site or task, UsageError if nothing would be trained.
     """
     check_site(recipe.prompt, info.shape)
     found = task.for_model(info, recipe.prompt)
@@ -65,9 +65,9 @@ def setup_training(
     seed: int,
     lora: Mapping[str, Tensor] | None = None,
 ) -> tuple[FrozenModel, TrainableModule]:
-    """The model that is read with, and everything that is trained, at its first values; `lora` is a saved LoRA's.
+    """The model with the recipe's weights, and all trained parameters at their initial values; `lora` holds the tensors of a saved LoRA.
 
-    Initialisers see the frozen model: a fresh LoRA adds nothing yet, a saved one they see.
+    Initialisers use the model with LoRA: a fresh one changes nothing yet, a saved one does.
     """
     model, weight_adapter = weight_adapters.apply(base, recipe, tensors=lora, seed=seed)
     prompt = _prompt(model, recipe.prompt, material, seed) if recipe.prompt else None

@@ -97,7 +97,7 @@ def test_a_full_queue_says_when_to_come_back(small: Served) -> None:
     refused = [reply for reply in replies if reply.status != 200]
     assert refused and len(refused) < 6
     assert all(
-        reply.status == 503 and reply.headers["retry-after"] == "1" and "at most 3 may; try again soon." in reply.message
+        reply.status == 503 and reply.headers["retry-after"] == "1" and "at most 3 are allowed; try again soon." in reply.message
         for reply in refused
     )
     until(lambda: idle(small))

@@ -1,6 +1,6 @@
-"""The hook of a forward pass for families whose layers hand no keywords on: kept in the context of the call, for its duration.
+"""The hook of a forward pass for families whose layers do not pass keywords on: a context variable for the duration of the call.
 
-A context belongs to one thread, so threads cannot meet. Gradient checkpointing computes layers again outside the call:
+A context belongs to one thread, so threads do not interfere. Gradient checkpointing computes layers again outside the call:
 `checkpoint_contexts` takes the hook along.
 """
 
@@ -37,7 +37,7 @@ def keep_hook(model: nn.Module) -> None:
 
 
 class _SameHook(AbstractContextManager[None]):
-    """The context of a forward pass once more; it may be entered again and again, as a graph that is kept is computed again."""
+    """The context of a forward pass, which can be entered repeatedly, because a retained graph is recomputed each time."""
 
     def __init__(self) -> None:
         self._hook = current_hook()
@@ -51,5 +51,5 @@ class _SameHook(AbstractContextManager[None]):
 
 
 def checkpoint_contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """What torch's checkpoint asks for: the contexts of a layer's first run and of its recomputation."""
+    """For torch's checkpoint: the contexts of a layer's first run and of its recomputation."""
     return nullcontext(), _SameHook()

@@ -1,8 +1,8 @@
-"""Attention of one step of served sequences over [tokens of the shared pool | tokens of their own], without joining the two.
+"""Attention of one serving step over [tokens of the shared pool | each sequence's own tokens], without concatenating the two.
 
     weights = softmax([q·k_poolᵀ, q·k_ownᵀ]·scaling),  output = w_pool·v_pool + w_own·v_own
 
-Rows that read the same tokens of the pool form a group and read them together, as one matrix product over what is stored once.
+Rows that read the same tokens of the pool form a group, which reads them in one matrix product; they are stored once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class SharedContext:
     """What B rows in U groups read of the shared pool; `group` [B] names each row's group. Rows stay the same over many steps.
 
     `slots` [U, N] are those of a group's tokens in the pool and `positions` [U, N] their positions; `real` [U, N] is False on pads, and `pinned`
-    [U, N] marks tokens that no sliding window ever leaves behind.
+    [U, N] marks tokens that stay visible in every sliding window.
     """
 
     slots: Int[Tensor, "U N"]
@@ -36,7 +36,7 @@ class SharedContext:
 
     @cached_property
     def rows_of_group(self) -> Int[Tensor, "U G"]:
-        """The rows of each group, in order; a group with fewer rows than another repeats row 0, whose result there is not used."""
+        """The rows of each group, in order; a group with fewer rows than another repeats row 0, whose extra results are not used."""
         counts = torch.bincount(self.group, minlength=len(self.slots))
         table = self.group.new_zeros(len(self.slots), int(counts.max()))
         table[self.group, self.index_in_group] = torch.arange(len(self.group), device=self.group.device)
@@ -108,7 +108,7 @@ class CascadeAttention:
         return found.view(batch, heads, length, -1).transpose(1, 2)
 
     def extend(self, module: nn.Module, key: Tensor, value: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The same as joined keys, values and mask, for families whose own attention must run; copies, so it is slower."""
+        """The same as concatenated keys, values and mask, for families whose own attention must run; it copies, so it is slower."""
         layer = self.modules[module]
         keys, values = self._own(layer, key, value)
         seen = [self._visible_own(layer, keys.shape[2])]
@@ -123,7 +123,7 @@ class CascadeAttention:
         return keys, values, joined
 
     def _own(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Store new keys and values, and give all of the rows' own: views, where each row brings one token."""
+        """Store new keys and values, and return all of the rows' own: views if each row has one new token."""
         keys, values, rows = self.cache.keys[layer], self.cache.values[layer], len(key)
         if key.shape[2] == 1:
             here = slice(self.first, self.first + rows)
@@ -152,7 +152,7 @@ class CascadeAttention:
         return keys, values
 
     def _shared(self, rows: Float[Tensor, "B K R X"], stored: Float[Tensor, "U K X Y"]) -> Float[Tensor, "B K R Y"]:
-        """rows · stored, where the rows of a group meet its tokens together."""
+        """rows · stored, in one product for all rows of a group."""
         context = self.context
         assert context is not None
         if context.one_row_per_group:

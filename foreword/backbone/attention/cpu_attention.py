@@ -10,7 +10,7 @@ _LARGEST = 1 << 20  # queries × keys above which the scores would cost more mem
 
 
 def suits(query: Tensor, key: Tensor) -> bool:
-    """Whether this call is better done here: on a CPU, under gradients, not too long, and not in fp32 with key/value heads for all."""
+    """Whether this function is faster: on a CPU, with gradients, not too long, and not in fp32 with as many key/value heads as query heads."""
     if query.device.type != "cpu" or not torch.is_grad_enabled() or query.shape[2] * key.shape[2] > _LARGEST:
         return False
     return query.dtype != torch.float32 or query.shape[1] != key.shape[1]

@@ -1,4 +1,4 @@
-"""What may travel through a forward pass as the keyword `foreword`, and is handed to every attention of the model."""
+"""Hooks that are passed through a forward pass as the keyword `foreword` to every attention of the model."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 @runtime_checkable
 class AttentionHook(Protocol):
-    """Changes what attentions read."""
+    """Changes the keys, values and mask that attentions read."""
 
     def extend(self, module: nn.Module, key: Tensor, value: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Keys, values and mask as this attention is to see them."""
+        """Keys, values and mask for this attention."""
         ...
 
 
@@ -21,5 +21,5 @@ class AttentionBackend(Protocol):
     """Computes plain attention itself, where a model runs over SDPA."""
 
     def attention(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
-        """softmax(q·kᵀ·scaling)·v over everything this attention is to see, [B, T, A, D]."""
+        """softmax(q·kᵀ·scaling)·v over all keys of this attention, [B, T, A, D]."""
         ...

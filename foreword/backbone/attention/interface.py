@@ -1,6 +1,6 @@
-"""Foreword's attention, registered with transformers' attention interface: a hook comes as a keyword argument of one forward pass.
+"""Foreword's attention, registered with transformers' attention interface: a hook is a keyword argument of one forward pass.
 
-No state is kept anywhere: gradient checkpointing replays the same keyword, threads cannot meet, and a forward without it is the base model.
+There is no global state: gradient checkpointing repeats the same keyword, threads do not interfere, and a forward pass without it is the base model's.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def attend(
     if foreword is not None:
         assert isinstance(foreword, AttentionHook), "a hook that only computes attention itself travels only over SDPA"
         key, value, attention_mask = foreword.extend(module, key, value, attention_mask)
-        if (bias := kwargs.get("position_bias")) is not None:  # T5's: a prefix stands at no distance, so its keys have none
+        if (bias := kwargs.get("position_bias")) is not None:  # T5's: a prefix has no distance, so its keys have no bias
             kwargs["position_bias"] = nn.functional.pad(bias, (key.shape[2] - bias.shape[3], 0))
     output, weights = _plain(how, module, query, key, value, attention_mask, kwargs)
     if isinstance(foreword, ObservedPass):
@@ -59,7 +59,7 @@ def _plain(
 
 
 def _sdpa_mask(*args: Any, **kwargs: Any) -> Tensor | None:
-    """SDPA's mask, never skipped: a skipped one would let causality be read off the wrong corner once a prefix stands before the keys."""
+    """SDPA's mask, never skipped: with a prefix before the keys, is_causal would align the causal mask with the wrong corner."""
     return sdpa_mask(*args, **{**kwargs, "allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})
 
 

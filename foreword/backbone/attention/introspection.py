@@ -1,4 +1,4 @@
-"""Which attentions a model has, and the shape of their keys and values: what one tiny forward pass meets, checked against the config."""
+"""Which attention layers a model has, and the shapes of their keys and values: found by one tiny forward pass, checked against the config."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Met:
 def number_attentions(network: PreTrainedModel, shape: ModelShape) -> dict[nn.Module, int]:
     """Number the attention modules as `ModelShape.kv` does, by the order in which a forward pass meets them.
 
-    Raises ModelError where it does not meet as many as the config promises, or meets keys or values of other shapes.
+    Raises ModelError if their number, or the shape of their keys or values, is not that of the config.
     """
     met = _Met()
     ids = torch.zeros(1, 2, dtype=torch.long, device=network.device)
@@ -36,7 +36,7 @@ def number_attentions(network: PreTrainedModel, shape: ModelShape) -> dict[nn.Mo
     network.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), foreword=met, **both)
     modules = list(met.shapes)
     first = [kv.part for kv in shape.kv].count("encoder")
-    if first:  # a decoder's layer looks at itself, then across
+    if first:  # a decoder's layer has self-attention, then cross-attention
         modules = [*modules[:first], *modules[first::2], *modules[first + 1 :: 2]]
     if len(modules) != len(shape.kv):
         raise ModelError(
@@ -49,7 +49,7 @@ def number_attentions(network: PreTrainedModel, shape: ModelShape) -> dict[nn.Mo
 
 
 def _check(met: list[tuple[int, int, int]], shape: ModelShape) -> None:
-    """Raise ModelError for the first attention whose keys or values are not what the config promises."""
+    """Raise ModelError for the first attention whose keys or values have another shape than in the config."""
     for slot, ((heads, key, value), kv) in enumerate(zip(met, shape.kv, strict=True)):
         if (heads, key, value) != (kv.heads, kv.dim, kv.dim):
             layer = sum(other.part == kv.part for other in shape.kv[:slot])

@@ -1,4 +1,4 @@
-"""KV prefixes of one forward pass: keys and values that stand before those of the text, in every attention that has some."""
+"""KV prefixes of one forward pass: keys and values before those of the text, in every attention that has a prefix."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class PrefixAttachment:
-    """What one forward pass adds before every attention's keys: R is 1 (shared by all rows) or B.
+    """Keys and values that one forward pass adds before those of every attention: R is 1 (shared by all rows) or B.
 
     `slots` numbers the attention modules as `ModelShape.kv` does. `keys` and `values` hold [R, K, P, D] by slot, `mask` [R, P] by slot marks
-    real virtual tokens (rows differ in length and in layers); rows of `fading` [R] lose them beyond a sliding window, counted from the
+    real virtual tokens (rows differ in length and in layers); rows of `fading` [R] lose them outside a sliding window, counted from the
     queries' `positions` [B, T]; `windows` is each slot's window.
     """
 
@@ -41,7 +41,7 @@ class PrefixAttachment:
         return torch.cat([prefix[0], key], 2), torch.cat([prefix[1], value], 2), torch.cat([seen, mask], 3)
 
     def repeated(self, beams: int) -> PrefixAttachment:
-        """The attachment of a batch whose every row stands `beams` times in turn."""
+        """The attachment of a batch in which every row is repeated `beams` times."""
 
         def rows(side: Tensor) -> Tensor:
             return side if len(side) == 1 else side.repeat_interleave(beams, 0)

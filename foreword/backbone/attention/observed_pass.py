@@ -1,4 +1,4 @@
-"""Observers on their way through one forward pass, beside a prefix."""
+"""The observers of one forward pass, together with its prefix."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ObservedPass:
             return key, value, mask
         columns = self._virtual(slot)
         columns = columns[:, [index for index in masked if index < columns.shape[1]]].to(key.device)
-        off = torch.zeros(len(columns), key.shape[2] + 1, dtype=torch.bool, device=key.device)  # the last takes what is absent
+        off = torch.zeros(len(columns), key.shape[2] + 1, dtype=torch.bool, device=key.device)  # the last column is for absent tokens
         off = off.scatter(1, columns.where(columns >= 0, key.shape[2]), True)[:, None, None, :-1].to(mask.device)
         return key, value, mask.masked_fill(off, False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min)
 
@@ -63,11 +63,11 @@ class ObservedPass:
             observer.observe(call)
 
     def finish(self) -> None:
-        """The pass is over: what gradient checkpointing computes again later is masked alike, but shown to nobody."""
+        """The pass is over: layers that gradient checkpointing recomputes later are masked alike, but not observed again."""
         self.over = True
 
     def _virtual(self, slot: int) -> Int[Tensor, "B P"]:
-        """The key column of each virtual token in this attention; a row's are all embeddings, or all a prefix's."""
+        """The key column of each virtual token in this attention; those of a row are all embeddings, or all from a prefix."""
         soft = self.layout.embeddings[self.shape.kv[slot].part]
         if self.prefix is None or slot not in self.prefix.keys:
             return soft

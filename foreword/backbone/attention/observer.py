@@ -1,4 +1,4 @@
-"""What an observer of attention is, and what it is shown."""
+"""The interface of attention observers, and what they get."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class AttentionCall:
     Args:
         slot: The attention's index in `ModelShape.kv`. ALBERT's layers share one, so a pass meets it several times.
         part: Which part of the model it belongs to.
-        query, key, value: As the attention uses them: rotated, and behind a prefix.
+        query, key, value: As the attention uses them: rotated, and with the prefix in front.
         output: The weighted values of each head.
         tokens: The query of each of the caller's tokens; -1 at pads and at tokens that this part does not read.
         virtual: The key of each virtual token; -1 where a row has fewer, or none in this attention.
@@ -48,10 +48,10 @@ class AttentionObserver:
     """Looks at forward passes (`observers=` of `FrozenModel`), one at a time; this one does nothing."""
 
     def begin(self, virtual_tokens: int, attentions: int) -> None:
-        """A pass begins, whose longest prompt has so many virtual tokens, over a model of so many attentions."""
+        """A pass begins: the number of virtual tokens of its longest prompt, and of attentions of the model."""
 
     def masked(self, slot: int) -> Collection[int]:
-        """The virtual tokens that no query of this attention is to see."""
+        """The virtual tokens that are masked for all queries of this attention."""
         return ()
 
     def observe(self, call: AttentionCall) -> None:

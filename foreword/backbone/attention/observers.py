@@ -1,4 +1,4 @@
-"""Observers of attention: what it reads, how much of it goes to a prompt, and what happens without single virtual tokens."""
+"""Observers of attention: record it, measure its share on a prompt, and mask single virtual tokens."""
 
 from __future__ import annotations
 

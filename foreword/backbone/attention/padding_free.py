@@ -1,6 +1,6 @@
-"""A batch without its pads: its real tokens one behind the other in one row, and rows side by side only where attention needs them so.
+"""A padding-free batch: all real tokens in one sequence, padded to rows only inside attention.
 
-All but attention treats each token by itself, so pads cost there what tokens cost; cf. "effective transformers" (ByteTransformer, arXiv:2210.03052).
+Everything except attention works on single tokens, where pads cost as much as real tokens; cf. "effective transformers" (ByteTransformer, arXiv:2210.03052).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from foreword.backbone.attention.hooks import AttentionHook
 from foreword.backbone.attention.interface import SDPA, attend
 from foreword.shape import ModelShape
 
-_WORTH = 12  # one column in so many must be a pad, or moving rows costs what it saves
+_WORTH = 12  # at least one column in so many must be a pad, or the copies cost more than they save
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class PaddingFreeBatch:
     inner: AttentionHook | None
 
     def pad_back(self, flat: Shaped[Tensor, "M ..."]) -> Shaped[Tensor, "B N ..."]:
-        """Rows side by side again, with zeros for pads."""
+        """The padded rows, with zeros for pads."""
         padded = flat.new_zeros(self.rows * self.mask.shape[3], *flat.shape[1:])
         return padded.index_copy(0, self.index, flat).unflatten(0, (self.rows, -1))
 
@@ -49,7 +49,7 @@ class PaddingFreeBatch:
         value: Float[Tensor, "1 K M O"],
         scaling: float | None,
     ) -> Float[Tensor, "1 M A O"]:
-        """The attention of rows side by side, its pads removed again."""
+        """The attention over padded rows, without its pads."""
         query, key, value = (self.pad_back(side[0].transpose(0, 1)).transpose(1, 2) for side in (query, key, value))
         found, _ = attend(module, query, key, value, self.mask, self.inner, scaling=scaling)
         return found.flatten(0, 1).index_select(0, self.index)[None]
@@ -58,7 +58,7 @@ class PaddingFreeBatch:
 def remove_padding(
     network: PreTrainedModel, shape: ModelShape, inputs: dict[str, Any], mask: Bool[Tensor, "B N"]
 ) -> tuple[dict[str, Any], PaddingFreeBatch | None]:
-    """Keyword arguments for the same pass without pads; as they came, and None, where that saves little or is not the same."""
+    """Keyword arguments for the same pass without pads; unchanged, with None, where this saves little or is not equivalent."""
     index = mask.flatten().nonzero().flatten()
     pads = mask.numel() - len(index)
     if pads * _WORTH < mask.numel() or pads == mask.numel() or not _suits(network, shape, mask.shape[1]):
@@ -66,10 +66,10 @@ def remove_padding(
     seen = mask[:, None, None, :]
     if shape.kind == "causal":
         earlier = torch.ones(mask.shape[1], mask.shape[1], dtype=torch.bool, device=mask.device).tril()
-        seen = seen & (earlier | ~mask[:, None, :, None])  # pads see all, so that none sees nothing
+        seen = seen & (earlier | ~mask[:, None, :, None])  # pads attend to everything, because a row without any key gives NaN
     batch = PaddingFreeBatch(index, seen, len(mask), inputs.get("foreword"))
     flat = {name: given.flatten(0, 1)[index][None] for name, given in inputs.items() if name not in ("foreword", "attention_mask")}
-    return {**flat, "attention_mask": seen, "foreword": batch}, batch  # transformers hands a mask of four dimensions on as it is
+    return {**flat, "attention_mask": seen, "foreword": batch}, batch  # transformers passes a mask of four dimensions on unchanged
 
 
 def _suits(network: PreTrainedModel, shape: ModelShape, width: int) -> bool:

@@ -1,4 +1,4 @@
-"""Where the caller's tokens and a prompt's virtual tokens stand among the columns of one forward pass."""
+"""The columns of the caller's tokens and of a prompt's virtual tokens in one forward pass."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PassLayout:
 
     @classmethod
     def empty(cls, shape: ModelShape) -> PassLayout:
-        """The layout of a pass that is no caller's batch."""
+        """The layout of a pass without a batch of the caller."""
         none = torch.zeros(1, 0, dtype=torch.long)
         return cls(dict.fromkeys(shape.parts, none), dict.fromkeys(shape.parts, none))
 

@@ -1,4 +1,4 @@
-"""DeBERTa-v2's attention, which is outside transformers' attention interface: a prefix stands at no distance, so its keys have no position bias."""
+"""DeBERTa-v2's attention, which is outside transformers' attention interface: a prefix has no position, so its keys have no position bias."""
 
 from __future__ import annotations
 

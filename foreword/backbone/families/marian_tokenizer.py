@@ -13,7 +13,7 @@ def is_marian(inner: PreTrainedTokenizerBase) -> bool:
 
 
 def tokenized(inner: PreTrainedTokenizerBase, text: str) -> TokenizedText:
-    """Tokens of a source; it keeps no offsets, so the text is shared out evenly, which is near enough to cut it by."""
+    """Tokens of a source; it has no offsets, so the text is divided evenly, which is accurate enough for truncation."""
     ids = inner(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     ends = [len(text) * place // len(ids) for place in range(len(ids) + 1)] if ids else []
     return TokenizedText(ids, list(zip(ends, ends[1:], strict=False)))
@@ -25,6 +25,6 @@ def answer(inner: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def special_tokens(inner: PreTrainedTokenizerBase) -> SpecialTokens:
-    """The end token that stands behind a source."""
+    """The end token after a source."""
     closing = inner.build_inputs_with_special_tokens([])  # type: ignore[attr-defined]  # of slow tokenizers, as Marian's is
     return SpecialTokens((), (), tuple((index, 0) for index in closing), (0,))

@@ -23,7 +23,7 @@ class ModelOverrides:
 
 
 def override_modules(network: PreTrainedModel) -> bool:
-    """Put the modules that a family's record names in place, once; says whether its attention is outside the attention interface."""
+    """Replace the modules that a family's record names, once; returns whether its attention is outside the attention interface."""
     record = FAMILIES.get(network.config.model_type)
     if record is None or not record.overrides:
         return False
@@ -41,7 +41,7 @@ def override_modules(network: PreTrainedModel) -> bool:
 
 
 def _with_children_of(old: nn.Module, new: type[nn.Module], config: object) -> nn.Module:
-    """A module of another class with the very children of the old one, which hold all its weights."""
+    """A module of another class with the same children, which hold all its weights."""
     with torch.device("meta"):
         made = new(config)
     for name, child in old.named_children():

@@ -16,7 +16,7 @@ from foreword.backbone.families.model_overrides import ModelOverrides
 
 
 class PrefixedMPNetAttention(MPNetSelfAttention):
-    """The same attention, its keys, values and mask as the hook leaves them: a prefix stands at no distance, so its keys have no position bias."""
+    """The same attention, its keys, values and mask as the hook leaves them: a prefix has no position, so its keys have no position bias."""
 
     def forward(
         self,

@@ -1,4 +1,4 @@
-"""Beam search: transformers' own, over a shallow copy of the frozen model whose every step carries the attachment."""
+"""Beam search: that of transformers, over a shallow copy of the frozen model that gets the attachment in every step."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def search(
 ) -> list[list[int]]:
     """The likeliest of `num_beams` answers to each row, by log-probability / length^length_penalty; the stop token is left out.
 
-    Of the checkpoint's generation config only what says which tokens answers may hold is kept: how they begin, and words that never occur.
+    Of the checkpoint's generation config only the settings on allowed tokens are used: forced first tokens and tokens that never occur.
     """
     ready = model.prepare(batch, tokens)
     inputs = {name: value for name, value in ready.inputs.items() if name not in ("foreword", "decoder_input_ids")}
@@ -40,7 +40,7 @@ def search(
     if model.shape.kind == "encoder-decoder":
         seen = {name: inputs.pop(name) for name in ("input_ids", "inputs_embeds") if name in inputs}
         carried = {} if attachment is None else {"foreword": attachment}
-        # A cache that grows: the one generate would make has as many layers as the encoder, which a deeper decoder overruns.
+        # A dynamic cache: the one that generate makes has as many layers as the encoder, too few for a deeper decoder.
         inputs["past_key_values"] = EncoderDecoderCache(DynamicCache(), DynamicCache())
         inputs["encoder_outputs"] = model.network.get_encoder()(**seen, **carried, attention_mask=inputs["attention_mask"])
     view = _carrying(model.network, attachment.repeated(num_beams) if attachment else None, rules)
@@ -51,8 +51,8 @@ def search(
 
 
 def _rules(model: FrozenModel, num_beams: int, max_new_tokens: int, stop: Collection[int], length_penalty: float) -> GenerationConfig:
-    """A generation config of our own; a checkpoint's (summaries of 56 words at least, no three words twice) was made for another task."""
-    own: Any = model.network.generation_config  # transformers types it as optional; every model that writes has one
+    """Our own generation config; that of a checkpoint (such as minimum lengths and repetition rules for summaries) was made for another task."""
+    own: Any = model.network.generation_config  # typed as optional; every generating model has one
     both = model.shape.kind == "encoder-decoder"
     return GenerationConfig(
         num_beams=num_beams,
@@ -68,7 +68,7 @@ def _rules(model: FrozenModel, num_beams: int, max_new_tokens: int, stop: Collec
 
 
 def _carrying(network: PreTrainedModel, attachment: PrefixAttachment | None, rules: GenerationConfig) -> Any:
-    """The same modules and weights under other rules of generation; the network itself is not touched, so threads do not meet."""
+    """The same modules and weights with another generation config; the network is not changed, so threads do not interfere."""
     view: Any = copy(network)
     view.generation_config = rules
     if attachment is None:
@@ -86,6 +86,6 @@ def _carrying(network: PreTrainedModel, attachment: PrefixAttachment | None, rul
 
 
 def _until(ids: list[int], stop: Collection[int]) -> list[int]:
-    """What stands before the first stop token; rows that end early are padded behind it."""
+    """The tokens before the first stop token; rows that end early are padded after it."""
     end = next((place for place, index in enumerate(ids) if index in stop), len(ids))
     return ids[:end]

@@ -24,7 +24,7 @@ def steps(model: FrozenModel, batch: Batch, tokens: Tokens, *, max_new_tokens: i
 
     Raises DataError for a row without any token.
     """
-    with torch.inference_mode():  # around the work only: a generator's caller keeps its own mode
+    with torch.inference_mode():  # around the computation only, so that the caller of the generator keeps its own mode
         ready = model.prepare(batch, tokens)
     advance, inputs = _answering(model) if model.shape.kind == "encoder-decoder" else _continuing(model, ready), ready.inputs
     alive = torch.ones(len(ready.mask), dtype=torch.bool)
@@ -44,7 +44,7 @@ def steps(model: FrozenModel, batch: Batch, tokens: Tokens, *, max_new_tokens: i
 
 
 def _continuing(model: FrozenModel, ready: ModelInputs) -> Advance:
-    """How a causal model's inputs go on: one token, one position and one more column to see."""
+    """The next inputs of a causal model: one token, one position and one more column in the mask."""
     if not bool(ready.mask.any(1).all()):
         raise DataError("a row has no token to continue from; put {bos} or words into the template, or remove empty texts.")
     assert bool(ready.mask[:, -1].all()), "rows must end in their last column: collate them on the left"
@@ -67,7 +67,7 @@ def _continuing(model: FrozenModel, ready: ModelInputs) -> Advance:
 
 
 def _answering(model: FrozenModel) -> Advance:
-    """How an encoder–decoder's inputs go on: the source stays read."""
+    """The next inputs of an encoder–decoder: the encoder's outputs are kept."""
 
     def advance(inputs: dict[str, Any], out: Any, chosen: Tensor) -> dict[str, Any]:
         return {
@@ -81,7 +81,7 @@ def _answering(model: FrozenModel) -> Advance:
 
 
 def _never(model: FrozenModel) -> LogitsProcessorList:
-    """What a checkpoint says is never text (Marian's pad)."""
+    """Tokens that a checkpoint never generates (Marian's pad)."""
     bad = model.network.generation_config.bad_words_ids  # type: ignore[union-attr]  # typed as optional; models that write have one
     return LogitsProcessorList([NoBadWordsLogitsProcessor(bad)] if bad else [])
 

@@ -22,13 +22,13 @@ SPECIAL = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 def convert_gguf(source: Path, target: Path) -> None:
     """Dequantise the GGUF file `source` into bf16 safetensors, config and tokenizer in the folder `target`. No network.
 
-    The weights are transformers' work. The tokenizer is built here: transformers 5.16 makes a unigram model without BOS
-    from a Gemma file, which splits text otherwise than the model was trained with, and does not say so.
+    The weights are read by transformers. The tokenizer is built here: transformers 5.16 makes a unigram model without BOS
+    from a Gemma file, which silently tokenises text differently than in the model's training.
 
     Raises ModelError for a file that is no GGUF or no Gemma 3, and for a missing `gguf` package.
     """
     metadata = _read(source)
-    # The converter draws a bar of its own that no setting of transformers reaches.
+    # The converter shows its own progress bar, whatever the settings of transformers.
     with contextlib.redirect_stderr(io.StringIO()):
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(
             source.parent, gguf_file=source.name, dtype=torch.bfloat16, **_dequantise()
@@ -38,7 +38,7 @@ def convert_gguf(source: Path, target: Path) -> None:
 
 
 def _dequantise() -> dict[str, Any]:
-    """Newer releases keep GGUF blocks quantised unless told; older ones always unpack and have no such class."""
+    """Newer releases keep GGUF blocks quantised by default; older ones always dequantise and do not have this class."""
     try:
         from transformers import GgufConfig
     except ImportError:
@@ -73,7 +73,7 @@ def _is_gguf(source: Path) -> bool:
 
 def _gemma_tokenizer(metadata: dict[str, Any], source: Path) -> transformers.GemmaTokenizer:
     """Byte-pair encoding with byte fallback, BOS in front, padded on the left."""
-    # Runs of spaces stand in the file as spaces; the tokenizer looks them up after it has replaced each by U+2581.
+    # The file has runs of spaces as spaces; the tokenizer looks them up after replacing each by U+2581.
     tokens = ["\u2581" * len(token) if token and not token.strip(" ") else token for token in metadata["tokens"]]
     options: dict[str, Any] = {f"{name}_token": tokens[metadata[f"{key}_token_id"]] for name, key in SPECIAL.items()}
     options |= {"vocab": {token: i for i, token in enumerate(tokens)}, "merges": _merges(tokens)}
@@ -92,9 +92,9 @@ def _gemma_tokenizer(metadata: dict[str, Any], source: Path) -> transformers.Gem
 
 
 def _merges(tokens: list[str]) -> list[tuple[str, str]]:
-    """The merge table a GGUF leaves out: every way to cut a token into two, by the token's place in the file, longest left part first.
+    """The merge table, which GGUF does not have: every way to split a token into two, by the token's index in the file, longest left part first.
 
-    The scores in the file do not follow Gemma's merge order; the places do.
+    The scores in the file do not follow Gemma's merge order; the indices do.
     """
     known = set(tokens)
     return [

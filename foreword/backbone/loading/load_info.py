@@ -15,10 +15,10 @@ from foreword.backbone.tokenizer import TextTokenizer
 
 
 def load_info(name: str | Path, *, revision: str | None = None, quantize: str | None = None, fingerprint: str | None = None) -> ModelInfo:
-    """What `load(name, …).info` says, for an engine that holds the weights elsewhere.
+    """What `load(name, …).info` says, for an engine whose weights are elsewhere.
 
     The fingerprint is the loaded model's own: the checkpoint is mapped into memory in the precision it is stored in, so no more than the
-    hashed numbers are read from the disk. What must be made first (quantised weights, fused experts) is made as `load` makes it, and let go.
+    hashed numbers are read from the disk. Weights that must be converted first (quantised weights, fused experts) are converted as in `load`, then freed.
     `fingerprint` gives it where it is known, from an engine that has hashed the same checkpoint.
     Raises ModelError as `load` does, for weights that are missing or broken when the fingerprint is asked for.
     """
@@ -38,7 +38,7 @@ def load_info(name: str | Path, *, revision: str | None = None, quantize: str | 
 
 
 def _generation_config(name: str | Path, revision: str | None) -> Any:
-    """The rules of generation as transformers' loading finds them: older checkpoints keep them in config.json."""
+    """The generation config as transformers loads it: older checkpoints have it in config.json."""
     try:
         return GenerationConfig.from_pretrained(name, revision=revision or "main")
     except OSError:

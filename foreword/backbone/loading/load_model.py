@@ -62,7 +62,7 @@ def load(
 
 
 def wrap(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str | None = None) -> FrozenModel:
-    """Freeze a model that is already in memory; its weights are shared, never copied. An encoder is taken without whatever head it has."""
+    """Freeze a model that is already in memory; its weights are shared, never copied. The head of an encoder is left out."""
     shape = shape_of(network.config.to_dict())
     name = name or network.name_or_path or type(network).__name__
     return FrozenModel(network.base_model if shape.kind == "encoder" else network, tokenizer, shape, name)  # type: ignore[arg-type]  # base_model is typed as any module
@@ -89,7 +89,7 @@ def load_tokenizer(name: str | Path, revision: str | None = None) -> PreTrainedT
 
 @contextmanager
 def _readable(name: str | Path) -> Iterator[None]:
-    """What stops a checkpoint from being read, as ModelError."""
+    """Errors of reading a checkpoint, as ModelError."""
     try:
         yield
     except ImportError as error:  # Marian's tokenizer
@@ -105,7 +105,7 @@ def shape_of(config: dict[str, Any]) -> ModelShape:
 
 
 def _complete(name: str, config: Any, shape: ModelShape, dtype: Any, revision: str | None, more: dict[str, Any]) -> PreTrainedModel:
-    """The network with every weight read from the checkpoint: transformers would fill gaps with random numbers and go on.
+    """The network with every weight read from the checkpoint: transformers would fill missing ones with random numbers.
 
     An encoder's pooler, which no task reads, is left out where the checkpoint has none.
     """
@@ -126,7 +126,7 @@ def usable(device: str) -> str:
     """The device's name; raises ModelError where this machine cannot use it."""
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch raises the second where it was built without the device
+    except (RuntimeError, AssertionError) as error:  # torch raises the second if it was built without this device
         raise ModelError(
             f"device '{device}' cannot be used ({_first_line(error)}); give cpu, or a device that this machine has."
         ) from error
@@ -134,7 +134,7 @@ def usable(device: str) -> str:
 
 
 def own_device(device: str | None) -> str:
-    """The device asked for, else a GPU if there is one; each process of a launcher takes its own, and the CPU where the model is spread out later."""
+    """The device asked for, else a GPU if there is one; each process of a launcher gets its own, or the CPU if the model is sharded later."""
     if device is None:
         device = "cuda" if torch.cuda.is_available() and not fsdp.asked() else "cpu"
     if device != "cuda" or "LOCAL_RANK" not in os.environ:
@@ -143,12 +143,12 @@ def own_device(device: str | None) -> str:
 
 
 def _worker(device: str) -> torch.device:
-    """Where the model will run: a model that is spread out later leaves the CPU then, if there is a GPU."""
+    """Where the model will run: a model that is sharded later moves to the GPU then, if there is one."""
     return torch.device("cuda" if fsdp.asked() and torch.cuda.is_available() else device)
 
 
 def _no_dropout(config: Any) -> None:
-    """A frozen model is a function: dropout in it would break resuming and gradient checkpointing, and regularises nothing that is trained."""
+    """A frozen model is deterministic: dropout in it would break resuming and gradient checkpointing, and would not regularise trained values."""
     for key, value in config.to_dict().items():
         if isinstance(value, float) and key.endswith(("dropout", "dropout_prob", "_pdrop")):
             setattr(config, key, 0.0)

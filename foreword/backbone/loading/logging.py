@@ -1,4 +1,4 @@
-"""A command's screen is its own: what transformers and the hub would print there."""
+"""Turns off what transformers and the hub print while a command runs."""
 
 from __future__ import annotations
 

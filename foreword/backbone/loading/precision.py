@@ -1,4 +1,4 @@
-"""The precision a model is read in: that of its checkpoint, unless this processor would have to imitate it."""
+"""The precision in which a model is loaded: that of its checkpoint, unless this processor has no instructions for it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HALF = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
 def precision(name: str, dtype: str, config: PreTrainedConfig, device: torch.device) -> torch.dtype | str:
-    """What `from_pretrained` is told; "auto" stands for the checkpoint's own.
+    """The dtype for `from_pretrained`; "auto" is the checkpoint's own.
 
     Checkpoints of 16 bits are read in float32 on a CPU without instructions for them, where their products are 6 to 150 times slower (LOG.md);
     the numbers, and so the fingerprint, stay the same. It is logged as a warning.
@@ -33,19 +33,19 @@ def precision(name: str, dtype: str, config: PreTrainedConfig, device: torch.dev
 
 
 def check_dtype(dtype: str) -> None:
-    """Raise ModelError for a precision that does not exist."""
+    """Raise ModelError for an unknown precision."""
     if dtype not in DTYPES:
         raise ModelError(f"dtype '{dtype}' is not known; choose one of {', '.join(DTYPES)}.")
 
 
 def multiplies(dtype: torch.dtype) -> bool:
-    """Whether oneDNN, which multiplies matrices for torch, has this CPU's own instructions for a 16-bit format; torch says so nowhere else."""
+    """Whether oneDNN, which multiplies matrices for torch, has native instructions of this CPU for a 16-bit format; torch reports this nowhere else."""
     known = torch.ops.mkldnn._is_mkldnn_bf16_supported if dtype == torch.bfloat16 else torch.ops.mkldnn._is_mkldnn_fp16_supported
     return bool(known())
 
 
 def computing(dtype: torch.dtype | str, config: PreTrainedConfig) -> torch.dtype:
-    """The precision of what is not quantised: as told, or as stored."""
+    """The precision of weights that are not quantised: as given, or as stored."""
     found = _stored(config) if dtype == "auto" else dtype
     return found if isinstance(found, torch.dtype) else torch.float32
 

@@ -29,7 +29,7 @@ class FullWeights:
         return list(self._named.values())
 
     def state(self) -> dict[str, Tensor]:
-        """A copy of the weights that differ from the frozen model's, by their names behind `full.`."""
+        """A copy of the weights that differ from the frozen model's, under `full.` and their names."""
         changed = {}
         for name, parameter in self._named.items():
             if not torch.equal(parameter.detach(), self._base[name].detach().float()):
@@ -53,7 +53,7 @@ class FullWeights:
             parameter.copy_(state.get(FULL + name, self._base[name]))
 
     def train(self, mode: bool = True) -> None:
-        """Nothing to switch: dropout stays off, as everywhere."""
+        """Does nothing: dropout stays off."""
 
 
 def full_copy(model: FrozenModel, *, tensors: Mapping[str, Tensor] | None = None) -> tuple[FrozenModel, FullWeights]:

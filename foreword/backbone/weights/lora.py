@@ -1,4 +1,4 @@
-"""LoRA by PEFT, in a module tree of its own over the frozen weights.
+"""LoRA by PEFT, in a separate module tree over the frozen weights.
 
 PEFT keeps which LoRA is active as state of the layers, which two threads would share and which gradient checkpointing could find changed. Here each
 LoRA gets its own tree of modules over the same tensors: the frozen model never holds a LoRA, and any number of them read at once.
@@ -45,12 +45,12 @@ class LoraLayers:
         return [] if self.spec.frozen else list(self._named.values())
 
     def state(self) -> dict[str, Tensor]:
-        """A copy of the numbers, by PEFT's names behind `lora.`."""
+        """A copy of the tensors, under `lora.` and PEFT's names."""
         return {name: parameter.detach().clone() for name, parameter in self._named.items()}
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take the numbers of a state; names that are not LoRA's are left alone. Raises ModelError for a LoRA of another base."""
+        """Load a state; names that are not LoRA's are ignored. Raises ModelError for a LoRA of another base."""
         given = {name: tensor for name, tensor in state.items() if name.startswith(LORA)}
         for name in sorted(given.keys() ^ self._named.keys()):
             short = name.removeprefix(LORA + _PEFT)

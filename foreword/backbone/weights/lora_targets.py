@@ -1,4 +1,4 @@
-"""Which linear layers a LoRA stands on, by model family. PEFT is not imported here."""
+"""Which linear layers LoRA adapts, by model family. PEFT is not imported here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from foreword.recipe import LoraSpec
 
 
 def target_layers(network: PreTrainedModel, spec: LoraSpec, name: str) -> dict[str, nn.Module]:
-    """The linear layers a spec means, by name; the output matrix and whatever stands behind the last states is never among them.
+    """The linear layers a spec means, by name; never the output matrix or other layers after the last states.
 
     `name` is for messages. Raises UsageError naming the first target that matches none.
     """
@@ -34,9 +34,9 @@ def target_layers(network: PreTrainedModel, spec: LoraSpec, name: str) -> dict[s
 
 
 def _linear_layers(network: PreTrainedModel) -> dict[str, nn.Module]:
-    """Every linear layer that LoRA may stand on, by name: not an encoder's pooler, which no task reads.
+    """Every linear layer that LoRA may adapt, by name: not an encoder's pooler, which no task reads.
 
-    In models of experts PEFT takes three names for the experts' own tensors, wherever they stand, so they are left out.
+    In models of experts PEFT takes three names for the experts' own tensors, in every layer, so they are left out.
     """
     inside, output = set(network.base_model.modules()), network.get_output_embeddings()
     ends = (".gate_proj", ".up_proj", ".down_proj") if has_experts(network.config) else ()

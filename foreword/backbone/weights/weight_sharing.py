@@ -1,4 +1,4 @@
-"""A second module tree over the weights of a first: what is changed in one tree does not exist for the other."""
+"""A second module tree over the same weights: changes to the modules of one tree do not affect the other."""
 
 from __future__ import annotations
 
