@@ -18,7 +18,7 @@ from foreword.prompts.template import Row
 from foreword.specs import PromptSpec
 from foreword.tasks.base import EvalFeature, Example, LengthBudget, Losses, Prediction, Task, TrainFeature
 from foreword.tasks.data.list_cells import cell, excerpt, parse_list
-from foreword.tasks.head_task import HeadTask, HeadInputs, check_fits, check_pooling, pool, resolved, row_of
+from foreword.tasks.head_task import HeadInputs, HeadTask, check_fits, check_pooling, pool, resolved, row_of
 from foreword.tasks.metrics import base as metrics
 from foreword.tasks.metrics.base import Score
 from foreword.tasks.text_pairs import ENDLESS

@@ -15,6 +15,7 @@ from foreword.methods import recipe
 from foreword.tasks.base import LengthBudget, Prediction
 from foreword.tasks.data.squad_answers import Answer, checked_answers, parse_answers
 from foreword.tasks.doc_stride import windows
+from foreword.tasks.head_task import read_inputs
 from foreword.tasks.qa import QA
 from foreword.tasks.registry import task_from_dict
 from foreword.training.loop import fit
