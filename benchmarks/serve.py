@@ -33,7 +33,7 @@ from foreword.serving.local_engine import LocalEngine
 
 Side = Callable[[], Result]
 Sides = Mapping[str, Side]
-ROOM = 2 << 30
+ADAPTER_BYTES = 2 << 30
 
 
 class Runs:
@@ -41,7 +41,7 @@ class Runs:
 
     def __init__(self, model: FrozenModel, folder: Path, names: Sequence[str], **settings: Any) -> None:
         self.loop = asyncio.new_event_loop()
-        self.engine = LocalEngine(model, str(folder), adapter_bytes=ROOM, **settings)
+        self.engine = LocalEngine(model, str(folder), adapter_bytes=ADAPTER_BYTES, **settings)
         self.loop.run_until_complete(self._open(names))
 
     async def _open(self, names: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ import serve_work as work
 import store
 import torch
 from provenance import provenance
-from serve import ROOM, gemma, texts
+from serve import ADAPTER_BYTES, gemma, texts
 from serve_work import Ask
 from transformers.utils.logging import disable_progress_bar
 
@@ -147,13 +147,13 @@ async def measure() -> Facts:
         names = work.tasks(first, model, TASKS, "p-tuning-v2", work.PREFIX)
         work.tasks(shop, model, TASKS, "p-tuning-v2", work.PREFIX)
         work.tasks(spare, model, 8, "p-tuning-v2", work.PREFIX, first=1000)
-        async with LocalEngine(model, str(shop), adapter_bytes=ROOM) as engine:
+        async with LocalEngine(model, str(shop), adapter_bytes=ADAPTER_BYTES) as engine:
             place, found = Shop(engine, shop, spare, names), Facts()
             for part in (loading, switching, replacing):
                 print(f"{part.__name__} …", file=sys.stderr, flush=True)
                 found |= await part(place)
         async with LocalEngine(
-            model, str(shop), adapter_bytes=ROOM, prefix_cache_bytes=0
+            model, str(shop), adapter_bytes=ADAPTER_BYTES, prefix_cache_bytes=0
         ) as engine:  # texts that come again would be in memory too
             return found | await memory(replace(place, engine=engine))
 

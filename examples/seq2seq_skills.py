@@ -1,6 +1,6 @@
 """A prefix chooses the skill of an encoder–decoder. Tiny T5 and BART models learn to copy, reverse, shift and sort letters. A word before
-each string says which; before one of five stands [?], and the model can only guess. Then the weights are frozen and only [?] is left: one prefix
-a skill, learned from a thousand strings, makes the model do that skill alone.
+each string says which; before one of five stands [?], and the model can only guess. Then the weights are frozen and only [?] is left: a prefix
+trained on a thousand strings makes the model use one skill only.
 
 What it shows: keys and values in the encoder, the decoder and its cross-attention reach what the weights can already do, as exactly as the
 word does. What it does not show: a prefix teaching a skill that the weights lack.

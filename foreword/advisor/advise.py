@@ -1,4 +1,4 @@
-"""From a base model and a situation to advice: which method first and why, what else, what each costs."""
+"""Advice for a base model and a situation: which method first and why, alternatives, and the costs of each."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Sizing:
 
 @dataclass(frozen=True)
 class Pick:
-    """A method, the rules for it and those that would rather have another, and its settings, each with its own reason."""
+    """A method, the rules for and against it, and its settings, each with its reason."""
 
     method: str
     reasons: tuple[rules.Rule, ...]
@@ -95,7 +95,7 @@ class Advice:
 
 
 def advise(network: Architecture, situation: Inputs, *, refused: Mapping[str, str] | None = None) -> Advice:
-    """What to try first. `refused` names sites that the family does not keep, with the reason. Raises UsageError for a task the model cannot do."""
+    """The advice. `refused` names sites that the family does not support, with the reason. Raises UsageError for a task the model cannot do."""
     _check_task(network, situation)
     facts = {**situation.facts(), "parameters": network.parameters, "kind": network.shape.kind}
     recipes = candidates(situation, facts)
@@ -103,13 +103,13 @@ def advise(network: Architecture, situation: Inputs, *, refused: Mapping[str, st
     chosen = [rule for rule in rules.RULES if rules.holds(rule.when, facts)]
     order = dict.fromkeys(kind for rule in chosen for kind in (*rule.prefer, *rule.then) if sizes[kind].excluded is None)
     if "lora" in order:
-        order.pop("qlora", None)  # it is for bases that do not fit otherwise
+        order.pop("qlora", None)  # only for bases that do not fit otherwise
     picks = [_pick(kind, sizes[kind], chosen, facts) for kind in order]
     return Advice(picks[0] if picks else None, tuple(picks[1:4]), tuple(sizes.values()), tuple(_warnings(network, situation, sizes, picks)))
 
 
 def candidates(situation: Inputs, facts: Mapping[str, rules.Fact]) -> dict[str, Recipe]:
-    """Every recipe that is weighed, by its kind: the named methods and the baselines that train; then those that are only sized.
+    """Every candidate recipe by its kind: the named methods and the baselines that train; then those that are only sized.
 
     Rules name kinds, so of several methods of one kind the first is weighed; the others are sized, by their own names.
     """
@@ -125,7 +125,7 @@ def candidates(situation: Inputs, facts: Mapping[str, rules.Fact]) -> dict[str, 
 
 
 def _asked(recipe: Recipe, length: int, situation: Inputs) -> Recipe:
-    """With the length and the LoRA that are asked for."""
+    """With the given length and LoRA targets."""
     prompt = replace(recipe.prompt, length=length) if recipe.prompt else None
     lora = recipe.lora and replace(recipe.lora, r=situation.lora_r, targets=situation.targets() or recipe.lora.targets)
     return replace(recipe, prompt=prompt, lora=lora)
@@ -177,7 +177,7 @@ def _fits(sizing: Sizing, situation: Inputs) -> bool:
 
 
 def _against(sizing: Sizing, recipe: Recipe, network: Architecture, situation: Inputs, refused: Mapping[str, str]) -> Iterator[str]:
-    """Why a method cannot be had here at all; the first reason counts."""
+    """Why a method is not possible here; the first reason counts."""
     load = situation.load()
     if recipe.prompt and recipe.prompt.site in refused:
         yield refused[recipe.prompt.site]
@@ -195,7 +195,7 @@ def _against(sizing: Sizing, recipe: Recipe, network: Architecture, situation: I
 
 
 def _pick(kind: str, sizing: Sizing, chosen: list[rules.Rule], facts: Mapping[str, rules.Fact]) -> Pick:
-    """A kind that a rule takes only failing others has that rule neither for nor against it."""
+    """A rule's fallback kinds count neither for nor against."""
     reasons = tuple(rule for rule in chosen if kind in rule.prefer)
     against = tuple(rule for rule in chosen if kind not in (*rule.prefer, *rule.then))
     length = rules.first(rules.LENGTHS, facts)

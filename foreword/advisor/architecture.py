@@ -1,4 +1,4 @@
-"""All weights of a base model from its config: how many numbers, and the matrices that LoRA may stand on. Exact for the families that have a record."""
+"""All weights of a base model from its config: how many numbers, and the matrices that LoRA may adapt. Exact for the families in the table."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A base model as sizing sees it. `parameters` are all its numbers, `active` those that one token meets (fewer in a mixture of experts).
+    """A base model's sizes. `parameters` are all of them, `active` those used for one token (fewer in a mixture of experts).
 
     `depth` layers are run; in each a token's queries have width `queries` (over `heads` heads), its MLP width `inner`, its norms `normed` in all.
     `known` says whether the family has a record; if not, its layers are taken to be Llama's.
@@ -116,7 +116,7 @@ def _one_stack(config: Mapping[str, Any], shape: ModelShape, layout: Layout, que
 
 
 def _both_stacks(config: Mapping[str, Any], shape: ModelShape, layout: Layout, inner: int) -> Iterator[Matrix]:
-    """Encoder, then decoder with its self-attention and its look across."""
+    """Encoder, then decoder with self-attention and cross-attention."""
     layers = {part: [kv for kv in shape.kv if kv.part == part] for part in shape.parts}
     for own in layers.values():
         width = own[0].width // 2
@@ -162,7 +162,7 @@ def _tables(config: Mapping[str, Any], shape: ModelShape, layout: Layout) -> int
     hidden, embedding = shape.hidden, shape.embedding
     tied = bool(config.get("tie_word_embeddings", layout.tied)) or shape.kind == "encoder"
     stacks = 2 if shape.kind == "encoder-decoder" else 1
-    copies = 1 if tied else 2 if layout.positions is None or stacks == 1 else 4  # BART's stacks then have words of their own
+    copies = 1 if tied else 2 if layout.positions is None or stacks == 1 else 4  # BART's stacks then have separate embeddings
     words = shape.vocabulary * embedding * copies
     rows = 0 if layout.positions is None else int(_first(config, "max_position_embeddings", "n_positions") or 0) + layout.positions
     places = stacks * rows * (hidden if shape.kind != "encoder" else embedding)
@@ -173,7 +173,7 @@ def _tables(config: Mapping[str, Any], shape: ModelShape, layout: Layout) -> int
 
 
 def _projections(shape: ModelShape, layout: Layout) -> tuple[Matrix, ...]:
-    """From the embedding's width to the hidden one, and back to the words where a model writes."""
+    """From the embedding's width to the hidden one, and back to the embedding width for models that generate."""
     if shape.embedding == shape.hidden:
         return ()
     into = Matrix("project", shape.hidden, shape.embedding, biased=shape.kind == "encoder" and layout.projection_bias)

@@ -1,4 +1,4 @@
-"""What the advice depends on besides the model; every field is an option of `foreword advise`, with this help."""
+"""The inputs of the advice besides the model; every field is an option of `foreword advise`, with this help."""
 
 from __future__ import annotations
 
@@ -61,18 +61,18 @@ class Inputs:
             raise UsageError(f"memory is {self.memory:g}, but it must be above 0, in GB.")
 
     def facts(self) -> dict[str, str | int | bool]:
-        """What rules may ask, but for the model's part."""
+        """The facts for rules, except those of the model."""
         return {name: getattr(self, name) for name in ("task", "examples", "tasks", "knowledge", "serving")}
 
     def load(self) -> Load:
-        """A training step as memory sees it."""
+        """The workload of a training step."""
         usual = _WRITTEN if TASK_KINDS[self.task].answers == "text" else _CHOSEN
         answer = usual if self.answer_tokens is None else self.answer_tokens
         return Load(self.batch_size, self.text_tokens, answer, self.dtype or "bfloat16", self.gradient_checkpointing, fused=not self.cpu)
 
     def head(self, kind: Kind) -> Head | None:
         """The head that the task needs on a model of this kind."""
-        from foreword.advisor.parameters import Head  # not read by every start
+        from foreword.advisor.parameters import Head  # imported only when needed
 
         task = kind_on(self.task, kind)
         outputs = self.labels if task.head_outputs == "labels" else task.head_outputs

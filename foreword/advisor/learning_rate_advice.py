@@ -1,4 +1,4 @@
-"""The learning rate that a run takes, with its reason and where that is known from; the numbers are those of `foreword/learning_rates.py`."""
+"""The default learning rate of a run, with its reason and source; the numbers are those of `foreword/learning_rates.py`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from foreword.advisor.rules import OWN_RESULTS, OWN_RUNS, Choice, Fact
 from foreword.shape import Kind
 from foreword.task_kinds import kind_on
 
-# By kind of recipe; for soft prompts a share of the RMS of what the model itself puts there.
+# By kind of recipe; for soft prompts relative to the RMS of the model's own values.
 RATES: Mapping[str, Choice] = {
     "input/direct": Choice(
         "learning_rate",
@@ -24,7 +24,7 @@ RATES: Mapping[str, Choice] = {
         "learning_rate",
         (),
         learning_rates.RATES["input/network"],
-        "relative: with 0.005 it learned more slowly, larger ones were not tried",
+        "relative: with 0.005 training was slower, larger ones were not tried",
         OWN_RUNS,
     ),
     "kv/direct": Choice(
@@ -35,7 +35,7 @@ RATES: Mapping[str, Choice] = {
         OWN_RUNS,
     ),
     "kv/network": Choice(
-        "learning_rate", (), learning_rates.RATES["kv/network"], "relative: with a free table's 0.03 the network did not learn", OWN_RUNS
+        "learning_rate", (), learning_rates.RATES["kv/network"], "relative: with the 0.03 of a free table the loss did not fall", OWN_RUNS
     ),
     "lora": Choice(
         "learning_rate",
@@ -64,7 +64,7 @@ FITTED_REASON = "of the rates tried the one with the best validation loss for th
 
 
 def rate(kind: str, facts: Mapping[str, Fact]) -> Choice:
-    """The learning rate that a run of this kind of recipe takes for this task."""
+    """The default learning rate of this kind of recipe for this task."""
     general, model = RATES[kind], cast("Kind", facts["kind"])
     value = learning_rates.rate_of("lora" if kind == "qlora" else kind, kind_on(str(facts["task"]), model).name, model)
     if value == general.value:

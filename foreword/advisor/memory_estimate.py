@@ -1,4 +1,4 @@
-"""Bytes: what a training step holds at once, what a request holds in the cache. Estimates leave out what only a run can tell.
+"""Memory estimates: a training step, and the cache of a request, without what only a run can show.
 
     training = weights + gradients + optimiser + activations + logits
 
@@ -33,7 +33,7 @@ _GATED, _PLAIN = 3, 1
 
 @dataclass(frozen=True)
 class TrainingMemory:
-    """Bytes held at once in a training step, by what for."""
+    """Bytes of a training step by use."""
 
     weights: int
     gradients: int

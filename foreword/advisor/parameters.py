@@ -36,7 +36,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Numbers:
-    """What is trained, and what is kept for one task once re-parameterisations are dropped; the head is part of both."""
+    """Numbers of trained parameters, and of those kept for one task without re-parameterisations; both include the head."""
 
     trained: int
     stored: int
@@ -81,7 +81,7 @@ def lora_parameters(lora: LoraSpec, network: Architecture) -> int:
 
 
 def chosen_matrices(lora: LoraSpec, network: Architecture) -> Iterator[Matrix]:
-    """The matrices a LoRA stands on."""
+    """The matrices that a LoRA adapts."""
     left_out = (*_NOT_LINEAR, *_BESIDE_EXPERTS) if network.mixture else ()
     linear = [matrix for matrix in network.matrices if matrix.role not in left_out]
     if lora.targets == "all-linear":

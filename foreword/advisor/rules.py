@@ -1,4 +1,4 @@
-"""The decision guide as data: each rule says when it holds, what it prefers, why, and where that is known from. First rule first.
+"""The decision guide as data: each rule has its conditions, its preference, its reason and its source. Earlier rules win.
 
 A rule names kinds of recipe, best first: a site and whether a network makes the prompt ("kv/network", "kv/direct"), "lora", "qlora" or "full". Facts are named in `FACTS`.
 """

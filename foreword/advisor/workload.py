@@ -1,4 +1,4 @@
-"""What one training step or request is made of. Small, because every start of the command line reads it."""
+"""The workload of a training step or request. Small, because every command imports it."""
 
 from __future__ import annotations
 

@@ -33,9 +33,9 @@ def keys_values(
     An encoder–decoder reads it as a source and as an answer. A run longer than the model's positions is read in pieces.
     """
     tokenizer, shape, embed = info.tokenizer, info.shape, input_embeddings.embed
-    room = shape.positions - len(tokenizer.opening) - len(tokenizer.closing) - 2  # a decoder's own opening
-    if len(embeddings) > room:
-        pieces = embeddings.split(room)
+    limit = shape.positions - len(tokenizer.opening) - len(tokenizer.closing) - 2  # a decoder's own opening
+    if len(embeddings) > limit:
+        pieces = embeddings.split(limit)
         return torch.cat(
             [keys_values(network, info, input_embeddings, slots, piece, opening=opening and piece is pieces[0]) for piece in pieces]
         )

@@ -1,4 +1,4 @@
-"""The command `foreword`: its commands, one file each, and how it ends. A user's mistake is one sentence on standard error and exit 2."""
+"""The command `foreword`: its commands, one file each, and how it ends. A user's mistake is one sentence on standard error and exit code 2."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TYPED = "foreword.typed"
 
 
 class Commands(TyperGroup):
-    """The group of all commands: keeps the words typed, and turns errors that users cause into sentences."""
+    """The group of all commands: keeps the arguments, and prints ForewordErrors as sentences."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         ctx.meta[TYPED] = tuple(args)
@@ -66,13 +66,13 @@ app = typer.Typer(
 
 
 def _again(ctx: Any) -> str:
-    """The command line that goes on with what this one began."""
+    """The command line that continues this run."""
     typed = [word for word in ctx.meta[TYPED] if word != "--resume"]
     return shlex.join([*str(ctx.info_name).split(), *typed, "--resume"])
 
 
 def _quiet_hub() -> None:
-    """Libraries of the hub read these at import: no advice, and bars on terminals only. What the user has set stands."""
+    """Environment variables that hub libraries read at import: no advice, and bars on terminals only. The user's own settings are kept."""
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     if not sys.stderr.isatty():
         for library in ("HF_HUB", "HF_DATASETS"):

@@ -1,4 +1,4 @@
-"""Real texts that install offline, split the same way on every machine, with nothing of the test in the training."""
+"""Real texts that install offline, split the same way on every machine, without test texts in the training data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Re-parameterisations: modules that turn their own parameters into a displacement [P, W] from the initial values, in units of the target's RMS."""
+"""Re-parameterisations: modules that turn their own parameters into a displacement [P, W] from the initial values, in units of the RMS of the model's own values."""
 
 from __future__ import annotations
 

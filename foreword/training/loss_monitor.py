@@ -1,4 +1,4 @@
-"""Watches the loss: divergence, plateau and oscillation are noticed and said, with what to change."""
+"""Monitors the loss: divergence, plateau and oscillation are reported, with what to change."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class LossMonitor:
         self.recent: deque[float] = deque(maxlen=self.window)
         self.means: list[float] = []
         self.count = 0
-        self.said: set[str] = set()
+        self.reported: set[str] = set()
 
     def update(self, loss: float, step: int) -> str | None:
         """A notice, or None; raises DivergedError for a loss that is not finite."""
@@ -36,9 +36,9 @@ class LossMonitor:
         return self._diverging(step) or self._oscillating(step) or self._flat(step)
 
     def _say(self, kind: str, text: str) -> str | None:
-        if kind in self.said:
+        if kind in self.reported:
             return None
-        self.said.add(kind)
+        self.reported.add(kind)
         return text
 
     def _diverging(self, step: int) -> str | None:

@@ -88,7 +88,7 @@ def test_activations_are_what_torch_keeps(family: str, recipe: Recipe) -> None:
 
     maker = tiny_encoders if family == "bert" else tiny
     wide = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 4}
-    real, reckoned = [], []
+    real, estimated = [], []
     for depth in (2, 4):
         layers = {"layer_types": ["full_attention"] * depth} if family == "gemma3_text" else {}
         network = maker.network(family, **wide, **layers, num_hidden_layers=depth)
@@ -96,8 +96,8 @@ def test_activations_are_what_torch_keeps(family: str, recipe: Recipe) -> None:
         network.requires_grad_(recipe.full)
         real.append(kept(network, 48))
         load = Load(batch_size=1, text_tokens=47, answer_tokens=1, dtype="float32")
-        reckoned.append(memory(recipe, read_architecture(network.config.to_dict()), load).activations)
-    assert reckoned[1] - reckoned[0] == pytest.approx(real[1] - real[0], rel=0.15)
+        estimated.append(memory(recipe, read_architecture(network.config.to_dict()), load).activations)
+    assert estimated[1] - estimated[0] == pytest.approx(real[1] - real[0], rel=0.15)
 
 
 def test_what_a_virtual_token_holds_in_the_cache() -> None:

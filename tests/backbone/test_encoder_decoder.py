@@ -36,7 +36,7 @@ def test_rows_are_cut_at_their_answers_and_padded_on_the_right(side: str) -> Non
 
 
 def test_a_token_of_an_answer_that_is_not_weighed_is_still_read() -> None:
-    """Everything behind the first label is the answer, whether it is to be learned or not."""
+    """Everything behind the first label is the answer, whether it is trained on or not."""
     batch = collate([Row((7, EOS, 20, 21, 22), (), (-100, -100, 20, -100, 22), (0.0, 0.0, 1.0, 0.0, 1.0))])
     assert encoder_decoder.inputs(batch, None, lambda ids: ids.float(), (0,))[0]["decoder_input_ids"].tolist() == [[0, 20, 21, 22]]
 

@@ -27,7 +27,7 @@ def test_every_recipe_comes_first_at_its_general_rate_on_the_small_model() -> No
 
 
 @pytest.mark.parametrize(
-    ("curve", "visited"),
+    ("curve", "tried"),
     [
         ({1.0: 0.5, 3.0: 0.6, 0.3: 0.7}, [1.0, 3.0, 0.3]),
         ({1.0: 0.5, 3.0: 0.4, 10.0: 0.45}, [1.0, 3.0, 10.0]),
@@ -36,14 +36,14 @@ def test_every_recipe_comes_first_at_its_general_rate_on_the_small_model() -> No
         ({1.0: float("inf"), 3.0: float("inf"), 0.3: 0.7, 0.1: 0.8}, [1.0, 3.0, 0.3, 0.1]),
     ],
 )
-def test_the_search_goes_on_while_it_helps_and_ends_between_worse_rates(curve: dict[float, float], visited: list[float]) -> None:
+def test_the_search_goes_on_while_it_helps_and_ends_between_worse_rates(curve: dict[float, float], tried: list[float]) -> None:
     one = ("topic", "minilm", "lora")
     found: list[dict[str, Any]] = []
     while (factor := nlu.next_factor(found, one)) is not None:
         assert (nlu.chosen(found, one) is None) == (len(found) < 3)
         assert nlu.Job(*one, factor, 0) in list(nlu.jobs(found, tuple(nlu.CASES)))
         found.append(result(nlu.Job(*one, factor, 0), curve[factor]))
-    assert [run["factor"] for run in found] == visited
+    assert [run["factor"] for run in found] == tried
     assert nlu.chosen(found, one) == min(curve, key=lambda factor: curve[factor])
 
 

@@ -21,7 +21,7 @@ LONG = {"model": "long", "prompt": "a film", "temperature": 2.0, "logit_bias": {
 
 @pytest.fixture(scope="module")
 def small(folder: Path) -> Iterator[Served]:
-    """A server with little room: two answers grow, three may wait."""
+    """A server with low limits: two answers grow, three may wait."""
     limits = Limits(body_bytes=5000, body_seconds=1.0, text_chars=600, answers=8, queued=3, queued_tokens=200)
     found = serve(folder, limits=limits, max_sequences=2, texts=True)
     yield found

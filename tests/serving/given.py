@@ -54,7 +54,7 @@ def adapter(family: str, name: str, seed: int | None = None) -> Adapter:
 
 
 def _weights(model: FrozenModel, recipe: Recipe, seed: int) -> dict[str, Tensor]:
-    """LoRA as if it had learned something."""
+    """LoRA as if it were trained."""
     made = weight_adapters.apply(model, recipe)[1]
     generator = torch.Generator().manual_seed(seed)
     return {} if made is None else {key: 0.3 * torch.randn(value.shape, generator=generator) for key, value in made.state().items()}

@@ -82,8 +82,8 @@ def test_a_prefix_that_never_fits_is_refused() -> None:
     core.add(Request("r", "prefix", {"input": "x"}), AdapterKey("prefix", "1"), events.append)
     with pytest.raises(CapacityError):
         core.install(loaded("llama", "prefix"))
-    core.scheduler.fail_waiting(AdapterKey("prefix", "1"), Failed("capacity", "no room"))
-    assert events == [Failed("capacity", "no room")] and not core.scheduler.waiting
+    core.scheduler.fail_waiting(AdapterKey("prefix", "1"), Failed("capacity", "the budget is in use"))
+    assert events == [Failed("capacity", "the budget is in use")] and not core.scheduler.waiting
 
 
 def test_a_task_that_is_not_in_memory_holds_nobody_up() -> None:

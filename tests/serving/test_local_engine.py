@@ -48,7 +48,7 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_served_is_predicted(prompts: Path, data: st.DataObject) -> None:
     asked = data.draw(st.lists(st.tuples(st.sampled_from(sorted(TASKS)), st.sampled_from(TEXTS)), min_size=1, max_size=12))
     pauses = [data.draw(st.sampled_from([0.0, 0.0, 0.004])) for _ in asked]
-    room = data.draw(st.sampled_from([1 << 20, 40_000]))  # the second holds a few tasks at a time
+    budget = data.draw(st.sampled_from([1 << 20, 40_000]))  # the second holds a few tasks at a time
 
     async def client(engine: LocalEngine, index: int) -> None:
         task, text = asked[index]
@@ -56,7 +56,7 @@ def test_served_is_predicted(prompts: Path, data: st.DataObject) -> None:
         assert text_of(await answer(engine, str(index), task, text)) == predicted("llama", task, text)
 
     async def all_clients() -> None:
-        async with LocalEngine(tiny.frozen("llama"), str(prompts), max_sequences=3, adapter_bytes=room) as engine:
+        async with LocalEngine(tiny.frozen("llama"), str(prompts), max_sequences=3, adapter_bytes=budget) as engine:
             assert isinstance(engine, Engine)
             await asyncio.gather(*(client(engine, index) for index in range(len(asked))))
             engine.core.check()

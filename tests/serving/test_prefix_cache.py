@@ -48,13 +48,13 @@ def serve(core: EngineCore, family: str, asked: list[tuple[str, int, str]], *, a
         key = AdapterKey(f"{kind}{number}", "1")
         core.add(Request(str(index), key.task, {"input": text}), key, events[index].append)
         while not at_once and (core.has_work or core.scheduler.missing_tasks):
-            settle(core, family)
+            finish_all(core, family)
     while core.has_work or core.scheduler.missing_tasks:
-        settle(core, family)
+        finish_all(core, family)
     return ["".join(event.text for event in each if isinstance(event, Token)) for each in events]
 
 
-def settle(core: EngineCore, family: str) -> None:
+def finish_all(core: EngineCore, family: str) -> None:
     for key in core.scheduler.missing_tasks:
         with contextlib.suppress(CapacityError):
             core.install(LoadedTask.of(core.model, adapter(family, key.task[:6], int(key.task[6:])), key))
@@ -68,9 +68,9 @@ def settle(core: EngineCore, family: str) -> None:
 def test_answers_are_those_of_texts_that_are_not_shared(family: str, data: st.DataObject) -> None:
     one = st.tuples(st.sampled_from(sorted(KINDS)), st.integers(0, 2), st.sampled_from([ARTICLE, ARTICLE[:70], OTHER, "x"]))
     asked = data.draw(st.lists(one, min_size=2, max_size=8))
-    room = data.draw(st.sampled_from([1 << 20, 40_000, 0]))
+    budget = data.draw(st.sampled_from([1 << 20, 40_000, 0]))
     prefixes = data.draw(st.sampled_from([1 << 20, 3_000]))
-    core = EngineCore(tiny.frozen(family), max_sequences=3, prefix_cache_bytes=room, adapter_bytes=prefixes)
+    core = EngineCore(tiny.frozen(family), max_sequences=3, prefix_cache_bytes=budget, adapter_bytes=prefixes)
     found = serve(core, family, asked, at_once=data.draw(st.booleans()))
     assert found == [predicted(family, *each) for each in asked]
 

@@ -20,7 +20,7 @@ from foreword.training.hf_trainer import Trainable
 
 
 def moved(model: Trainable) -> Trainable:
-    """The same, with numbers as if it had learned something."""
+    """The same, with numbers as if it were trained."""
     with torch.no_grad():
         for index, parameter in enumerate(model.parameters()):
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index)))

@@ -46,9 +46,9 @@ def two_stacks(mask: Bool[Tensor, "B T"], at: Int[Tensor, "B P"], answer: Bool[T
     kept = kept.scatter(1, text, source).scatter(1, soft, at >= 0)
     packed = kept.long().cumsum(1) - 1
     read, soft = packed.gather(1, text).where(source, -1), _in_order(packed.gather(1, soft), at)
-    said = (answer.long().cumsum(1) - 1 + opening).where(answer, -1)
+    generated = (answer.long().cumsum(1) - 1 + opening).where(answer, -1)
     return PassLayout(
-        {"encoder": read, "decoder": said, "cross": said}, {"encoder": soft, "cross": soft, "decoder": torch.full_like(soft, -1)}
+        {"encoder": read, "decoder": generated, "cross": generated}, {"encoder": soft, "cross": soft, "decoder": torch.full_like(soft, -1)}
     )
 
 

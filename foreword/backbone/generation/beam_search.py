@@ -45,8 +45,8 @@ def search(
         inputs["encoder_outputs"] = model.network.get_encoder()(**seen, **carried, attention_mask=inputs["attention_mask"])
     view = _carrying(model.network, attachment.repeated(num_beams) if attachment else None, rules)
     found: Tensor = view.generate(**inputs)
-    said = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
-    opening = len(model.answer_opening) if model.shape.kind == "encoder-decoder" else said
+    prompt_length = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
+    opening = len(model.answer_opening) if model.shape.kind == "encoder-decoder" else prompt_length
     return [_until(row[opening:].tolist(), stop) for row in found]
 
 

@@ -30,16 +30,16 @@ def steps(model: FrozenModel, batch: Batch, tokens: Tokens, *, max_new_tokens: i
     alive = torch.ones(len(ready.mask), dtype=torch.bool)
     stops = torch.tensor(sorted(stop), dtype=torch.long)
     never = _never(model)
-    said = torch.empty(len(alive), 0, dtype=torch.long, device=model.device)
+    generated = torch.empty(len(alive), 0, dtype=torch.long, device=model.device)
     for _ in range(max_new_tokens):
         with torch.inference_mode():
             out = model.network(**inputs, use_cache=True)
-            chosen = never(said, out.logits[:, -1]).argmax(-1)  # type: ignore[arg-type]  # outputs are typed as optional
+            chosen = never(generated, out.logits[:, -1]).argmax(-1)  # type: ignore[arg-type]  # outputs are typed as optional
         alive &= ~torch.isin(chosen.cpu(), stops)
         if not bool(alive.any()):
             return
         yield [int(token) if live else None for token, live in zip(chosen.tolist(), alive.tolist(), strict=True)]
-        said = torch.cat([said, chosen[:, None]], 1)
+        generated = torch.cat([generated, chosen[:, None]], 1)
         inputs = advance(inputs, out, chosen[:, None])
 
 

@@ -82,7 +82,7 @@ def ask(
 
 
 def _whole(client: Client, asked: dict[str, Any], source: Iterable[Example], printer: Printer) -> None:
-    """Answers many at a time, each printed whole."""
+    """Answers in batches, each printed when complete."""
     for part in predict_inputs.chunks(source, AT_ONCE):
         body = asked | {
             "input": [example["text"] for example in part]
@@ -99,7 +99,7 @@ def _stream(client: Client, asked: dict[str, Any], source: Iterable[Example], ma
     """Each answer piece by piece."""
     for example in source:
         pieces = client.stream(asked | {"prompt": example["text"] if kind is BASE_MODEL else {name: example[name] for name in columns}})
-        head = next(pieces, "")  # what is refused is refused before anything is printed
+        head = next(pieces, "")  # errors come before anything is printed
         print(header(example) if many else "", end="")
         for piece in chain([head], pieces):
             print(piece, end="", flush=True)

@@ -1,4 +1,4 @@
-"""`foreword bench serve`: what a running server manages."""
+"""`foreword bench serve`: throughput and latency of a running server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from foreword.task_kinds import BASE_MODEL, find_kind
 if TYPE_CHECKING:
     from foreword.cli.support.client import Client
 
-# About thirty tokens each; nobody's words.
+# About thirty tokens each; written for this benchmark.
 TEXTS = (
     "The council of the harbour town has put off its vote on the new ferry line once more, because two of the four bids came without the papers that were asked for.",
     "After three quiet seasons the orchestra opens its hall again this autumn, with a programme that sets early string quartets beside new works for brass and drums.",
@@ -33,7 +33,7 @@ TEXTS = (
 
 @dataclass(frozen=True)
 class Load(Checked):
-    """How much is asked, and when."""
+    """Number and times of requests."""
 
     requests: int = option(200, "Number of requests.", 1)
     concurrency: int = option(32, "Maximum number of concurrent requests.", 1)

@@ -1,4 +1,4 @@
-"""`foreword compare`: methods × seeds on one's own data, with quality, its error and what each costs."""
+"""`foreword compare`: methods × seeds on your data, with quality, its error and costs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _shared(name: str) -> Any:
 
 @dataclass(frozen=True)
 class Budget:
-    """What of a plan is the same for all methods; seeds and learning rates are the comparison's own."""
+    """The part of a plan that is the same for all methods; the comparison sets seeds and learning rates."""
 
     steps: int = _shared("steps")
     batch_size: int = _shared("batch_size")
@@ -87,9 +87,9 @@ class RunOptions:
         return None if self.written is None else self.written.replace("\\n", "\n").replace("\\t", "\t")
 
     def recipes(self, task: Task | None = None) -> dict[str, Recipe]:
-        """By method, in order: those asked for, else, once the task is known, the soft prompts and the baselines that are cheap.
+        """By method, in order: those of --methods, else the soft prompts and the cheap baselines for the task.
 
-        Raises UsageError for methods and options that cannot be.
+        Raises UsageError for methods and options that are not valid.
         """
         names = _usual(task) if self.methods is None else self.methods.split(",")
         found: dict[str, Recipe] = {}
@@ -151,14 +151,14 @@ def compare(
 
 
 def _usual(task: Task | None) -> list[str]:
-    """The soft prompts, LoRA, and what there is without training any of the model."""
+    """The soft prompts, LoRA, and the baselines that do not train the model."""
     return [] if task is None else [*METHODS, "lora", "zero-shot" if task.head is None else "head-only"]
 
 
 def _data(
     options: TaskOptions, model: str, data: str, valid: str | None, test: str | None, columns: str | None, *, trains: bool
 ) -> tuple[Task, list[Rows]]:
-    """The task on this model, and examples to train, to validate and to test with. What a file does not give is split off DATA, always in the same way."""
+    """The task on this model, and examples to train, to validate and to test with. Sets without a file are split off DATA, always in the same way."""
     from foreword.tasks.data.reader import read
     from foreword.tasks.data.split import split
 
@@ -182,7 +182,7 @@ def _data(
 
 
 def _note_overlap(task: Task, train: Rows, test: Rows) -> None:
-    """Say so when test texts have been seen in training."""
+    """Print a note if test texts are in the training data."""
     seen = {tuple(row[name] for name in task.columns) for row in train}
     both = sum(tuple(row[name] for name in task.columns) in seen for row in test)
     if both:
@@ -192,7 +192,7 @@ def _note_overlap(task: Task, train: Rows, test: Rows) -> None:
 
 
 def _go_on(comparison: Comparison, work: Work, metric: str, minutes: float) -> bool:
-    """Do what is missing, with a display; a stop says what is kept."""
+    """Do the missing runs, with a display; after an interrupt, print what is saved."""
     from foreword.evaluation.report import check_metric
 
     check_metric(comparison.results.rows, metric)
@@ -225,13 +225,13 @@ def _report(comparison: Comparison, metric: str, whole: bool, json: bool) -> Non
         return
     output.show(table(found, metric))
     for line in found:
-        if line.reason and (line.runs or line.diverged or line.failed):  # refusals have been said
+        if line.reason and (line.runs or line.diverged or line.failed):  # refused methods were reported before
             output.say(f"note: {line.method}: {line.reason}")
     output.screen().print(legend(found, metric), style="dim", soft_wrap=True)
 
 
 def table(found: list[Line], metric: str) -> Table:
-    """A line a method."""
+    """One row per method."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("method", metric, "seeds"):
         table.add_column(name, no_wrap=True)

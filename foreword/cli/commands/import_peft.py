@@ -60,7 +60,7 @@ def import_(
 
 
 def _meant(options: TaskOptions, labels: str | None) -> Task | None:
-    """The task described, or None where nothing was said; raises UsageError for one that labels and options alone do not make."""
+    """The task from the options, or None without any; raises UsageError for one that needs training examples."""
     from foreword.tasks.registry import task_class
 
     names = labels.split(",") if labels else []

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 BEST = 10  # likeliest labels or candidates that are shown
 NOTHING = "(none)"  # no label, or no answer in the context
-CHUNK = 16  # batches answered before anything is printed: enough to sort by length, few enough that a pipe flows
+CHUNK = 16  # batches answered before anything is printed: enough to sort by length, few enough to print early into a pipe
 
 
 def predict(
@@ -63,7 +63,7 @@ def predict(
     found = open_adapter(adapter)
     task, kind = task_from_dict(found.task), TASK_KINDS[found.task["kind"]]
     source = predict_inputs.examples(texts or [], file, task.columns)
-    first = next(source, None)  # a mistake in it is said before the model is loaded
+    first = next(source, None)  # a mistake in it is reported before the model is loaded
     if first is None:
         raise DataError("no text came, only empty lines; give one text or JSON object a line.")
     reader = Reader.of(open_base(found, adapter, model, dtype=dtype, device=device), found)
@@ -76,7 +76,7 @@ def predict(
 
 
 def _check_output(stream: bool | None, json: bool, save: Path | None, overwrite: bool) -> None:
-    """Raise UsageError for outputs that exclude each other, and for a file that cannot be written."""
+    """Raise UsageError for conflicting outputs, and for a file that cannot be written."""
     if stream and json:
         raise UsageError("--stream and --json were both given, but JSON cannot be streamed; leave one of them out.")
     if stream and save:
@@ -85,7 +85,7 @@ def _check_output(stream: bool | None, json: bool, save: Path | None, overwrite:
 
 
 def _answer(reader: Reader, source: Iterable[Example], truncate: bool, batch_size: int, printer: Printer, write: Write) -> None:
-    """Answers printed and kept, some batches at a time."""
+    """Print and save answers, some batches at a time."""
     from foreword.evaluation.example_results import ExampleResult
 
     with progress.ticking("predicting", None, shown=not sys.stdout.isatty()) as tick:
@@ -100,7 +100,7 @@ def _stream(reader: Reader, source: Iterable[Example], truncate: bool, many: boo
     """Each answer piece by piece."""
     for example in source:
         pieces = reader.stream(example, truncate=truncate)
-        head = next(pieces, "")  # a text that cannot be read is refused before anything is printed
+        head = next(pieces, "")  # errors come before anything is printed
         print(header(example) if many else "", end="")
         for piece in chain([head], pieces):
             print(piece, end="", flush=True)
@@ -152,8 +152,8 @@ class Printer:
         cells: dict[str, Any] = {name: predict_inputs.listed(example[name]) or example[name] for name in self.columns}
         given = next(iter(cells.values())) if len(cells) == 1 else cells
         value = found.text if found.value is None else found.value
-        said = value if isinstance(value, dict) else {self.kind.target: value}
-        return {"input": given, **said, **({"scores": found.scores} if found.scores else {})}
+        answer = value if isinstance(value, dict) else {self.kind.target: value}
+        return {"input": given, **answer, **({"scores": found.scores} if found.scores else {})}
 
 
 def _one_line(example: Example) -> str:
@@ -166,6 +166,6 @@ def header(example: Example) -> str:
 
 
 def _fit(line: str) -> str:
-    """A line that does not wrap on a terminal; a pipe gets it whole."""
+    """A line cut to a terminal's width; complete in a pipe."""
     width = output.screen().width
     return line if len(line) <= width else line[: width - 1] + "…"

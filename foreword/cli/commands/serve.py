@@ -58,7 +58,7 @@ def serve(
     check_address(host, keys, insecure=access.insecure)
     store = AdapterStore(folder)
     name, quantize = base_of_store(store, model)
-    made = listen(host, port)  # before the model is loaded: a taken port is said at once
+    made = listen(host, port)  # before the model is loaded, so that a port in use is reported at once
     with made:
         frozen = open_model(name, dtype=dtype, device=device, quantize=quantize)
         asyncio.run(_run(frozen, model_name, store, made, keys, access.log_texts, amounts, memory))
@@ -126,7 +126,7 @@ def _names(engine: LocalEngine, load: str | None) -> Sequence[str]:
 
 
 def _say(state: ServerState, url: str) -> None:
-    """What an operator wants to know first."""
+    """Print the banner."""
     cards = state.engine.tasks()
     whole = [card for card in cards if card.problem is None]
     broken = [card for card in cards if card.problem is not None]

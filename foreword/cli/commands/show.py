@@ -75,7 +75,7 @@ def _trained(manifest: Manifest) -> Iterator[str]:
 
 
 def _place(spec: PromptSpec) -> str:
-    """Where the virtual tokens stand and how they were made, in words."""
+    """Where the virtual tokens are and how they were made, in words."""
     tokens = output.count(spec.length, "virtual token")
     made = "" if spec.reparam.kind == "direct" else f", made by {'an MLP' if spec.reparam.kind == 'mlp' else 'an LSTM and an MLP'}"
     if spec.site == "input":
@@ -89,7 +89,7 @@ def _place(spec: PromptSpec) -> str:
 
 
 def template_text(template: Template, spec: PromptSpec | None) -> str:
-    """A template for the eye: soft tokens in ⟨⟩, fields in {}, line ends as ↵."""
+    """A template for display: soft tokens in ⟨⟩, fields in {}, line ends as ↵."""
     counts = iter(template.soft_counts(spec.length) if spec and template.has_soft else [])
     pieces = []
     for part in template.parts:
@@ -103,7 +103,7 @@ def template_text(template: Template, spec: PromptSpec | None) -> str:
 
 
 def _provenance(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """How the adapter came about."""
+    """The provenance of the adapter."""
     for name, value in facts.items():
         if name == "plan":
             value = {key: inner for key, inner in value.items() if inner != _DEFAULTS.get(key)} or "all defaults"

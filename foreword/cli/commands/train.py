@@ -41,7 +41,7 @@ DATA, ADAPTER = "Data", "Adapter"
 
 
 class Resumable(ForewordError):
-    """A run that the user stopped; the same command with --resume goes on."""
+    """A run that the user stopped; the same command with --resume continues it."""
 
 
 @expand(method="Method", task="Task", plan="Training")
@@ -110,7 +110,7 @@ def _note_checkpoint(out: Path, resume: bool) -> None:
 
 
 def _fit(*given: Any, out: Path, **how: Any) -> FitResult:
-    """`fit`, once its folder can be written: better refused now than after the first steps."""
+    """`fit`, after checking that its folder can be written."""
     from foreword.training.checkpoint import folder
     from foreword.training.loop import fit
 
@@ -163,7 +163,7 @@ def _document(result: FitResult, out: Path, model: str) -> dict[str, Any]:
 
 
 def _report(result: FitResult, out: Path, plan: TrainPlan, example: Mapping[str, str]) -> None:
-    """The table of a finished run, and what can be typed next."""
+    """Print the table of a finished run, and the next commands."""
     adapter, screen = result.adapter, output.screen()
     if result.cut:
         output.say(f"note: {output.count(result.cut, 'text')} did not fit and lost the end.")

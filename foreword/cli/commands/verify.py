@@ -1,4 +1,4 @@
-"""`foreword verify`: every number of every adapter named, and nothing but what was saved."""
+"""`foreword verify`: checks every tensor of the given adapters against the manifest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees while runs are compared: a bar with the run under way on a terminal, a line a finished run everywhere."""
+"""Progress of a comparison: bars for the present run on a terminal, one line per finished run everywhere."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _ended(run: Run, event: Event, metric: str, comparison: Comparison) -> str:
 
 @final
 class Lines:
-    """One line a finished run."""
+    """One line per finished run."""
 
     def __init__(self, metric: str, comparison: Comparison) -> None:
         self.metric, self.comparison = metric, comparison
@@ -45,7 +45,7 @@ class Lines:
 
 @final
 class Bars:
-    """A bar over all runs and one over the steps of the run under way, above them a line for each that is finished."""
+    """A bar for all runs and one for the steps of the present run, below one line per finished run."""
 
     def __init__(self, metric: str, comparison: Comparison) -> None:
         self.metric, self.comparison = metric, comparison
@@ -77,5 +77,5 @@ class Bars:
 
 
 def display(metric: str, comparison: Comparison) -> Bars | Lines:
-    """A display of a comparison under way; `metric` is the score shown."""
+    """A display of a running comparison; `metric` is the score shown."""
     return Bars(metric, comparison) if screen(stderr=True).is_terminal else Lines(metric, comparison)

@@ -37,7 +37,7 @@ class ShapeOptions:
 
     @property
     def given(self) -> dict[str, int]:
-        """The options that came."""
+        """The options that were given."""
         return {name: getattr(self, name) for name in (f.name for f in fields(self)) if getattr(self, name) is not None}
 
     def config(self) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def flag(name: str) -> str:
 
 
 def read_config(name: str) -> dict[str, Any]:
-    """The config of a model, without torch; raises ModelError for what is not there or cannot be read."""
+    """The config of a model, without torch; raises ModelError if it does not exist or cannot be read."""
     if name.endswith(".gguf"):
         raise ModelError(f"'{name}' is a GGUF file, which is not supported here; {_INSTEAD}.")
     path = Path(name) / CONFIG if Path(name).is_dir() else _cached(name)
@@ -87,7 +87,7 @@ def read_config(name: str) -> dict[str, Any]:
 
 def _cached(name: str) -> Path:
     """Where the hub's cache has the config of a hub id."""
-    from huggingface_hub import try_to_load_from_cache  # a fifth of a second that a folder does not cost
+    from huggingface_hub import try_to_load_from_cache  # a slow import, which a folder does not need
     from huggingface_hub.errors import HFValidationError
 
     try:

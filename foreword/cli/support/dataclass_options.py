@@ -1,4 +1,4 @@
-"""Dataclasses as options: a parameter whose type is a dataclass becomes one option for each field, explained by the field itself."""
+"""Dataclasses as options: a parameter whose type is a dataclass becomes one option per field, with the field's help."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Load on a server: requests by a closed or a Poisson clock, and how long each answer took."""
+"""Load test of a server: requests in a closed loop or at Poisson times, and the latency of each answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Body = dict[str, Any]
 
 @dataclass
 class RequestTimes:
-    """One request, in seconds: to the first piece of a text, between pieces, to the end; from the moment it was due. `problem` where it failed."""
+    """One request, in seconds: to the first token, between tokens, to the end; from the time it was due. `problem` if it failed."""
 
     whole: float = 0.0
     first: float | None = None
@@ -43,9 +43,9 @@ def arrival_times(many: int, rate: float | None, seed: int) -> list[float]:
 def send_requests(
     client: Client, asks: Sequence[tuple[str, Body]], dues: Sequence[float], at_once: int, tick: Callable[[int], None]
 ) -> tuple[list[RequestTimes], float]:
-    """Ask all, (kind, body) each when due and at most `at_once` together; the times of each, and seconds from the first to the last.
+    """Send all, (kind, body) each when due and at most `at_once` together; the times of each, and seconds from the first to the last.
 
-    With a rate, a request that waits for its turn waits on the clock: a slow server must not make its own load lighter.
+    With a rate, the wait for a free connection counts: a slow server must not reduce its own load.
     """
     stop = threading.Event()
     begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""From an adapter's path and a model's name to loaded objects, with a word for the one who waits."""
+"""Loads adapters by path and models by name, with a message while the user waits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def open_model(name: str, *, dtype: str = "auto", device: str | None = None, quantize: Quantize | None = None) -> FrozenModel:
-    """Load a base model quietly, but for a download's bars on a terminal; raises ModelError for one that cannot be."""
+    """Load a base model without output, except download bars on a terminal; raises ModelError if it cannot be loaded."""
     check_model(name)
     with _loading(name):
         from foreword.backbone.loading.logging import quiet
@@ -35,13 +35,13 @@ def open_model(name: str, *, dtype: str = "auto", device: str | None = None, qua
 
 
 def base_of_store(store: AdapterStore, model: str | None) -> tuple[str, Quantize | None]:
-    """The base model to load, and how it is quantised, as the adapters record it; raises UsageError where they do not agree."""
+    """The base model to load, and how it is quantised, as the adapters record it; raises UsageError if they differ."""
     bases: dict[tuple[str, Quantize | None], str] = {}
     for name in store.names():
         try:
             manifest = store.manifest(name)
         except AdapterError:
-            continue  # the server says what is wrong with it when somebody asks for it
+            continue  # the server reports the error at a request
         bases.setdefault((manifest.base, manifest.recipe.quantize), name)
         if model is not None:
             break
@@ -56,7 +56,7 @@ def base_of_store(store: AdapterStore, model: str | None) -> tuple[str, Quantize
 
 
 def model_kind(name: str) -> Kind:
-    """Which stacks a base model has, by its config alone; raises ModelError for one that cannot be."""
+    """Which stacks a base model has, by its config alone; raises ModelError if it is not supported."""
     check_model(name)
     from foreword.backbone.loading.logging import quiet
 
@@ -67,15 +67,15 @@ def model_kind(name: str) -> Kind:
 
 
 def check_model(name: str) -> None:
-    """Raise ModelError for what can only be a folder and is none."""
+    """Raise ModelError for a path that does not exist."""
     if (name.startswith((".", "/", "~")) or name.count("/") > 1) and not Path(name).is_dir():
         raise ModelError(f"model '{name}' is not an existing folder; give a hub id or a folder with config.json.")
 
 
 def warm_up() -> None:
-    """Import what takes seconds, with a word for the one who waits."""
+    """Import slow packages, with a message while the user waits."""
     with spinner("starting"):
-        import foreword.evaluation.evaluate  # noqa: F401  (only to have it read now)
+        import foreword.evaluation.evaluate  # noqa: F401  (imported early, for the message)
 
 
 def open_adapter(where: str) -> Adapter:
@@ -105,7 +105,7 @@ def in_store(url: str) -> tuple[AdapterStore, str]:
 
 
 def open_base(adapter: Adapter, path: str, model: str | None, *, dtype: str = "auto", device: str | None = None) -> FrozenModel:
-    """Load the model asked for, else the base the adapter records; raises ModelError with the way out."""
+    """Load the model of --model, else the base that the adapter records; raises ModelError that says what to do."""
     if model is not None:
         return open_model(model, dtype=dtype, device=device, quantize=adapter.recipe.quantize)
     try:
@@ -127,7 +127,7 @@ def _loading(name: str) -> Iterator[None]:
 
 @contextmanager
 def spinner(what: str) -> Iterator[None]:
-    """A word on a terminal, gone when the work is done."""
+    """A message on a terminal, removed when the work is done."""
     console = screen(stderr=True)
     if not console.is_terminal or not is_main():
         yield

@@ -1,4 +1,4 @@
-"""What commands can be asked: options shared by several of them, and those of a method and a task as data."""
+"""Options shared by several commands, and those of a method and a task as data."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _option(default: Any, help: str, complete: tuple[str, ...] = ()) -> Any:
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """What to train, and what its parts can be told."""
+    """Options of the method."""
 
     method: str = _option(DEFAULT_METHOD, f"One of {', '.join(TRAINABLE)}, or a combination such as {DEFAULT_METHOD}+lora.", TRAINABLE)
     length: int | None = _option(None, f"Number of virtual tokens; by default {METHODS[DEFAULT_METHOD]().length}.")
@@ -93,7 +93,7 @@ class MethodOptions:
     quantize: str | None = _option(None, "Quantise the base model: nf4 (4 bits) or int8.", ("nf4", "int8"))
 
     def recipe(self) -> Recipe:
-        """What is trained; raises UsageError for anything that cannot be, options of a part that the method lacks among it."""
+        """The recipe; raises UsageError for options that are not valid or do not apply to the method."""
         found = named(self.method)
         if found.prompt is None:
             self._refuse("a soft prompt", "length", "init", "init_text", "layers", "parts", "dropout")
@@ -158,7 +158,7 @@ class MethodOptions:
 
 @dataclass(frozen=True)
 class TaskOptions:
-    """What the model is asked to do; whatever is left out is guessed from the data."""
+    """Options of the task; missing ones are inferred from the data."""
 
     task: str | None = _option(None, f"One of {', '.join(TASK_KINDS)}; by default inferred from the columns.", tuple(TASK_KINDS))
     template: str | None = _option(None, r"Template with fields and soft tokens, for example '{soft}{text}\nLabel: {answer}'.")
@@ -210,7 +210,7 @@ def check_columns(rows: Rows, task: Task, source: str) -> None:
 
 
 def parse_columns(text: str | None) -> Mapping[str, str]:
-    """`--columns` as a mapping from our names to the data's; raises UsageError for what is no pair."""
+    """`--columns` as a mapping from our names to the data's; raises UsageError for anything but pairs."""
     pairs = [pair.partition("=") for pair in text.split(",")] if text else []
     if any(not ours or not theirs for ours, _, theirs in pairs) or len({ours for ours, _, _ in pairs}) != len(pairs):
         raise UsageError(f"--columns '{text}' cannot be read; give pairs such as text=sentence,label=y, each name once.")

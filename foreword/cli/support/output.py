@@ -1,4 +1,4 @@
-"""The two channels: results on standard output (one JSON document, or tables), everything else on standard error."""
+"""Output of commands: results on standard output (one JSON document, or tables), everything else on standard error."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-PLAIN_WIDTH = 4096  # a pipe has no edge: lines must not be broken there
+PLAIN_WIDTH = 4096  # no width limit in a pipe, where lines must not be wrapped
 
 
 def screen(*, stderr: bool = False) -> Console:
-    """A console on the stream as it is now; plain text and unbroken lines where there is no terminal."""
+    """A console on the present stream; plain text without wrapping if it is not a terminal."""
     stream = sys.stderr if stderr else sys.stdout
     return Console(file=stream, width=None if stream.isatty() else PLAIN_WIDTH, highlight=False, markup=False, emoji=False)
 
@@ -28,18 +28,18 @@ def document(content: Mapping[str, Any]) -> None:
 
 
 def is_main() -> bool:
-    """Whether this is the process that talks: launchers of several number each by RANK."""
+    """Whether this process prints: launchers of several processes number them by RANK."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def say(text: str) -> None:
-    """A line for the reader, on standard error; said once where a launcher started several processes."""
+    """A line for the user on standard error, printed once if a launcher started several processes."""
     if is_main():
         print(text, file=sys.stderr, flush=True)
 
 
 def fail(error: object) -> None:
-    """The one sentence of a mistake."""
+    """Print the sentence of an error."""
     say(f"foreword: error: {error}")
 
 

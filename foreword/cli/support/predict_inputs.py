@@ -15,7 +15,7 @@ Example = dict[str, str]
 
 
 def examples(texts: Sequence[str], file: str | None, fields: Sequence[str]) -> Iterator[Example]:
-    """The examples asked for, read as they come; raises UsageError where nothing or too much is given, DataError for what cannot be read."""
+    """The examples asked for, read as they come; raises UsageError for missing or conflicting options, DataError for input that cannot be read."""
     if texts and file is not None:
         raise UsageError("texts and --file were both given; give one of them.")
     if file is not None and file != "-":
@@ -36,7 +36,7 @@ def chunks(rows: Iterable[Example], size: int) -> Iterator[list[Example]]:
 
 def _from_texts(texts: Sequence[str], fields: Sequence[str]) -> Iterator[Example]:
     for text in texts:
-        if any("\udc80" <= c <= "\udcff" for c in text):  # how Python hands over bytes it cannot decode
+        if any("\udc80" <= c <= "\udcff" for c in text):  # how Python represents bytes that it cannot decode
             raise DataError("a text of the command line is not UTF-8; save it in a file as UTF-8 and pass --file.")
         yield {_only(fields): text}
 
@@ -56,7 +56,7 @@ def _from_file(file: str, fields: Sequence[str]) -> Iterator[Example]:
 
 
 def _from_lines(lines: Iterable[bytes], fields: Sequence[str], where: str = "standard input") -> Iterator[Example]:
-    """One example a line: a JSON object, or the text of the only field. Empty lines are left out."""
+    """One example per line: a JSON object, or the text of the only field. Empty lines are left out."""
     number = 0
     for number, line in enumerate(lines, 1):
         try:
@@ -81,12 +81,12 @@ def _from_line(text: str, fields: Sequence[str], where: str) -> Example:
             raise DataError(
                 f"{where} has no text '{field}' (found: {', '.join(found) or 'none'}); give an object with the keys {', '.join(fields)}."
             )
-    second = {"text_b"} & found.keys() - set(fields)  # kept for the task to refuse, where it reads one text
+    second = {"text_b"} & found.keys() - set(fields)  # kept, so that a task with one text refuses it
     return {field: _text(found[field]) for field in (*fields, *second)}
 
 
 def words_in(text: str) -> str:
-    """A cell for the eye: the words of a JSON list with spaces between, any other text as it is."""
+    """A cell for display: the words of a JSON list joined by spaces, any other text unchanged."""
     found = listed(text)
     return text if found is None else " ".join(map(str, found))
 

@@ -1,4 +1,4 @@
-"""What a person sees while something runs: a bar on a terminal, plain lines elsewhere, always on standard error."""
+"""Progress display: a bar on a terminal, plain lines elsewhere, always on standard error."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Scores = dict[str, dict[str, float]]
 
 @final
 class TimeLeft(ProgressColumn):
-    """How long it will take, once something is known of it."""
+    """The estimated time left, once it is known."""
 
     max_refresh = 0.5
 
@@ -28,7 +28,7 @@ class TimeLeft(ProgressColumn):
 
 @final
 class Best:
-    """The best score seen, and its text."""
+    """The best score so far, and its text."""
 
     def __init__(self, metric: str) -> None:
         self.metric = metric
@@ -76,7 +76,7 @@ class TrainingBar:
 
 @final
 class TrainingLines:
-    """One line an evaluation: steps, mean loss since the last line, score, best score, time left."""
+    """One line per evaluation: steps, mean loss since the last line, score, best score, time left."""
 
     def __init__(self, metric: str, name: str = "") -> None:
         self.best, self.name = Best(metric), name
@@ -156,7 +156,7 @@ class TrainingBars:
 
 @final
 class TrainingsLines:
-    """One line an evaluation, with the name of its run."""
+    """One line per evaluation, with the name of its run."""
 
     def __init__(self, metrics: Mapping[str, str]) -> None:
         self.lines = {name: TrainingLines(metric, f"{name}: ") for name, metric in metrics.items()}

@@ -1,4 +1,4 @@
-"""`--save`: the results of single examples, kept in a file."""
+"""`--save`: the results of single examples in a file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def check_save(save: Path | None, overwrite: bool) -> None:
 
 @contextmanager
 def saved(save: Path | None) -> Iterator[Write]:
-    """A function that keeps results in the file, or drops them where no file was asked for; at the end it says what was kept."""
+    """A function that saves results in the file, or drops them without one; at the end it prints what was saved."""
     from foreword.evaluation.example_results import open_results
 
     if save is None:

@@ -1,4 +1,4 @@
-"""What the commands around a server share, and their options as data."""
+"""Options that the server's commands share."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from foreword.errors import UsageError
 URL, PORT = "http://127.0.0.1:8000", 8000
 KEY_VARIABLE, URL_VARIABLE = "FOREWORD_API_KEY", "FOREWORD_URL"
 
-# How every client says which server it asks.
+# The server, for all clients.
 Url = Annotated[str, typer.Option("--url", envvar=URL_VARIABLE, help="URL of the server.")]
 Key = Annotated[str | None, typer.Option("--key", envvar=KEY_VARIABLE, help="API key, if the server requires one.")]
 
 
 @contextmanager
 def needed() -> Iterator[None]:
-    """Raise UsageError where what serving needs is not installed."""
+    """Raise UsageError if a package for serving is not installed."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -33,13 +33,13 @@ def needed() -> Iterator[None]:
 
 
 def option(default: Any, help: str, least: float | None = None) -> Any:
-    """A field of an option with its help and its least value."""
+    """A field of an option with its help and its minimum."""
     return field(default=default, metadata={"help": help, "least": least})
 
 
 @dataclass(frozen=True)
 class Checked:
-    """Options whose least values are kept."""
+    """Options with checked minimums."""
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -50,7 +50,7 @@ class Checked:
 
 @dataclass(frozen=True)
 class Access(Checked):
-    """Who may ask."""
+    """Options of access."""
 
     keys: str | None = option(None, "File of API keys, one line per key, as printed by `foreword make-key`.")
     insecure: bool = option(False, "Allow requests from other machines without API keys.")
@@ -59,7 +59,7 @@ class Access(Checked):
 
 @dataclass(frozen=True)
 class Amounts(Checked):
-    """How much is taken at once."""
+    """Options of limits."""
 
     max_sequences: int = option(32, "Maximum number of answers in one batch.", 1)
     max_queued: int = option(4096, "Maximum number of waiting answers; further requests get 503.", 1)
@@ -72,7 +72,7 @@ class Amounts(Checked):
 
 @dataclass(frozen=True)
 class InMemory(Checked):
-    """Which tasks stand ready."""
+    """Options of tasks in memory."""
 
     prefix_memory: int = option(1024, "Memory for prompts in MB; the least recently used are evicted first.", 1)
     load: str | None = option(None, "Tasks to load at the start: comma-separated names, or all. Others are loaded at their first request.")
@@ -81,12 +81,12 @@ class InMemory(Checked):
 
 @dataclass(frozen=True)
 class Drawing(Checked):
-    """How an answer is written; what is None is left to the server."""
+    """Sampling options; None leaves them to the server."""
 
     max_tokens: int | None = option(None, "Maximum length of an answer in tokens; by default that of the task.")
     temperature: float | None = option(None, "Sampling temperature; by default 0 (greedy).")
     seed: int | None = option(None, "Seed for sampling.")
 
     def fields(self) -> dict[str, int | float]:
-        """Those that were given."""
+        """The options that were given."""
         return {name: value for name, value in vars(self).items() if value is not None}

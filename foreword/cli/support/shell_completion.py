@@ -1,4 +1,4 @@
-"""What a shell completes: fixed choices, and folders that are or may hold adapters."""
+"""Shell completion: fixed choices, and folders that are or contain adapters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def choices(names: Sequence[str]) -> Completer:
 
 
 def adapter_names(incomplete: str) -> list[str]:
-    """Complete the path of an adapter, a folder at a time; folders without one below are left out."""
+    """Complete the path of an adapter, one folder level at a time; folders without adapters are left out."""
     return list(_below(incomplete))
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def task_of(options: TaskOptions, rows: Rows, source: str, model: Kind = "causal", *, trains: bool = True) -> Task:
     """The task these rows are for, on a kind of model, by a method that trains something beside a head or not.
 
-    Raises UsageError for options of another kind, DataError for rows that cannot be learned from.
+    Raises UsageError for options of another kind, DataError for rows that are not suitable for training.
     """
     from foreword.tasks.data.reader import need
     from foreword.tasks.registry import task_class

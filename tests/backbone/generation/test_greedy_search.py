@@ -1,4 +1,4 @@
-"""Generation at its edges; the law of generation stands in contract/."""
+"""Edge cases of generation; its contract tests are in contract/."""
 
 from __future__ import annotations
 
