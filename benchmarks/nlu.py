@@ -17,7 +17,7 @@ import torch
 from provenance import provenance
 from transformers.utils.logging import disable_progress_bar
 
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.loading.load_model import load
 from foreword.demo.corpora import Split, bbc_topic, rotten_tomatoes, turkish_tags
 from foreword.demo.packages import package_path

@@ -26,8 +26,7 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 from transformers.utils.logging import disable_progress_bar
 from worker import forget_peak, highest, resident, touch
 
-from foreword.backbone import frozen
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.loading.load_model import load
 from foreword.demo.corpora import rotten_tomatoes, turkish_tags
 from foreword.methods import named, recipe
@@ -35,8 +34,8 @@ from foreword.recipe import Recipe
 from foreword.tasks.base import Example, Task, budget_for
 from foreword.tasks.head_classify import HeadClassify
 from foreword.tasks.tag import Tag
+from foreword.training.initial_values import resolve_lora, setup_training
 from foreword.training.sampler import BucketSampler
-from foreword.training.setup import resolve_lora, setup_training
 
 BATCH, LENGTH, RATE = 16, 20, 1e-3
 BUCKETS = 1.3
@@ -181,7 +180,7 @@ def _all(step: Callable[[Sequence[int]], None], batches: Sequence[Sequence[int]]
 @contextmanager
 def padded() -> Iterator[None]:
     """Every row of a batch goes through the layers with its pads, as elsewhere."""
-    with patch.object(frozen, "remove_padding", lambda network, shape, inputs, mask: (inputs, None)):
+    with patch.object(frozen_model, "remove_padding", lambda network, shape, inputs, mask: (inputs, None)):
         yield
 
 

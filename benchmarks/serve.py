@@ -24,7 +24,7 @@ from serve_theirs import Batches, PeftClassifiers, PeftSwitching
 from serve_work import Ask, Result
 from transformers.utils.logging import disable_progress_bar
 
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.loading.load_model import load, wrap
 from foreword.demo.corpora import bbc_headline, rotten_tomatoes
 from foreword.demo.gemma import prepare

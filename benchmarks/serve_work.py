@@ -14,7 +14,7 @@ import torch
 
 from foreword.adapters.adapter import Adapter
 from foreword.adapters.safetensors_file import KEY
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.methods import recipe
 from foreword.prompts.head import Head
 from foreword.prompts.init import Material, initial_values

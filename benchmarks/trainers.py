@@ -14,7 +14,7 @@ import torch
 from peft import PeftModel
 from runs import Run
 
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.demo.corpora import Split
 from foreword.evaluation.evaluate import Reader
 from foreword.methods import recipe

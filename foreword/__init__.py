@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from foreword.adapters.adapter import Adapter as Adapter
-    from foreword.adapters.peft import export_peft as export_peft
-    from foreword.adapters.peft import import_peft as import_peft
+    from foreword.adapters.peft_prompt import export_peft as export_peft
+    from foreword.adapters.peft_prompt import import_peft as import_peft
     from foreword.adapters.store import AdapterStore as AdapterStore
-    from foreword.backbone.frozen import FrozenModel as FrozenModel
+    from foreword.backbone.frozen_model import FrozenModel as FrozenModel
     from foreword.backbone.loading.load_model import load as load
     from foreword.backbone.loading.load_model import wrap as wrap
     from foreword.errors import ForewordError as ForewordError
@@ -58,7 +58,7 @@ _HOMES = {
     "Classify": "tasks.classify",
     "FitResult": "training.fit_result",
     "ForewordError": "errors",
-    "FrozenModel": "backbone.frozen",
+    "FrozenModel": "backbone.frozen_model",
     "Generate": "tasks.generate",
     "HeadClassify": "tasks.head_classify",
     "Init": "specs",
@@ -75,9 +75,9 @@ _HOMES = {
     "Tag": "tasks.tag",
     "Template": "prompts.template",
     "TrainPlan": "training.plan",
-    "export_peft": "adapters.peft",
+    "export_peft": "adapters.peft_prompt",
     "fit": "training.loop",
-    "import_peft": "adapters.peft",
+    "import_peft": "adapters.peft_prompt",
     "full": "methods",
     "head_only": "methods",
     "load": "backbone.loading.load_model",

@@ -19,7 +19,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from foreword.backbone.frozen import FrozenModel
+    from foreword.backbone.frozen_model import FrozenModel
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import tiny_tokenizers
 import torch
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.loading.load_model import wrap
 
 POSITIONS = 48  # tokens that a text may have

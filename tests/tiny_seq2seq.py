@@ -10,7 +10,7 @@ import torch
 from tokenizers import processors
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.loading.load_model import wrap
 
 PAD, BOS, EOS, LANGUAGE = tiny.PAD, tiny.BOS, tiny.EOS, 3

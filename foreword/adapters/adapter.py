@@ -19,7 +19,7 @@ from foreword.adapters.peft_config import config_of
 from foreword.adapters.safetensors_file import KEY, TensorShape, check_finite, write_tensors
 from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.fingerprint import quantization_in
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.model_info import ModelInfo
 from foreword.backbone.weights import weight_adapters
 from foreword.errors import AdapterError, FingerprintError

@@ -8,8 +8,8 @@ from typing import Any
 
 from foreword.adapters.adapter import HEAD, Adapter
 from foreword.adapters.folder import write_folder
-from foreword.adapters.peft import Exported
 from foreword.adapters.peft_lora import LORA, PEFT, lora_files
+from foreword.adapters.peft_prompt import Exported
 from foreword.backbone.fingerprint import quantization_in
 from foreword.backbone.hf_heads import HeadPlace, head_place
 from foreword.errors import AdapterError

@@ -13,13 +13,13 @@ from torch import Tensor
 from foreword import methods
 from foreword.adapters.adapter import Adapter
 from foreword.adapters.folder import CONFIG, MANIFEST, TENSORS, write_folder
-from foreword.adapters.peft import Exported, imported_task, note_for
 from foreword.adapters.peft_files import KEPT, PeftFolder, read_folder
+from foreword.adapters.peft_prompt import Exported, imported_task, note_for
 from foreword.adapters.safetensors_file import TensorShape, write_tensors
 from foreword.backbone.fingerprint import quantization_in
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.weights import weight_adapters
-from foreword.backbone.weights.lora_targets import target_layers, target_names
+from foreword.backbone.weights.lora_layers import target_layers, target_names
 from foreword.errors import AdapterError, ModelError
 from foreword.families.registry import family_of
 from foreword.prompts.template import Template

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from foreword.families.layout import Layout
 from foreword.families.registry import FAMILIES
 from foreword.families.shape_reader import read_shape
+from foreword.families.weight_layout import Layout
 from foreword.shape import ModelShape
 
 _INNER = ("intermediate_size", "n_inner", "ffn_dim", "d_ff", "hidden_dim", "encoder_ffn_dim")

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
-from foreword.backbone import merge
+from foreword.backbone import merge_virtual_tokens
 from foreword.backbone.batch import Batch
 from foreword.errors import DataError
 
@@ -47,7 +47,7 @@ def inputs(
         order, mask = front(source)
         given = {"input_ids": batch.ids.gather(1, order)}
     else:
-        merged = merge.merge(embed(batch.ids), source, soft, batch.at)
+        merged = merge_virtual_tokens.merge(embed(batch.ids), source, soft, batch.at)
         order, mask = front(merged.mask)
         given = {"inputs_embeds": merged.embeds.gather(1, order[:, :, None].expand(-1, -1, merged.embeds.shape[2]))}
     if not bool(mask.any(1).all()):

@@ -12,9 +12,9 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from foreword.backbone import encoder_decoder, merge
+from foreword.backbone import encoder_decoder, merge_virtual_tokens
+from foreword.backbone.attention.attention_observer import AttentionObserver
 from foreword.backbone.attention.observed_pass import ObservedPass
-from foreword.backbone.attention.observer import AttentionObserver
 from foreword.backbone.attention.pass_layout import PassLayout, one_stack, two_stacks
 from foreword.backbone.batch import Batch
 from foreword.backbone.input_embeddings import InputEmbeddings
@@ -75,7 +75,7 @@ class InputMerger:
             inputs, mask, text = self._line(batch, soft)
         prefixes = [t if isinstance(t, KVPrefix) else None for t in (tokens if isinstance(tokens, list) else [tokens])]
         lengths = torch.tensor([p.length if p else 0 for p in prefixes], device=device)
-        positions = merge.positions(mask, self._start(lengths).expand(len(mask)))
+        positions = merge_virtual_tokens.positions(mask, self._start(lengths).expand(len(mask)))
         if self._shape.kind != "encoder-decoder":
             inputs["position_ids"] = positions
         if any(prefixes):
@@ -97,7 +97,7 @@ class InputMerger:
             text = torch.arange(batch.ids.shape[1], device=mask.device).expand(len(batch.ids), -1)
             inputs: dict[str, Any] = {"input_ids": batch.ids}
         else:
-            merged = merge.merge(self._embeddings.table(batch.ids), batch.mask, soft, batch.at)
+            merged = merge_virtual_tokens.merge(self._embeddings.table(batch.ids), batch.mask, soft, batch.at)
             mask, text, inputs = merged.mask, merged.text, {"inputs_embeds": merged.embeds}
         if self.typed:
             inputs["token_type_ids"] = torch.zeros_like(mask, dtype=torch.long).scatter(1, text, batch.types)

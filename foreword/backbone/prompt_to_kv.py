@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from foreword.backbone.batch import Batch, collate
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.errors import ModelError
 from foreword.families.registry import family_of
 from foreword.prompts.template import Row

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from foreword.backbone import encoder_decoder
+from foreword.backbone.attention.builtin_observers import Recorder
 from foreword.backbone.attention.observed_pass import ObservedPass
-from foreword.backbone.attention.observers import Recorder
 from foreword.backbone.attention.pass_layout import PassLayout
 from foreword.backbone.input_embeddings import InputEmbeddings
 from foreword.backbone.model_info import ModelInfo

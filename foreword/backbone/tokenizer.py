@@ -10,7 +10,7 @@ from typing import Any, final
 
 from transformers import PreTrainedTokenizerBase
 
-from foreword.backbone.families import marian_tokenizer
+from foreword.backbone.family_overrides import marian_tokenizer
 from foreword.backbone.token_alignment import NOWHERE, Encoded, SpecialTokens, TokenizedText, assemble, in_words
 from foreword.errors import ModelError
 

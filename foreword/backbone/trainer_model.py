@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput, SequenceClassifierOutput
 
 from foreword.backbone.batch import Batch
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.model_inputs import ModelInputs, Tokens
 from foreword.errors import ModelError, UsageError
 

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from foreword.adapters.adapter import Adapter
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.loading.load_model import load
 from foreword.backbone.loading.logging import quiet
 from foreword.demo.tasks import TASKS, DemoTask
 from foreword.evaluation.evaluate import Reader
 from foreword.evaluation.example_results import EXAMPLES, write_results
-from foreword.evaluation.fork_server import Event, Tell, serve
+from foreword.evaluation.forked_jobs import Event, Tell, serve
 from foreword.methods import DEFAULT_METHOD, recipe
 from foreword.tasks.metrics.base import Score
 from foreword.training.loop import fit

@@ -13,14 +13,14 @@ from typing import Any
 
 from foreword.adapters.folder import TENSORS
 from foreword.backbone.adapter_state import AdapterState
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.loading.load_model import load
 from foreword.backbone.loading.logging import quiet
 from foreword.errors import ForewordError
 from foreword.evaluation import latency, peak_memory
 from foreword.evaluation.evaluate import Reader
 from foreword.evaluation.example_results import ExampleResult, example_results, write_results
-from foreword.evaluation.fork_server import Event, Tell, serve
+from foreword.evaluation.forked_jobs import Event, Tell, serve
 from foreword.evaluation.run_config import RunConfig
 from foreword.prompts.template import Template
 from foreword.recipe import Recipe
@@ -32,8 +32,8 @@ from foreword.tasks.metrics.base import Score
 from foreword.tasks.registry import task_from_dict
 from foreword.tasks.template_task import TemplateTask
 from foreword.training.fit_result import FitResult
+from foreword.training.initial_values import task_for_model
 from foreword.training.loop import fit
-from foreword.training.setup import task_for_model
 
 UNTRAINED = {
     "adapter": None,

@@ -7,7 +7,7 @@ from typing import final
 
 from foreword.adapters.adapter import Adapter
 from foreword.backbone.adapter_state import AdapterState
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.errors import UsageError
 from foreword.evaluation.example_results import ExampleResult, example_results
 from foreword.families.registry import check_site

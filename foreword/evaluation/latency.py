@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 
 from foreword.backbone.adapter_state import AdapterState
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.evaluation.evaluate import Reader
 from foreword.task_kinds import TASK_KINDS
 from foreword.tasks.base import Example, Task, budget_for

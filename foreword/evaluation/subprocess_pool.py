@@ -23,7 +23,7 @@ WORKER = "foreword.evaluation.compare_worker"
 class Processes:
     """Call it with a job: events go to the listener, the outcome is returned. The outcome of a process that dies is `failed`, with the reason.
 
-    `worker` is a module whose main program is `fork_server.serve`. One job at a time.
+    `worker` is a module whose main program is `forked_jobs.serve`. One job at a time.
     """
 
     def __init__(self, worker: str = WORKER) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from foreword.families.layout import Layout
+from foreword.families.weight_layout import Layout
 from foreword.shape import Kind
 from foreword.specs import Site
 

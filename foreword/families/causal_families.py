@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from foreword.families.base import Family
-from foreword.families.layout import ALL_BIASED, Layout, latent_norms, sinks_and_biases
+from foreword.families.weight_layout import ALL_BIASED, Layout, latent_norms, sinks_and_biases
 
 _QUERY_VALUE = ("q_proj", "v_proj")
 _LLAMA = Family("Llama", lora_targets=_QUERY_VALUE)

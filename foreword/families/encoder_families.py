@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from foreword.families.base import Family
-from foreword.families.layout import ALL_BIASED, Layout, disentangled_positions, no_first_norm, relative_positions
+from foreword.families.weight_layout import ALL_BIASED, Layout, disentangled_positions, no_first_norm, relative_positions
 
 _PLAIN = Layout(gated=False, biased=ALL_BIASED, end_norms=0, embedding_norms=1, norm=2, positions=0)
 _BERT = Family("BERT", kind="encoder", lora_targets=("query", "value"), layout=replace(_PLAIN, types=True, pooler=True))
@@ -24,21 +24,23 @@ ENCODER_FAMILIES: dict[str, Family] = {
     "xlm-roberta": replace(_BERT, title="XLM-R", after_pad=True),
     "electra": replace(_BERT, title="ELECTRA", layout=replace(_PLAIN, types=True)),
     "distilbert": Family("DistilBERT", kind="encoder", lora_targets=("q_lin", "v_lin"), layout=_PLAIN),
-    "albert": replace(_BERT, title="ALBERT", num_attentions=_shared_groups, overrides="foreword.backbone.families.albert:OVERRIDES"),
+    "albert": replace(
+        _BERT, title="ALBERT", num_attentions=_shared_groups, overrides="foreword.backbone.family_overrides.albert:OVERRIDES"
+    ),
     "mpnet": Family(
         "MPNet",
         kind="encoder",
         after_pad=True,
         lora_targets=("attn.q", "attn.v"),
         layout=replace(_PLAIN, pooler=True, extra=relative_positions),
-        overrides="foreword.backbone.families.mpnet:OVERRIDES",
+        overrides="foreword.backbone.family_overrides.mpnet:OVERRIDES",
     ),
     "deberta-v2": Family(
         "DeBERTa-v2 and v3",
         kind="encoder",
         lora_targets=("query_proj", "value_proj"),
         layout=replace(_PLAIN, types=True, projection_bias=False, extra=disentangled_positions),
-        overrides="foreword.backbone.families.deberta_v2:OVERRIDES",
+        overrides="foreword.backbone.family_overrides.deberta_v2:OVERRIDES",
     ),
     "modernbert": Family(
         "ModernBERT",

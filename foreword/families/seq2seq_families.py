@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from foreword.families.base import Family
-from foreword.families.layout import ALL_BIASED, Layout
+from foreword.families.weight_layout import ALL_BIASED, Layout
 
 _T5 = Family("T5", kind="encoder-decoder", lora_targets=("q", "v"), layout=Layout(gated=False, tied=True))
 _BART = Family(

@@ -16,7 +16,7 @@ from foreword.errors import ForewordError
 from foreword.server import health, openai_routes, task_routes
 from foreword.server.http_errors import HTTPError, error_of, shorten
 from foreword.server.middleware import RequestMiddleware
-from foreword.server.state import ServerState
+from foreword.server.server_state import ServerState
 from foreword.server.validation_errors import error_of_body
 
 ABOUT = """Many tasks from one frozen language model, each by a small soft prompt. A request's `model` is the name of a task or of the base model.

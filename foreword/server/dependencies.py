@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
-from foreword.server import openapi
+from foreword.server import response_schemas
 from foreword.server.middleware import CONTEXT
 from foreword.server.preprocessing import EngineRequest
-from foreword.server.state import RequestContext, ServerState
+from foreword.server.server_state import RequestContext, ServerState
 
-ERRORS: dict[int | str, dict[str, Any]] = {status: {"model": openapi.Error} for status in (400, 401, 404, 408, 413, 429, 500, 503)}
-ERRORS["default"] = {"model": openapi.Error}
+ERRORS: dict[int | str, dict[str, Any]] = {status: {"model": response_schemas.Error} for status in (400, 401, 404, 408, 413, 429, 500, 503)}
+ERRORS["default"] = {"model": response_schemas.Error}
 EVENTS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "object", "properties": {"data": {"type": "string"}}}}}}
 }  # with `stream`

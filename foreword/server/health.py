@@ -6,16 +6,16 @@ from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
-from foreword.server import openapi
+from foreword.server import response_schemas
 from foreword.server.dependencies import ERRORS, State
 from foreword.server.http_errors import RETRY_AFTER, HTTPError
-from foreword.server.inflight import stopping
+from foreword.server.inflight_requests import stopping
 from foreword.server.responses import json_response
 
 router = APIRouter(responses={status: ERRORS[status] for status in (401, 500, 503, "default")}, tags=["operations"])
 
 
-@router.get("/health", response_model=openapi.State)
+@router.get("/health", response_model=response_schemas.State)
 async def health(state: State) -> Response:
     """200 while the engine works, 503 when it has to be restarted."""
     if not state.engine.healthy and not state.draining:
@@ -23,7 +23,7 @@ async def health(state: State) -> Response:
     return json_response({"status": "alive"})
 
 
-@router.get("/ready", response_model=openapi.State)
+@router.get("/ready", response_model=response_schemas.State)
 async def ready(state: State) -> Response:
     """200 while new requests are taken, 503 while the server stops."""
     if not state.ready:

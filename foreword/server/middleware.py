@@ -13,8 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from foreword.server.auth import ANONYMOUS, Caller
 from foreword.server.http_errors import HTTPError
-from foreword.server.inflight import stopping
-from foreword.server.state import RequestContext, ServerState
+from foreword.server.inflight_requests import stopping
+from foreword.server.server_state import RequestContext, ServerState
 
 CONTEXT = "foreword.request_context"  # where a request has its context in its ASGI scope
 PUBLIC_PATHS = ("/health", "/ready", "/docs", "/openapi.json")  # need no key

@@ -9,42 +9,42 @@ from fastapi import APIRouter, Request
 from starlette.background import BackgroundTask
 from starlette.responses import Response, StreamingResponse
 
-from foreword.server import openapi
+from foreword.server import response_schemas
 from foreword.server.dependencies import ERRORS, EVENTS, GONE, Context, State, charge
 from foreword.server.http_errors import HTTPError
-from foreword.server.inflight import ClientDisconnected, collect, with_cancellation
+from foreword.server.inflight_requests import ClientDisconnected, collect, with_cancellation
 from foreword.server.preprocessing import EngineRequest, preprocess
+from foreword.server.request_schemas import Chat, Completion
 from foreword.server.request_validation import check_generation
 from foreword.server.responses import ChatBuilder, CompletionBuilder, Json, ResponseBuilder, json_response, usage
-from foreword.server.schemas import Chat, Completion
-from foreword.server.state import RequestContext, ServerState
+from foreword.server.server_state import RequestContext, ServerState
 from foreword.server.stream import Stream, note
 from foreword.serving.engine import TaskCard
 
 router = APIRouter(responses=ERRORS)
 
 
-@router.get("/v1/models", response_model=openapi.ModelCards, tags=["models"])
+@router.get("/v1/models", response_model=response_schemas.ModelCards, tags=["models"])
 async def list_models(state: State, context: Context) -> Response:
     """The base model and every task: any of them may be the `model` of a request."""
     base = [base_card(state)] if context.caller.sees(state.base.name) else []
     return json_response({"object": "list", "data": base + [card(state, task) for task in state.visible(context.caller)]})
 
 
-@router.get("/v1/models/{name:path}", response_model=openapi.ModelCard, tags=["models"])
+@router.get("/v1/models/{name:path}", response_model=response_schemas.ModelCard, tags=["models"])
 async def show_model(name: str, state: State, context: Context) -> Response:
     """One model's card."""
     found = state.find(name, context.caller)
     return json_response(base_card(state) if found is None else card(state, found))
 
 
-@router.post("/v1/completions", response_model=openapi.Completion, responses=EVENTS, tags=["answers"])
+@router.post("/v1/completions", response_model=response_schemas.Completion, responses=EVENTS, tags=["answers"])
 async def complete(body: Completion, request: Request, state: State, context: Context) -> Response:
     """An answer to a text. With `stream`, server-sent events."""
     return await answer(request, state, context, body, CompletionBuilder(state.base, logprobs=body.logprobs is not None))
 
 
-@router.post("/v1/chat/completions", response_model=openapi.Chat, responses=EVENTS, tags=["answers"])
+@router.post("/v1/chat/completions", response_model=response_schemas.Chat, responses=EVENTS, tags=["answers"])
 async def chat(body: Chat, request: Request, state: State, context: Context) -> Response:
     """An answer to a message. With `stream`, server-sent events."""
     return await answer(request, state, context, body, ChatBuilder(state.base, logprobs=bool(body.logprobs)))

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from foreword.server.http_errors import HTTPError, shorten
-from foreword.server.schemas import Chat, Completion, to_sampling_params
-from foreword.server.state import ServerState
+from foreword.server.request_schemas import Chat, Completion, to_sampling_params
+from foreword.server.server_state import ServerState
 from foreword.serving.engine import TaskCard
 from foreword.serving.request import Request
 from foreword.serving.sampling import SamplingParams

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from foreword.server.http_errors import HTTPError, shorten
-from foreword.server.schemas import Batch, Chat, Completion, GenerationRequest
+from foreword.server.request_schemas import Batch, Chat, Completion, GenerationRequest
 from foreword.serving.engine import TaskCard
 from foreword.task_kinds import find_kind
 

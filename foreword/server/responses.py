@@ -9,8 +9,8 @@ from typing import Any, Protocol, final, runtime_checkable
 
 from starlette.responses import Response
 
-from foreword.server.base_model import Base
-from foreword.server.inflight import RequestOutput
+from foreword.server.inflight_requests import RequestOutput
+from foreword.server.served_model import Base
 from foreword.serving.request import Token
 
 Json = dict[str, Any]

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, final
 
 from foreword.server.http_errors import error_of_failed
-from foreword.server.inflight import InflightRequests, RequestOutput
+from foreword.server.inflight_requests import InflightRequests, RequestOutput
 from foreword.server.preprocessing import EngineRequest
 from foreword.server.responses import Json, ResponseBuilder, usage
-from foreword.server.state import RequestContext, ServerState
+from foreword.server.server_state import RequestContext, ServerState
 from foreword.serving.request import Answer, Done, Event, Failed, Token
 
 DONE = b"data: [DONE]\n\n"

@@ -10,15 +10,15 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from foreword.errors import ForewordError
-from foreword.server import openapi
+from foreword.server import response_schemas
 from foreword.server.dependencies import ERRORS, GONE, Context, State, charge
 from foreword.server.http_errors import HTTPError, error_of, error_of_failed, model_not_found
-from foreword.server.inflight import ClientDisconnected, RequestOutput, collect, with_cancellation
+from foreword.server.inflight_requests import ClientDisconnected, RequestOutput, collect, with_cancellation
 from foreword.server.preprocessing import EngineRequest, Prompt, engine_requests
+from foreword.server.request_schemas import Batch, Classification, ModelRequest, Question, Questions, Tagging, TaskName, to_sampling_params
 from foreword.server.request_validation import check_batch
 from foreword.server.responses import Json, extra, json_response, usage
-from foreword.server.schemas import Batch, Classification, ModelRequest, Question, Questions, Tagging, TaskName, to_sampling_params
-from foreword.server.state import RequestContext, ServerState
+from foreword.server.server_state import RequestContext, ServerState
 from foreword.server.stream import note
 from foreword.serving.engine import TaskCard
 from foreword.serving.sampling import SamplingParams
@@ -27,14 +27,14 @@ from foreword.task_kinds import BASE_MODEL, find_kind
 router = APIRouter(responses=ERRORS)
 
 
-@router.post("/v1/classify", response_model=openapi.Labels, tags=["answers"])
+@router.post("/v1/classify", response_model=response_schemas.Labels, tags=["answers"])
 async def classify(body: Classification, request: Request, state: State, context: Context) -> Response:
     """Labels of texts, or their numbers where the task is a regression."""
     inputs = body.input if isinstance(body.input, list) else [body.input]
     return await _listed(request, state, context, body, inputs, _labelled)
 
 
-@router.post("/v1/tag", response_model=openapi.Tags, tags=["answers"])
+@router.post("/v1/tag", response_model=response_schemas.Tags, tags=["answers"])
 async def tag(body: Tagging, request: Request, state: State, context: Context) -> Response:
     """A tag for each word of sentences."""
     inputs = body.input if isinstance(body.input, list) else [body.input]
@@ -42,14 +42,14 @@ async def tag(body: Tagging, request: Request, state: State, context: Context) -
     return await _listed(request, state, context, body, sentences, lambda found: {"tags": _value(found)})
 
 
-@router.post("/v1/qa", response_model=openapi.Answers, tags=["answers"])
+@router.post("/v1/qa", response_model=response_schemas.Answers, tags=["answers"])
 async def answer(body: Questions, request: Request, state: State, context: Context) -> Response:
     """Answers to questions, taken from their contexts."""
     pairs = [body.input] if isinstance(body.input, Question) else body.input
     return await _listed(request, state, context, body, [pair.model_dump() for pair in pairs], _value)
 
 
-@router.post("/v1/batch", response_model=openapi.Items, tags=["answers"])
+@router.post("/v1/batch", response_model=response_schemas.Items, tags=["answers"])
 async def batch(body: Batch, request: Request, state: State, context: Context) -> Response:
     """Many inputs for one task, many tasks over one input, or every input for every task. One that fails fails alone."""
     inputs = body.input if isinstance(body.input, list) else [body.input]
@@ -69,13 +69,13 @@ async def batch(body: Batch, request: Request, state: State, context: Context) -
     )
 
 
-@router.get("/v1/tasks", response_model=openapi.Tasks, tags=["tasks"])
+@router.get("/v1/tasks", response_model=response_schemas.Tasks, tags=["tasks"])
 async def list_tasks(state: State, context: Context) -> Response:
     """Every task with its state."""
     return json_response({"tasks": [_task(found) for found in state.visible(context.caller)]})
 
 
-@router.get("/v1/tasks/{name}", response_model=openapi.Task, tags=["tasks"])
+@router.get("/v1/tasks/{name}", response_model=response_schemas.Task, tags=["tasks"])
 async def show_task(name: str, state: State, context: Context) -> Response:
     """One task with its state."""
     found = state.engine.card(name) if context.caller.sees(name) else None
@@ -84,7 +84,7 @@ async def show_task(name: str, state: State, context: Context) -> Response:
     return json_response(_task(found))
 
 
-@router.post("/v1/tasks/load", response_model=openapi.Task, tags=["tasks"])
+@router.post("/v1/tasks/load", response_model=response_schemas.Task, tags=["tasks"])
 async def load(body: TaskName, state: State, context: Context) -> Response:
     """Load a task into memory: its newest version, if the store has a new one. Running requests finish on the old one."""
     if not context.caller.sees(body.name):
@@ -96,7 +96,7 @@ async def load(body: TaskName, state: State, context: Context) -> Response:
         raise model_not_found(body.name) if state.engine.card(body.name) is None else error_of(error) from error
 
 
-@router.post("/v1/tasks/unload", response_model=openapi.Task, tags=["tasks"])
+@router.post("/v1/tasks/unload", response_model=response_schemas.Task, tags=["tasks"])
 async def unload(body: TaskName, state: State, context: Context) -> Response:
     """Remove a task from memory, once its running requests have ended; the next request loads it again."""
     found = state.engine.card(body.name) if context.caller.sees(body.name) else None

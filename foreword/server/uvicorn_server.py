@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from foreword.errors import UsageError
 from foreword.server.auth import Keys
 from foreword.server.request_log import config
-from foreword.server.state import ServerState
+from foreword.server.server_state import ServerState
 
 BACKLOG = 2048
 HEADER_BYTES = 32 << 10  # of all headers together

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from foreword.server.http_errors import HTTPError, shorten
-from foreword.server.schemas import OTHERS
+from foreword.server.request_schemas import OTHERS
 
 SHOWN = 60
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import final
 
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.errors import AdapterError
 from foreword.serving.adapter_cache import AdapterKey
 from foreword.serving.loaded_task import LoadedTask

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from foreword.backbone.attention.cascade_attention import SharedContext
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.prompts.template import Row
 from foreword.serving.adapter_cache import AdapterKey
 from foreword.serving.adapter_manager import AdapterManager

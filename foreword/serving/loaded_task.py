@@ -8,7 +8,7 @@ import torch
 
 from foreword.adapters.adapter import Adapter
 from foreword.backbone.adapter_state import AdapterState
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.prompt_to_kv import compile_prompt
 from foreword.families.registry import check_site, family_of
 from foreword.prompts.template import Row

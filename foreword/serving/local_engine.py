@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import final
 
 from foreword.adapters.store import AdapterStore
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.model_info import ModelInfo
 from foreword.errors import AdapterError, CapacityError, ForewordError, ServingError, UsageError
 from foreword.serving.adapter_cache import AdapterKey

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from foreword.backbone.attention.cascade_attention import CascadeAttention, SharedContext
 from foreword.backbone.batch import collate
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.kv_cache import SequenceKVCache, SharedKVPool
 from foreword.prompts.template import Row
 from foreword.prompts.tokens import EmbeddingPrefix

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.errors import ForewordError
 from foreword.serving.loaded_task import LoadedTask
 from foreword.serving.request import Answer, Done, Event, Failed, Request

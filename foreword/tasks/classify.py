@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from foreword.backbone.adapter_state import AdapterState
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.model_info import ModelInfo
 from foreword.errors import UsageError
 from foreword.prompts.init import Material

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 
 from foreword.backbone.adapter_state import AdapterState
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.model_info import ModelInfo
 from foreword.tasks.base import EvalFeature, Example, LengthBudget, Prediction, Task, TrainFeature
 from foreword.tasks.data.row_origin import map_rows

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, final
 
 from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.batch import collate
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.generation import greedy_search
 from foreword.backbone.model_info import ModelInfo
 from foreword.errors import DataError, UsageError

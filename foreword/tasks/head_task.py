@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 
 from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.batch import collate
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.model_info import ModelInfo
 from foreword.backbone.model_inputs import Tokens
 from foreword.backbone.token_alignment import Encoded

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from foreword.backbone.adapter_state import AdapterState
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.tasks.base import EvalFeature, Prediction
 from foreword.tasks.head_task import HeadInputs, HeadTask, read_inputs
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.model_info import ModelInfo
 from foreword.prompts.template import Row
 from foreword.prompts.tokens import VirtualTokens

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.batch import Batch, collate
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.model_info import ModelInfo
 from foreword.backbone.model_inputs import Tokens
 from foreword.errors import DataError, ModelError, UsageError

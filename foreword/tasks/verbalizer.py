@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from foreword.backbone.batch import collate
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.tokenizer import TextTokenizer
 from foreword.prompts.template import Row
 from foreword.prompts.tokens import VirtualTokens

@@ -12,7 +12,7 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from foreword.backbone import fsdp
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.errors import UsageError
 from foreword.recipe import Recipe
 from foreword.training.run_log import Listener, RunLog, trackers

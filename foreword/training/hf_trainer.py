@@ -15,7 +15,7 @@ from torch import Tensor
 from foreword.adapters.adapter import Adapter
 from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.batch import Batch
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.model_info import ModelInfo
 from foreword.backbone.trainer_model import (
     BaseModelOutput,
@@ -37,8 +37,8 @@ from foreword.tasks.generate import Generate
 from foreword.tasks.head_classify import HeadClassify
 from foreword.tasks.head_task import HeadInputs, pool
 from foreword.tasks.template_task import TemplateTask
+from foreword.training.initial_values import resolve_lora, setup_training
 from foreword.training.run_log import versions
-from foreword.training.setup import resolve_lora, setup_training
 from foreword.training.trainable_module import TrainableModule
 
 STATE = "model.safetensors"  # where Trainer finds the state of a run to resume

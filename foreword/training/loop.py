@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from foreword.adapters.adapter import Adapter
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.errors import DivergedError, TrainingError
 from foreword.learning_rates import main_part, rate_of
 from foreword.recipe import LoraSpec, Recipe
@@ -24,6 +24,7 @@ from foreword.training import checkpoint
 from foreword.training.checkpoint import Checkpoint
 from foreword.training.distributed import Processes
 from foreword.training.fit_result import FitResult
+from foreword.training.initial_values import resolve_lora, setup_training, task_for_model
 from foreword.training.interrupt import Interrupt
 from foreword.training.loss_monitor import LossMonitor
 from foreword.training.objective import Objective, TaskLoss
@@ -31,7 +32,6 @@ from foreword.training.optimization import adamw, cosine_schedule_with_warmup, s
 from foreword.training.plan import TrainPlan
 from foreword.training.run_log import Listener, peak_memory, versions
 from foreword.training.sampler import BucketSampler
-from foreword.training.setup import resolve_lora, setup_training, task_for_model
 
 
 class TrainingInterrupted(TrainingError):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
 from foreword.backbone.adapter_state import AdapterState
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.tasks.base import Example, LengthBudget, Losses, Task, TrainFeature
 from foreword.tasks.data.row_origin import map_rows
 from foreword.tasks.evaluation_loop import EvalSet, evaluate

@@ -10,7 +10,7 @@ from contract.given import prompt, spec
 
 from foreword.adapters.adapter import Adapter
 from foreword.adapters.safetensors_file import KEY
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.prompts.template import Template
 from foreword.recipe import Recipe
 from foreword.specs import Layers, Window

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from foreword.adapters.adapter import Adapter
-from foreword.adapters.peft import export_peft, import_peft
+from foreword.adapters.peft_prompt import export_peft, import_peft
 from foreword.backbone.batch import collate
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.errors import AdapterError, FingerprintError
 from foreword.prompts.template import Template
 

@@ -14,9 +14,9 @@ from peft import get_peft_model
 from safetensors.torch import load_file
 
 from foreword.adapters.adapter import Adapter
-from foreword.adapters.peft import import_peft, read_numbers
+from foreword.adapters.peft_prompt import import_peft, read_numbers
 from foreword.backbone.batch import collate
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.prompts.template import Row, Template
 from foreword.tasks.classify import Classify
 from foreword.tasks.registry import task_from_dict

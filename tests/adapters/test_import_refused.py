@@ -13,7 +13,7 @@ from adapters.saving import saved
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 
-from foreword.adapters.peft import import_peft
+from foreword.adapters.peft_prompt import import_peft
 from foreword.errors import AdapterError, ModelError
 from foreword.prompts.template import Template
 from foreword.tasks.classify import Classify

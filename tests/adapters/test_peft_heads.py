@@ -18,7 +18,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from foreword.adapters.adapter import HEAD, Adapter
-from foreword.adapters.import_export import export_folders
+from foreword.adapters.peft_import_export import export_folders
 from foreword.adapters.safetensors_file import KEY
 from foreword.backbone.weights.lora import attach
 from foreword.errors import AdapterError, FingerprintError

@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from foreword.adapters.adapter import Adapter
-from foreword.adapters.import_export import TOGETHER, export_folders, import_folder
+from foreword.adapters.peft_import_export import TOGETHER, export_folders, import_folder
 from foreword.adapters.peft_lora import read_lora
 from foreword.backbone.batch import collate
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.loading.load_model import load
 from foreword.backbone.weights.lora import attach
 from foreword.errors import AdapterError, FingerprintError, ModelError

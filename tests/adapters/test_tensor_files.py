@@ -12,7 +12,7 @@ import torch
 from adapters.making import adapter
 from safetensors.torch import save_file
 
-from foreword.adapters.peft import read_numbers
+from foreword.adapters.peft_prompt import read_numbers
 from foreword.errors import AdapterError, FingerprintError
 
 MATRIX = np.arange(8, dtype=np.float32).reshape(2, 4)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from foreword.advisor.architecture import Architecture, read_architecture
 
 if TYPE_CHECKING:
-    from foreword.backbone.frozen import FrozenModel
+    from foreword.backbone.frozen_model import FrozenModel
 
 _LLAMA = {"model_type": "llama", "tie_word_embeddings": False}
 CONFIGS: dict[str, dict[str, Any]] = {

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoModelForTokenClassification, PreTrainedModel
 
 from foreword.backbone.batch import collate
-from foreword.backbone.families.model_overrides import override_modules
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.family_overrides.model_overrides import override_modules
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.gradient_checkpointing import recomputing
 from foreword.backbone.loading.load_model import load, wrap
 from foreword.backbone.weights.weight_sharing import share

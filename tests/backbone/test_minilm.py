@@ -9,7 +9,7 @@ from contract.given_encoders import by_hand
 from transformers import AutoModel
 
 from foreword.backbone.batch import collate
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.loading.load_model import load
 from foreword.demo.packages import package_path
 from foreword.methods import METHODS

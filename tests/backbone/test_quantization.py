@@ -20,7 +20,7 @@ from transformers import AutoConfig
 
 from foreword.backbone.batch import Batch, collate
 from foreword.backbone.fingerprint import fingerprint_model, quantization_in
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.generation.greedy_search import generate
 from foreword.backbone.loading.load_model import load
 from foreword.backbone.quantization import quantised_loading

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from foreword import methods
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.prompts.init import Material, initial_values
 from foreword.prompts.soft_prompt import SoftPrompt
 from foreword.prompts.template import Row

@@ -10,9 +10,9 @@ from contract import given, given_encoders, given_seq2seq
 from contract.laws import kind_of
 from torch import Tensor
 
-from foreword.backbone.attention.observer import AttentionObserver
+from foreword.backbone.attention.attention_observer import AttentionObserver
 from foreword.backbone.batch import Batch, collate
-from foreword.backbone.frozen import FrozenModel, Tokens
+from foreword.backbone.frozen_model import FrozenModel, Tokens
 from foreword.prompts.template import Row
 from foreword.prompts.tokens import KVPrefix, VirtualTokens
 

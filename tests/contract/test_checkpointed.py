@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from foreword.backbone.batch import Batch, collate
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.generation.greedy_search import generate
 from foreword.errors import ModelError
 from foreword.prompts.soft_prompt import SoftPrompt

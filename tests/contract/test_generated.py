@@ -9,7 +9,7 @@ from contract.given import row_for, stock, tokens, words
 from contract.laws import law
 
 from foreword.backbone.batch import collate
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.generation.greedy_search import generate, steps
 from foreword.methods import METHODS
 from foreword.prompts.template import Row

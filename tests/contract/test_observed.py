@@ -8,8 +8,8 @@ from contract.given_observed import P, batch_of, model_of, outputs, prompt_of, s
 from contract.laws import law
 from torch import Tensor
 
-from foreword.backbone.attention.observer import AttentionCall
-from foreword.backbone.attention.observers import AttentionToPrompt, MaskVirtualTokens, Recorder
+from foreword.backbone.attention.attention_observer import AttentionCall
+from foreword.backbone.attention.builtin_observers import AttentionToPrompt, MaskVirtualTokens, Recorder
 from foreword.backbone.batch import Batch
 from foreword.prompts.tokens import KVPrefix, VirtualTokens
 

@@ -11,7 +11,7 @@ from contract.given import TOLERANCE, distance
 from contract.given_seq2seq import PARTS, by_hand, reference, row, row_for, sides, tokens
 from contract.laws import law
 
-from foreword.backbone.attention.observers import Recorder
+from foreword.backbone.attention.builtin_observers import Recorder
 from foreword.backbone.batch import collate
 from foreword.prompts.template import Row
 from foreword.prompts.tokens import EmbeddingPrefix, KVPrefix

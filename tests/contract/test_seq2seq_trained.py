@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from foreword.backbone.batch import Batch, collate
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.generation.beam_search import search
 from foreword.prompts.soft_prompt import SoftPrompt, as_tokens
 from foreword.prompts.tokens import VirtualTokens

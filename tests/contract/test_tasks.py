@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from foreword.backbone.adapter_state import AdapterState
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.evaluation.evaluate import Reader
 from foreword.methods import METHODS
 from foreword.prompts.head import Head

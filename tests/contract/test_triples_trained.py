@@ -9,7 +9,7 @@ import torch
 from contract.triples import JOBS, RECIPES, frozen, near, supported
 
 from foreword.adapters.adapter import Adapter
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.loading.load_model import load
 from foreword.evaluation.evaluate import Reader
 from foreword.methods import METHODS, WRITTEN

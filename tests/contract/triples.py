@@ -16,7 +16,7 @@ import torch
 from contract.given import spec
 from contract.laws import MODELS, family, kind_of
 
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.quantization import has_experts, quantised_loading
 from foreword.evaluation.evaluate import Reader
 from foreword.methods import BASELINES, METHODS, WRITTEN
@@ -34,7 +34,7 @@ from foreword.tasks.qa import QA
 from foreword.tasks.regress import Regress
 from foreword.tasks.seq2seq import Seq2Seq
 from foreword.tasks.tag import Tag
-from foreword.training.setup import task_for_model
+from foreword.training.initial_values import task_for_model
 
 SUM = "prefix-tuning+lora"
 RECIPES: dict[str, Recipe] = {

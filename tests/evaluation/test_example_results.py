@@ -10,7 +10,7 @@ import pytest
 from contract.triples import HEADED, JOBS, ONE, frozen
 
 from foreword.backbone.adapter_state import AdapterState
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.errors import DataError, UsageError
 from foreword.evaluation.evaluate import Reader
 from foreword.evaluation.example_results import ExampleResult, check_path, open_results, read_results, write_results

@@ -11,7 +11,7 @@ import torch
 from foreword.adapters.adapter import Adapter
 from foreword.adapters.safetensors_file import KEY
 from foreword.backbone.batch import collate
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.errors import DataError, FingerprintError, UsageError
 from foreword.evaluation.evaluate import Reader
 from foreword.methods import METHODS, recipe

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP
 
-from foreword.backbone.families.model_overrides import ModelOverrides
+from foreword.backbone.family_overrides.model_overrides import ModelOverrides
 
 
 class RenamedLlamaConfig(LlamaConfig):

@@ -25,7 +25,7 @@ from families.renamed_llama import OwnMLP
 
 import foreword as fw
 from foreword.advisor.architecture import read_architecture
-from foreword.backbone.weights.lora_targets import target_layers
+from foreword.backbone.weights.lora_layers import target_layers
 from foreword.errors import ModelError
 from foreword.families.base import Family
 from foreword.families.registry import FAMILIES
@@ -95,7 +95,7 @@ def test_no_family_is_named_outside_its_record() -> None:
     """A model type as a whole string, in code."""
     homes = (
         "foreword/families/",
-        "foreword/backbone/families/",
+        "foreword/backbone/family_overrides/",
         "foreword/cli/support/config_reader.py",
     )  # the last: plain numbers, read as a Llama's
     named = [

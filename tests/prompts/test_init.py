@@ -9,7 +9,7 @@ import tiny
 import torch
 from torch import Tensor
 
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.errors import UsageError
 from foreword.methods import recipe
 from foreword.prompts.init import NUM_FREQUENT, InitialValues, Material, initial_values

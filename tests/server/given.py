@@ -19,16 +19,16 @@ from contract.given import prompt, spec
 
 from foreword.adapters.adapter import HEAD, Adapter
 from foreword.adapters.safetensors_file import KEY
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.evaluation.evaluate import Reader
 from foreword.prompts.head import Head
 from foreword.recipe import Recipe
 from foreword.server.admission import Limits
 from foreword.server.app import create_app
 from foreword.server.auth import Keys
-from foreword.server.base_model import Base
 from foreword.server.request_log import Log
-from foreword.server.state import ServerState
+from foreword.server.served_model import Base
+from foreword.server.server_state import ServerState
 from foreword.server.uvicorn_server import Server, listen, url_of
 from foreword.serving.engine import Engine
 from foreword.serving.local_engine import LocalEngine

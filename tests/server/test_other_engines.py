@@ -102,6 +102,6 @@ import importlib, pkgutil, sys
 import foreword.server
 for module in pkgutil.iter_modules(foreword.server.__path__):
     importlib.import_module(f"foreword.server.{module.name}")
-print(sorted({"foreword.backbone.frozen", "foreword.backbone.loading.load_model", "foreword.serving.local_engine"} & set(sys.modules)))
+print(sorted({"foreword.backbone.frozen_model", "foreword.backbone.loading.load_model", "foreword.serving.local_engine"} & set(sys.modules)))
 """
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip() == "[]"

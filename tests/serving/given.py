@@ -12,7 +12,7 @@ from torch import Tensor
 
 from foreword.adapters.adapter import Adapter
 from foreword.adapters.safetensors_file import KEY
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.weights import weight_adapters
 from foreword.evaluation.evaluate import Reader
 from foreword.prompts.head import Head

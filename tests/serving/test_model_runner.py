@@ -8,7 +8,7 @@ import torch
 from contract.given import prompt, spec
 
 from foreword.backbone.batch import collate
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.generation.greedy_search import generate
 from foreword.prompts.template import Row
 from foreword.prompts.tokens import EmbeddingPrefix, KVPrefix

@@ -7,7 +7,7 @@ import tiny_encoders
 import torch
 
 from foreword.backbone.adapter_state import AdapterState
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.prompts.head import Head
 from foreword.tasks.base import Example, LengthBudget, Prediction, Task, budget_for
 from foreword.tasks.evaluation_loop import predictions

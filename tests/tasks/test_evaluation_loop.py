@@ -9,7 +9,7 @@ import torch
 from contract.triples import HEADED, JOBS, frozen
 
 from foreword.backbone.adapter_state import AdapterState
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.prompts.head import Head
 from foreword.tasks.base import Task, budget_for
 from foreword.tasks.evaluation_loop import EvalSet, evaluate, losses, predictions

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foreword.backbone.adapter_state import AdapterState
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.prompts.head import Head
 from foreword.tasks.base import Prediction, budget_for
 from foreword.tasks.head_task import HeadTask

@@ -11,7 +11,7 @@ import torch
 from contract.given_seq2seq import tokens
 
 from foreword.adapters.adapter import Adapter
-from foreword.adapters.peft import export_peft
+from foreword.adapters.peft_prompt import export_peft
 from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.batch import collate
 from foreword.errors import AdapterError, DataError, ModelError, UsageError

@@ -11,7 +11,7 @@ from typing import Any
 import tiny
 from training.train_features import LABELS, PLAN, TASK, examples, spec
 
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.errors import UsageError
 from foreword.methods import full
 from foreword.recipe import LoraSpec, Recipe

@@ -17,7 +17,7 @@ from training.train_features import METHOD_NAMES, PLAN, TASK, examples, spec
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from foreword.adapters.adapter import Adapter
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.errors import DivergedError, TrainingError, UsageError
 from foreword.tasks.base import Losses
 from foreword.tasks.classify import Classify

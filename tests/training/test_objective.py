@@ -16,7 +16,7 @@ from training.train_features import LABELS, PLAN, TASK, examples, spec
 from foreword.adapters.adapter import Adapter
 from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.batch import collate
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.errors import TrainingError
 from foreword.tasks.base import Example, LengthBudget, Losses, Task, TrainFeature, budget_for
 from foreword.tasks.classify import Classify

@@ -13,7 +13,7 @@ from transformers import DataCollatorForSeq2Seq, DataCollatorWithPadding, Traine
 
 from foreword.adapters.adapter import Adapter
 from foreword.backbone.batch import collate
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.errors import ForewordError
 from foreword.evaluation.evaluate import Reader
 from foreword.training.hf_trainer import Trainable

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from foreword.backbone.attention.attention_observer import AttentionCall, AttentionObserver
 from foreword.backbone.attention.kv_prefix import PrefixAttachment
-from foreword.backbone.attention.observer import AttentionCall, AttentionObserver
 from foreword.backbone.attention.pass_layout import PassLayout
 from foreword.shape import ModelShape
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from foreword.backbone import merge
+from foreword.backbone import merge_virtual_tokens
 from foreword.shape import ModelShape, Part
 
 
@@ -32,7 +32,7 @@ class PassLayout:
 
 def one_stack(mask: Bool[Tensor, "B T"], at: Int[Tensor, "B P"]) -> PassLayout:
     """The layout of a model of one stack, which reads all tokens."""
-    soft, text = merge.columns(at, mask.shape[1])
+    soft, text = merge_virtual_tokens.columns(at, mask.shape[1])
     return PassLayout({"self": text.where(mask, -1)}, {"self": _in_order(soft, at)})
 
 
@@ -41,7 +41,7 @@ def two_stacks(mask: Bool[Tensor, "B T"], at: Int[Tensor, "B P"], answer: Bool[T
     `opening` tokens stand before the answer.
     """
     source = mask & ~answer
-    soft, text = merge.columns(at, mask.shape[1])
+    soft, text = merge_virtual_tokens.columns(at, mask.shape[1])
     kept = torch.zeros(len(mask), mask.shape[1] + at.shape[1], dtype=torch.bool, device=mask.device)
     kept = kept.scatter(1, text, source).scatter(1, soft, at >= 0)
     packed = kept.long().cumsum(1) - 1

@@ -14,7 +14,7 @@ from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig, Pr
 
 from foreword.backbone.attention.kv_prefix import PrefixAttachment
 from foreword.backbone.batch import Batch
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.model_inputs import Tokens
 
 

@@ -12,7 +12,7 @@ from transformers import LogitsProcessorList, NoBadWordsLogitsProcessor
 
 from foreword.backbone.attention.kv_prefix import PrefixAttachment
 from foreword.backbone.batch import Batch
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.model_inputs import ModelInputs, Tokens
 from foreword.errors import DataError
 

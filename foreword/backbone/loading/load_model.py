@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from foreword.backbone import fsdp
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.loading.precision import check_dtype, computing, precision
 from foreword.backbone.quantization import quantised_loading
 from foreword.errors import ModelError

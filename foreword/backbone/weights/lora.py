@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from foreword.backbone.frozen import FrozenModel
-from foreword.backbone.weights.lora_targets import target_layers
+from foreword.backbone.frozen_model import FrozenModel
+from foreword.backbone.weights.lora_layers import target_layers
 from foreword.backbone.weights.weight_sharing import share
 from foreword.errors import ModelError
 from foreword.recipe import LoraSpec

@@ -33,7 +33,7 @@ def export(
     [bold]Example:[/bold] foreword export prompts/sentiment --out peft-folder --model google/gemma-3-270m
     """
     warm_up()
-    from foreword.adapters.import_export import export_folders
+    from foreword.adapters.peft_import_export import export_folders
 
     found = open_adapter(adapter)
     frozen = None if model is None else open_model(model, dtype=dtype, device=device)

@@ -42,7 +42,7 @@ def import_(
     """
     check_target(out, overwrite=force)
     warm_up()
-    from foreword.adapters.import_export import import_folder
+    from foreword.adapters.peft_import_export import import_folder
 
     meant = _meant(task, labels)
     frozen = open_model(model, dtype=dtype, device=device)

@@ -18,10 +18,10 @@ from foreword.cli.support.serve_options import KEY_VARIABLE, PORT, Access, Amoun
 
 if TYPE_CHECKING:
     from foreword.adapters.store import AdapterStore
-    from foreword.backbone.frozen import FrozenModel
+    from foreword.backbone.frozen_model import FrozenModel
     from foreword.server.admission import Limits
     from foreword.server.auth import Keys
-    from foreword.server.state import ServerState
+    from foreword.server.server_state import ServerState
     from foreword.serving.local_engine import LocalEngine
 
 SHOWN = 8  # tasks named in the banner
@@ -76,9 +76,9 @@ async def _run(
 ) -> None:
     """Everything within the event loop."""
     from foreword.server.app import create_app
-    from foreword.server.base_model import Base
     from foreword.server.request_log import Log
-    from foreword.server.state import ServerState
+    from foreword.server.served_model import Base
+    from foreword.server.server_state import ServerState
     from foreword.server.uvicorn_server import Server, url_of
 
     engine = _engine(frozen, store, amounts, memory)

@@ -19,7 +19,7 @@ from foreword.shape import Kind
 if TYPE_CHECKING:
     from foreword.adapters.adapter import Adapter
     from foreword.adapters.store import AdapterStore
-    from foreword.backbone.frozen import FrozenModel
+    from foreword.backbone.frozen_model import FrozenModel
 
 
 def open_model(name: str, *, dtype: str = "auto", device: str | None = None, quantize: Quantize | None = None) -> FrozenModel:

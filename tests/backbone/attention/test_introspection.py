@@ -13,7 +13,7 @@ from contract.laws import MODELS, family, kind_of
 
 from foreword.backbone.attention.introspection import number_attentions
 from foreword.backbone.batch import collate
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.loading.load_model import wrap
 from foreword.errors import ModelError
 from foreword.prompts.template import Row

@@ -13,9 +13,9 @@ from contract.given import TOLERANCE, distance, prompt, spec
 from contract.given_observed import P, batch_of, model_of, outputs, prompt_of
 from torch import Tensor
 
+from foreword.backbone.attention.attention_observer import AttentionCall, AttentionObserver
+from foreword.backbone.attention.builtin_observers import AttentionToPrompt, MaskVirtualTokens, Recorder
 from foreword.backbone.attention.observed_pass import ObservedPass
-from foreword.backbone.attention.observer import AttentionCall, AttentionObserver
-from foreword.backbone.attention.observers import AttentionToPrompt, MaskVirtualTokens, Recorder
 from foreword.errors import UsageError
 from foreword.prompts.tokens import VirtualTokens
 

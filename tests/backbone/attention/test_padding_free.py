@@ -14,10 +14,9 @@ import torch
 from contract import given, given_encoders
 from torch import Tensor
 
-from foreword.backbone import frozen
 from foreword.backbone.attention.padding_free import remove_padding
 from foreword.backbone.batch import Batch, collate
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.methods import METHODS
 from foreword.prompts.soft_prompt import SoftPrompt
 from foreword.prompts.template import Row
@@ -60,7 +59,7 @@ def watched(*, without: bool = False) -> Iterator[list[Any]]:
         met.append(found)
         return found
 
-    with patch.object(frozen, "remove_padding", noted):
+    with patch.object(frozen_model, "remove_padding", noted):
         yield met
 
 

@@ -13,7 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dic
 from torch import Tensor, nn
 
 from foreword.backbone.batch import Batch, collate
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.generation.greedy_search import generate
 from foreword.backbone.weights import weight_adapters
 from foreword.backbone.weights.lora import LORA, LoraLayers, attach

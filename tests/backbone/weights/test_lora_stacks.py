@@ -16,7 +16,7 @@ from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from torch import Tensor, nn
 
 from foreword.backbone.batch import Batch, collate
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.loading.load_model import load
 from foreword.backbone.weights.lora import LORA, LoraLayers, attach
 from foreword.families.registry import FAMILIES

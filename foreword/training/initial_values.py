@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from foreword.adapters.peft import read_numbers
 from foreword.adapters.peft_lora import read_lora
+from foreword.adapters.peft_prompt import read_numbers
 from foreword.backbone.batch import collate
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.model_info import ModelInfo
 from foreword.backbone.weights import weight_adapters
 from foreword.errors import UsageError

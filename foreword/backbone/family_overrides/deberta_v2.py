@@ -11,7 +11,7 @@ from transformers.models.deberta_v2.modeling_deberta_v2 import DisentangledSelfA
 
 from foreword.backbone.attention import attention_context
 from foreword.backbone.attention.observed_pass import ObservedPass
-from foreword.backbone.families.model_overrides import ModelOverrides
+from foreword.backbone.family_overrides.model_overrides import ModelOverrides
 
 
 class PrefixedDebertaAttention(DisentangledSelfAttention):

@@ -19,7 +19,7 @@ from foreword.adapters.peft_config import CARTRIDGE, ENCODER, PREFIX, PROMPT, pr
 from foreword.adapters.peft_files import KEPT, read_folder
 from foreword.adapters.safetensors_file import KEY, write_prompt
 from foreword.adapters.tensor_files import as_matrix, read_file
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.model_info import ModelInfo
 from foreword.backbone.prompt_to_kv import compile_prompt
 from foreword.errors import AdapterError

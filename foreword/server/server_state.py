@@ -10,10 +10,10 @@ from uuid import uuid4
 
 from foreword.server.admission import Admission, Limits
 from foreword.server.auth import ANONYMOUS, Caller, Keys
-from foreword.server.base_model import Base
 from foreword.server.http_errors import model_not_found
 from foreword.server.metrics import Metrics
 from foreword.server.request_log import Log
+from foreword.server.served_model import Base
 from foreword.serving.engine import Engine, TaskCard
 
 

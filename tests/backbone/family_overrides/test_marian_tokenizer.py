@@ -12,7 +12,7 @@ import tiny_seq2seq
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from transformers import MarianTokenizer
 
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.loading import load_model as loading
 from foreword.backbone.loading.load_model import load
 from foreword.errors import ModelError

@@ -10,7 +10,7 @@ from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPP
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, PreTrainedModel
 
 from foreword.backbone.weights.lora import attach
-from foreword.backbone.weights.lora_targets import target_layers
+from foreword.backbone.weights.lora_layers import target_layers
 from foreword.errors import UsageError
 from foreword.families.registry import FAMILIES
 from foreword.recipe import LoraSpec

@@ -8,7 +8,7 @@ from typing import final
 from jaxtyping import Float
 from torch import Tensor
 
-from foreword.backbone.attention.observer import AttentionCall, AttentionObserver
+from foreword.backbone.attention.attention_observer import AttentionCall, AttentionObserver
 from foreword.errors import UsageError
 
 

@@ -11,7 +11,7 @@ from foreword.errors import CapacityError, ForewordError
 from foreword.server.http_errors import RETRY_AFTER, HTTPError, error_of_failed
 from foreword.server.metrics import RequestTimer
 from foreword.server.preprocessing import EngineRequest
-from foreword.server.state import ServerState
+from foreword.server.server_state import ServerState
 from foreword.serving.request import END, Answer, Done, Event, Failed, Token
 
 Result = TypeVar("Result")

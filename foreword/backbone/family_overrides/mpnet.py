@@ -12,7 +12,7 @@ from transformers.models.mpnet.modeling_mpnet import MPNetLayer, MPNetSelfAttent
 
 from foreword.backbone.attention import attention_context
 from foreword.backbone.attention.observed_pass import ObservedPass
-from foreword.backbone.families.model_overrides import ModelOverrides
+from foreword.backbone.family_overrides.model_overrides import ModelOverrides
 
 
 class PrefixedMPNetAttention(MPNetSelfAttention):

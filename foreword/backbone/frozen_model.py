@@ -17,7 +17,7 @@ from foreword.backbone.attention.introspection import number_attentions
 from foreword.backbone.attention.padding_free import remove_padding
 from foreword.backbone.batch import Batch
 from foreword.backbone.encoder_decoder import decoder_opening
-from foreword.backbone.families.model_overrides import override_modules
+from foreword.backbone.family_overrides.model_overrides import override_modules
 from foreword.backbone.fingerprint import fingerprint_model
 from foreword.backbone.gradient_checkpointing import recomputing
 from foreword.backbone.input_embeddings import InputEmbeddings

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from foreword.adapters.adapter import Adapter
-from foreword.adapters.peft import Exported, export_peft, import_peft
 from foreword.adapters.peft_files import read_folder
 from foreword.adapters.peft_heads import export_headed
 from foreword.adapters.peft_lora import LORA, export_lora, import_lora
+from foreword.adapters.peft_prompt import Exported, export_peft, import_peft
 from foreword.adapters.safetensors_file import KEY
-from foreword.backbone.frozen import FrozenModel
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.recipe import Recipe
 
 TOGETHER = "Call load_adapter with the lora folder on the base model, then PeftModel.from_pretrained with the prompt folder."

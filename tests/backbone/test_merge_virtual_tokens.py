@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foreword.backbone.merge import merge, positions
+from foreword.backbone.merge_virtual_tokens import merge, positions
 
 TEXT = torch.tensor([[[1.0], [2.0], [3.0]]])
 SOFT = torch.tensor([[[-1.0], [-2.0]]])

@@ -11,7 +11,7 @@ from foreword.cli.commands.compare import legend, table
 from foreword.cli.support import output
 from foreword.evaluation.report import lines
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_the_page_shows_what_the_command_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.albert.modeling_albert import AlbertLayerGroup
 
-from foreword.backbone.families.model_overrides import ModelOverrides
+from foreword.backbone.family_overrides.model_overrides import ModelOverrides
 
 
 class CheckpointedAlbertGroup(GradientCheckpointingLayer, AlbertLayerGroup):
