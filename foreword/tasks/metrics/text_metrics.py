@@ -22,7 +22,7 @@ def rouge(predicted: Sequence[str], targets: Sequence[str]) -> dict[str, Score]:
 
 
 def bleu(predicted: Sequence[str], targets: Sequence[str]) -> Score:
-    """Corpus BLEU as sacrebleu reckons it (Post 2018, arXiv:1804.08771: 13a tokens, mixed case), 0 to 100."""
+    """Corpus BLEU as sacrebleu computes it (Post 2018, arXiv:1804.08771: 13a tokens, mixed case), 0 to 100."""
     from sacrebleu.metrics.bleu import BLEU
 
     return _corpus(BLEU(), predicted, targets)
