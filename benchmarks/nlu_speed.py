@@ -26,6 +26,7 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 from transformers.utils.logging import disable_progress_bar
 from worker import forget_peak, highest, resident, touch
 
+from foreword.backbone import frozen_model
 from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.loading.load_model import load
 from foreword.demo.corpora import rotten_tomatoes, turkish_tags

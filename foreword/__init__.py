@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from foreword.adapters.peft_prompt import import_peft as import_peft
     from foreword.adapters.store import AdapterStore as AdapterStore
     from foreword.backbone.frozen_model import FrozenModel as FrozenModel
+    from foreword.backbone.loading.load_info import load_info as load_info
     from foreword.backbone.loading.load_model import load as load
     from foreword.backbone.loading.load_model import wrap as wrap
+    from foreword.backbone.model_info import ModelInfo as ModelInfo
     from foreword.errors import ForewordError as ForewordError
     from foreword.evaluation.evaluate import Reader as Reader
     from foreword.methods import full as full
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
     from foreword.training.fit_result import FitResult as FitResult
     from foreword.training.hf_trainer import trainable as trainable
     from foreword.training.loop import fit as fit
+    from foreword.training.objective import Objective as Objective
+    from foreword.training.objective import TaskLoss as TaskLoss
     from foreword.training.plan import TrainPlan as TrainPlan
 
 _HOMES = {
@@ -63,7 +67,9 @@ _HOMES = {
     "HeadClassify": "tasks.head_classify",
     "Init": "specs",
     "LoraSpec": "recipe",
+    "ModelInfo": "backbone.model_info",
     "MultiLabel": "tasks.multilabel",
+    "Objective": "training.objective",
     "Probe": "tasks.knowledge_probe",
     "PromptSpec": "specs",
     "QA": "tasks.qa",
@@ -73,6 +79,7 @@ _HOMES = {
     "Reparam": "specs",
     "Score": "tasks.metrics.base",
     "Tag": "tasks.tag",
+    "TaskLoss": "training.objective",
     "Template": "prompts.template",
     "TrainPlan": "training.plan",
     "export_peft": "adapters.peft_prompt",
@@ -81,6 +88,7 @@ _HOMES = {
     "full": "methods",
     "head_only": "methods",
     "load": "backbone.loading.load_model",
+    "load_info": "backbone.loading.load_info",
     "lora": "methods",
     "named": "methods",
     "p_tuning": "methods",

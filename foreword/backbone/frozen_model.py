@@ -26,7 +26,7 @@ from foreword.backbone.model_inputs import InputMerger, ModelInputs, Observers, 
 from foreword.backbone.quantization import prepare_bitsandbytes, quantization_of
 from foreword.backbone.text_to_kv import keys_values
 from foreword.backbone.tokenizer import TextTokenizer
-from foreword.errors import DataError
+from foreword.errors import DataError, ModelError
 from foreword.shape import ModelShape
 
 
@@ -106,7 +106,12 @@ class FrozenModel:
         return states.gather(1, ready.text[:, :, None].expand(-1, -1, states.shape[2]))
 
     def forward(self, batch: Batch, tokens: Tokens = None, observers: Observers = ()) -> Float[Tensor, "B T V"]:
-        """Logits after each of the caller's T tokens; on an encoder–decoder they are the same for all tokens of a source."""
+        """Logits after each of the caller's T tokens; on an encoder–decoder they are the same for all tokens of a source.
+
+        Raises ModelError for an encoder, which has no logits.
+        """
+        if self.shape.kind == "encoder":
+            raise ModelError(f"forward came for {self.name}, but an encoder has no logits; use hidden.")
         ready = self.prepare(batch, tokens, observers)
         logits = self.network(**ready.inputs, use_cache=False).logits
         ready.finish()

@@ -55,6 +55,14 @@ def quantization_of(network: PreTrainedModel) -> str | None:
     return "int8" if how.load_in_8bit else str(how.bnb_4bit_quant_type)
 
 
+def stored_quantization(config: PreTrainedConfig) -> str | None:
+    """How a checkpoint's weights are stored by its config: as `quantization_of` says of the loaded model."""
+    stored = config.to_dict().get("quantization_config")
+    if not isinstance(stored, dict) or stored.get("quant_method") != "bitsandbytes":
+        return str(stored["quant_method"]) if isinstance(stored, dict) and "quant_method" in stored else None
+    return "int8" if stored.get("load_in_8bit") else str(stored.get("bnb_4bit_quant_type", "fp4"))
+
+
 def prepare_bitsandbytes(network: PreTrainedModel) -> None:
     """Keep bitsandbytes' layers from changing their weights or their arithmetic between calls; other networks are left as they are."""
     if not isinstance(getattr(network.config, "quantization_config", None), BitsAndBytesConfig):

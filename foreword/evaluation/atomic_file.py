@@ -17,6 +17,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
     Raises UsageError if the file cannot be written.
     """
+    path = Path(os.path.realpath(path))  # the file that a link points to, not the link
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:

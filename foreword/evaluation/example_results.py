@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, final
 
 from foreword.errors import DataError, UsageError
@@ -84,8 +86,13 @@ def check_path(path: Path, *, overwrite: bool = False) -> None:
         raise UsageError(f"'{path}' cannot be written, because there is no folder '{path.parent}'; make it, or choose another file.")
     if path.is_dir():
         raise UsageError(f"'{path}' is a folder, but results are saved in a file; choose another name.")
-    if path.exists() and not overwrite:
-        raise UsageError(f"'{path}' is there already; choose another name, or give --force to replace it.")
+    if os.path.lexists(path) and not overwrite:
+        raise UsageError(f"'{path}' already exists; choose another name, or give --force to replace it.")
+    try:
+        with TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UsageError(f"'{path}' cannot be written ({error.strerror}); choose another folder.") from error
 
 
 @contextmanager
@@ -111,8 +118,9 @@ def write_results(path: Path, results: Iterable[ExampleResult]) -> None:
         write(results)
 
 
-def read_results(path: Path) -> list[ExampleResult]:
+def read_results(path: str | Path) -> list[ExampleResult]:
     """Read the results in a file; raises DataError for other files."""
+    path = Path(path)
     try:
         rows = _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path)
         return [_result(row) for row in rows]

@@ -52,6 +52,7 @@ class LocalEngine:
         self._queues: dict[str, asyncio.Queue[Event]] = {}
         self.thread = EngineThread(self.core, self.loader, self.registry, self._on_events, self._on_fault)
         self._started = self._closed = False
+        self._starting = asyncio.Lock()  # a start and a close never overlap
         self._problem: str | None = None
         self._watching: asyncio.Task[None] | None = None
 
@@ -64,20 +65,27 @@ class LocalEngine:
 
     async def start(self) -> None:
         """Read the store's list and begin, once; raises AdapterError where the store cannot be read, ServingError after `close`."""
-        if self._closed:
-            raise ServingError(f"{CLOSED}; make a new one.")
-        if self._started:
-            return
-        self._loop = asyncio.get_running_loop()
-        await asyncio.to_thread(self.registry.scan)
-        self.thread.start()
-        self._started = True
-        if self.watch:
-            self._watching = asyncio.create_task(self._watch())
+        async with self._starting:
+            if self._closed:
+                raise ServingError(f"{CLOSED}; use a new one.")
+            if self._started:
+                return
+            self._loop = asyncio.get_running_loop()
+            await asyncio.to_thread(self.registry.scan)
+            if self._closed:  # meanwhile
+                raise ServingError(f"{CLOSED}; use a new one.")
+            self.thread.start()
+            self._started = True
+            if self.watch:
+                self._watching = asyncio.create_task(self._watch())
 
     async def close(self, drain_seconds: float = 0.0) -> None:
         """Accept no more requests, wait for running ones up to `drain_seconds`, cancel the rest, and stop. May be called again, and before `start`."""
         self._closed = True
+        async with self._starting:
+            await self._stop(drain_seconds)
+
+    async def _stop(self, drain_seconds: float) -> None:
         if not self._started:
             self.loader.close()
             return
@@ -148,7 +156,7 @@ class LocalEngine:
 
     async def load(self, name: str, *, pinned: bool = False) -> TaskCard:
         """Load a task's newest version into memory. Raises AdapterError for adapters that cannot be read, CapacityError if the budget is in use."""
-        if self._closed:
+        if self._closed or not self._started:
             raise self._stopped()
         before = self.registry.current(name)
         version = await asyncio.to_thread(self.registry.newest, name)
@@ -174,6 +182,8 @@ class LocalEngine:
 
     async def unload(self, name: str) -> None:
         """Remove a task from memory once no request reads it; raises AdapterError for an unknown name."""
+        if self._closed or not self._started:
+            raise self._stopped()
         version = self.registry.current(name)
         if version is None:
             raise AdapterError(f"The task '{name}' does not exist.")

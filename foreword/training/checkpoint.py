@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -59,7 +60,11 @@ def load(run: Path, identity: dict[str, Any]) -> Checkpoint:
         raise TrainingError(f"'{path}' does not exist, so there is nothing to resume; train without --resume.")
     try:
         found = Checkpoint(**torch.load(path, weights_only=True, map_location="cpu"))
-    except (RuntimeError, TypeError, EOFError, OSError, ValueError, KeyError) as error:
+    except TypeError as error:  # other fields
+        raise TrainingError(
+            f"'{path}' was written by another version of Foreword; resume it with that version, or delete '{run}' and train again."
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, UnpicklingError) as error:
         raise TrainingError(f"'{path}' cannot be read ({type(error).__name__}); delete '{run}' and train again.") from error
     for key, value in identity.items():
         if found.identity.get(key) != value:

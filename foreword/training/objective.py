@@ -60,9 +60,9 @@ class Objective(ABC):
         """The number that chooses the best checkpoint, higher is better; by default the task's."""
         return task.monitor(scores)
 
+    @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """This objective as JSON."""
-        return {"kind": self.kind}
+        """This objective as JSON, with everything that changes a loss."""
 
 
 @final
@@ -79,3 +79,6 @@ class TaskLoss(Objective):
 
     def losses(self, task: Task, model: FrozenModel, adapter_state: AdapterState, features: Sequence[TrainFeature]) -> Losses:
         return task.losses(model, adapter_state, features)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": self.kind}

@@ -56,7 +56,7 @@ def test_soft_tokens_stand_in_the_source() -> None:
 def test_only_answers_are_predicted() -> None:
     for name in ("t5", "bart"):
         batch = collate([FIRST])
-        with pytest.raises(DataError, match="a label stands first in its row, where nothing predicts it"):
+        with pytest.raises(DataError, match="the first token of a row is a label, but no token before it predicts it"):
             tiny_seq2seq.frozen(name).predicting(batch, None, batch.mask)
 
 

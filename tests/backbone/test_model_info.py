@@ -111,3 +111,21 @@ def test_a_model_without_a_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
         load_info(tmp_path)
     assert str(caught.value).startswith(f"model '{tmp_path}' cannot be loaded (")
+
+
+def test_how_weights_are_stored_is_read_from_the_config(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    tiny.network("llama").save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+    plain = json.loads((folder / "config.json").read_text("utf-8"))
+    for stored, name in (
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "fp4"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "nf4"),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "int8"),
+        ({"quant_method": "gptq", "bits": 4}, "gptq"),
+        (None, None),
+    ):
+        (folder / "config.json").write_text(json.dumps({**plain, **({"quantization_config": stored} if stored else {})}), "utf-8")
+        assert load_info(folder).quantization == name
+    with pytest.raises(ModelError, match="quantize 'zz' is not known; choose nf4 or int8."):
+        load_info(folder, quantize="zz")

@@ -86,12 +86,12 @@ def test_a_prompt_that_does_not_fit_its_rows_is_refused() -> None:
     with torch.no_grad():
         read = prompt(model, spec("prompt-tuning", 3))()
     for row, message in (
-        (Row(words(4), (0, 0)), "a row has places for 2 soft tokens, but its prompt has 3"),
-        (Row(words(4)), "a row has places for 0 soft tokens, but its prompt has 3"),
+        (Row(words(4), (0, 0)), "a row has 2 soft tokens, but its prompt has 3"),
+        (Row(words(4)), "a row has 0 soft tokens, but its prompt has 3"),
     ):
         with pytest.raises(DataError) as caught:
             model.forward(collate([row]), read)
-        assert str(caught.value) == f"{message}; render the row with the same prompt it is read with."
+        assert str(caught.value) == f"{message}; render the row for this prompt."
     with pytest.raises(DataError) as caught:
         model.forward(collate([Row(words(4), (0, 0))]), None)
-    assert str(caught.value).startswith("a row has places for 2 soft tokens, but its prompt has 0; ")
+    assert str(caught.value).startswith("a row has 2 soft tokens, but its prompt has 0; ")

@@ -82,8 +82,8 @@ def test_a_prefix_is_seen_from_far_beyond_the_window(method: str, name: str) -> 
 def test_a_prefix_cannot_fade(method: str, name: str) -> None:
     model = tiny_encoders.frozen(name)
     message = (
-        "window 'model' came for ModernBERT, but its text begins at its first position, so a prefix stands at no distance that a sliding "
-        "window could end; use window 'pinned'."
+        "window 'model' is not supported for ModernBERT, because a prefix has no position there that could leave the sliding window; "
+        "use window 'pinned'."
     )
     with pytest.raises(ModelError) as caught:
         check_site(spec(method, window="model"), model.shape)

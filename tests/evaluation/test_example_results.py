@@ -181,7 +181,7 @@ def test_paths_that_are_refused(tmp_path: Path) -> None:
         "r": "'{}' ends in '', but results are saved as .jsonl or .parquet; choose one of these endings.",
         "no/r.jsonl": "'{}' cannot be written, because there is no folder '" + str(tmp_path / "no") + "'; make it, or choose another file.",
         "folder.jsonl": "'{}' is a folder, but results are saved in a file; choose another name.",
-        "there.jsonl": "'{}' is there already; choose another name, or give --force to replace it.",
+        "there.jsonl": "'{}' already exists; choose another name, or give --force to replace it.",
     }
     for name, sentence in refused.items():
         with pytest.raises(UsageError) as caught:

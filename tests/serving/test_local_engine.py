@@ -155,7 +155,7 @@ def test_a_broken_adapter_fails_its_own_requests_alone(tmp_path: Path) -> None:
             names = ["longer", "label", "foreign", "absent", "../prefix", "prefix"]
             short, torn, foreign, absent, path, right = await asyncio.gather(*(answer(engine, name, name, "x") for name in names))
             assert text_of(right) == predicted("llama", "prefix", "x")
-            for events, word in ((short, "but 3192 were saved"), (torn, "foreword.json that is no JSON"), (foreign, "was trained")):
+            for events, word in ((short, "but 3192 were saved"), (torn, "foreword.json that is not valid JSON"), (foreign, "was trained")):
                 assert len(events) == 1 and isinstance(events[0], Failed) and events[0].kind == "task" and word in events[0].message
             assert absent == [Failed("task", "The task 'absent' does not exist.")]
             assert path == [Failed("task", "The task '../prefix' does not exist.")]
@@ -214,10 +214,10 @@ def test_starting_and_closing_again_is_fine(prompts: Path) -> None:
         await engine.close()
         await engine.close()
         assert not engine.healthy and await answer(engine, "1", "prefix", "x") == [refused]
-        for work, cure in ((engine.load("prefix"), "ask another one"), (engine.start(), "make another one")):
+        for work in (lambda: engine.load("prefix"), engine.start):
             with pytest.raises(ServingError) as caught:
-                await work
-            assert str(caught.value) == f"the engine is closed and accepts no more requests; {cure}."
+                await work()
+            assert str(caught.value) == "the engine is closed and accepts no more requests; use a new one."
 
     live(twice())
 
@@ -253,3 +253,37 @@ def test_the_base_model_answers_too(prompts: Path) -> None:
             assert events[-1] == Done("length", 6, 3) or isinstance(events[-1], Done)
 
     live(submit())
+
+
+@given(st.permutations(["start", "start", "close"]))
+@settings(max_examples=6, deadline=None)
+def test_starts_and_closes_at_once_leave_no_thread(order: list[str]) -> None:
+    async def scene() -> None:
+        engine = LocalEngine(tiny.frozen("llama"), str(Path(__file__).parent / "no store here"), watch=0.2)
+        await asyncio.gather(*(getattr(engine, name)() for name in order), return_exceptions=True)
+        await engine.close()
+        assert not engine.healthy and not engine.thread.alive
+
+    asyncio.run(scene())
+
+
+def test_two_starts_at_once_start_once(prompts: Path) -> None:
+    async def scene() -> bool:
+        engine = LocalEngine(tiny.frozen("llama"), str(prompts))
+        await asyncio.gather(engine.start(), engine.start())
+        healthy = engine.healthy
+        await engine.close()
+        return healthy
+
+    assert asyncio.run(scene())
+
+
+def test_tasks_are_loaded_by_a_running_engine_only(prompts: Path) -> None:
+    async def scene() -> None:
+        engine = LocalEngine(tiny.frozen("llama"), str(prompts))
+        for call in (engine.load, engine.unload):
+            with pytest.raises(ServingError, match="the engine is not running; start it first."):
+                await call("a")
+        await engine.close()
+
+    asyncio.run(scene())

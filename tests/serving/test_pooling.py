@@ -72,7 +72,7 @@ def test_tasks_share_one_pass_and_answer_as_predicted() -> None:
 
 
 def test_a_fault_in_one_task_is_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Tag, "read", lambda *_: 1 / 0)
+    monkeypatch.setattr(Tag, "head_predictions", lambda *_: 1 / 0)
     found = serve(EngineCore(tiny_encoders.frozen("bert")), [(name, TASKS[name][2]) for name in ("mood", "words", "topic")])
     assert [type(events[0]) for events in found] == [Answer, Failed, Answer]
     assert found[1] == [Failed("engine", "the step failed (ZeroDivisionError: division by zero).")]

@@ -245,3 +245,19 @@ def test_a_plan_reads_back_and_refuses_unknown_keys() -> None:
     assert TrainPlan.from_dict(plan.to_dict()) == plan
     with pytest.raises(UsageError, match="a training plan has no key 'stepz'; known keys are steps, "):
         TrainPlan.from_dict({"stepz": 7})
+
+
+def test_checkpoints_of_other_versions_and_broken_ones_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.run").mkdir()
+    path = tmp_path / "a.run" / "checkpoint.pt"
+    for write, why in (
+        (
+            lambda: torch.save({"step": 3, "best_value": 0.5}, path),
+            "was written by another version of Foreword; resume it with that version, or",
+        ),
+        (lambda: path.write_bytes(b"garbage"), "cannot be read (UnpicklingError);"),
+    ):
+        write()
+        with pytest.raises(TrainingError) as error:
+            fit(tiny.build("llama"), spec("p-tuning-v2"), TASK, examples(8), examples(8, 100), PLAN, out=tmp_path / "a", resume=True)
+        assert str(error.value) == f"'{path}' {why} delete '{tmp_path / 'a.run'}' and train again."

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import GenerationConfig
 
 from foreword.backbone.encoder_decoder import decoder_opening
 from foreword.backbone.loading.load_model import load, load_config, load_tokenizer, shape_of
 from foreword.backbone.loading.precision import stored_name
 from foreword.backbone.model_info import ModelInfo
+from foreword.backbone.quantization import quantised_loading, stored_quantization
 from foreword.backbone.tokenizer import TextTokenizer
 
 
@@ -23,6 +25,8 @@ def load_info(name: str | Path, *, revision: str | None = None, quantize: str | 
     Raises ModelError as `load` does, for weights that are missing or broken when the fingerprint is asked for.
     """
     config = load_config(name, revision)
+    if quantize is not None:
+        quantised_loading(str(name), config, quantize, torch.float32, "cpu")  # refuses what cannot be
     shape = shape_of(config.to_dict())
     tokenizer = TextTokenizer(load_tokenizer(name, revision), closing=shape.kind != "causal")
 
@@ -34,7 +38,7 @@ def load_info(name: str | Path, *, revision: str | None = None, quantize: str | 
         return load(name, dtype=stored_name(config), device="cpu", revision=revision).fingerprint
 
     opening = decoder_opening(_generation_config(name, revision)) if shape.kind == "encoder-decoder" else ()
-    return ModelInfo(str(name), shape, tokenizer, read_fingerprint, quantize, opening)
+    return ModelInfo(str(name), shape, tokenizer, read_fingerprint, quantize or stored_quantization(config), opening)
 
 
 def _generation_config(name: str | Path, revision: str | None) -> Any:

@@ -18,6 +18,7 @@ from foreword.cli.support.dataclass_options import expand
 from foreword.cli.support.options import AsJson
 from foreword.errors import UsageError
 from foreword.methods import BASELINES
+from foreword.task_kinds import TASK_KINDS
 
 if TYPE_CHECKING:
     from foreword.advisor.advise import Advice, Pick
@@ -107,22 +108,23 @@ def _document(advice: Advice, network: Architecture, situation: Inputs, model: s
         "layers": network.depth,
         "positions": None if network.shape.positions >= 1 << 30 else network.shape.positions,
     }
+    task = _task(situation, network)
     return {
-        "recommended": None if advice.recommended is None else _pick_document(advice.recommended, model, situation),
-        "alternatives": [_pick_document(pick, model, situation) for pick in advice.alternatives],
+        "recommended": None if advice.recommended is None else _pick_document(advice.recommended, model, situation, task),
+        "alternatives": [_pick_document(pick, model, situation, task) for pick in advice.alternatives],
         "sizing": {"model": base, "methods": [size.to_dict() for size in advice.sizing]},
         "warnings": list(advice.warnings),
     }
 
 
-def _pick_document(pick: Pick, model: str | None, situation: Inputs) -> dict[str, Any]:
+def _pick_document(pick: Pick, model: str | None, situation: Inputs, task: str) -> dict[str, Any]:
     settings = [{"about": choice.about, "reason": choice.reason, "source": choice.source} for choice in pick.choices]
     return {
         "method": pick.method,
         **pick.settings,
         "reasons": [{"about": "method", "reason": rule.reason, "source": rule.source} for rule in pick.reasons] + settings,
         "against": [{"reason": rule.reason, "source": rule.source} for rule in pick.against],
-        "command": _command(pick, model, situation),
+        "command": _command(pick, model, situation, task),
     }
 
 
@@ -141,7 +143,7 @@ def _page(advice: Advice, network: Architecture, situation: Inputs, model: str |
             screen.print(sentence)
     for warning in advice.warnings:
         output.say(f"note: {warning}")
-    command = advice.recommended and _command(advice.recommended, model, situation)
+    command = advice.recommended and _command(advice.recommended, model, situation, _task(situation, network))
     if command:
         screen.print(f"\nNext:\n  {command}")
 
@@ -197,7 +199,13 @@ def _sentences(pick: Pick, *, whole: bool) -> Iterator[str]:
         yield f"  {choice.about.replace('_', ' ')}: {choice.reason} [{choice.source}]"
 
 
-def _command(pick: Pick, model: str | None, situation: Inputs) -> str | None:
+def _task(situation: Inputs, network: Architecture) -> str:
+    """The kind to train: encoders answer with a head."""
+    kind = TASK_KINDS[situation.task]
+    return kind.with_head if network.shape.kind == "encoder" and kind.with_head else kind.name
+
+
+def _command(pick: Pick, model: str | None, situation: Inputs, task: str) -> str | None:
     """The command line that tries it; of a shape alone there is none."""
     if model is None:
         return None
@@ -208,7 +216,7 @@ def _command(pick: Pick, model: str | None, situation: Inputs) -> str | None:
         "--model",
         model,
         "--task",
-        situation.task,
+        task,
         "--method",
         pick.method,
         "--out",

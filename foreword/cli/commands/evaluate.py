@@ -42,7 +42,7 @@ def evaluate(
 
     [bold]Example:[/bold] foreword evaluate prompts/sentiment test.jsonl
     """
-    check_save(save, overwrite)
+    check_save(save, overwrite, data)
     from foreword.tasks.data.reader import read
 
     rows = read(data, columns=parse_columns(columns))

@@ -55,7 +55,7 @@ def predict(
 
     [bold]Example:[/bold] foreword predict prompts/sentiment "a joy to watch"
     """
-    _check_output(stream, json, save, overwrite)
+    _check_output(stream, json, save, overwrite, file)
     warm_up()
     from foreword.evaluation.evaluate import Reader
     from foreword.tasks.registry import task_from_dict
@@ -75,13 +75,13 @@ def predict(
         _answer(reader, chain([first], source), truncate, batch_size, Printer(kind, task.columns, many, json), write)
 
 
-def _check_output(stream: bool | None, json: bool, save: Path | None, overwrite: bool) -> None:
-    """Raise UsageError for conflicting outputs, and for a file that cannot be written."""
+def _check_output(stream: bool | None, json: bool, save: Path | None, overwrite: bool, file: str | None) -> None:
+    """Raise UsageError for conflicting outputs, and for a file that cannot be written or is the input."""
     if stream and json:
         raise UsageError("--stream and --json were both given, but JSON cannot be streamed; leave one of them out.")
     if stream and save:
         raise UsageError("--stream and --save were both given, but results cannot be saved from a stream; leave one of them out.")
-    check_save(save, overwrite)
+    check_save(save, overwrite, file)
 
 
 def _answer(reader: Reader, source: Iterable[Example], truncate: bool, batch_size: int, printer: Printer, write: Write) -> None:

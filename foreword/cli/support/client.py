@@ -26,6 +26,8 @@ class Client:
         if urlsplit(url).scheme not in ("http", "https"):
             raise UsageError(f"--url '{url}' is no address of a server; give one such as http://127.0.0.1:8000.")
         self._url = url.rstrip("/").removesuffix("/v1")
+        if key is not None and not key.isascii():
+            raise UsageError("--key holds a character that no API key has; copy the key again.")
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         limits = httpx2.Limits(max_connections=None)  # `foreword bench serve` decides how many are asked at once
         self._http = httpx2.Client(headers=headers, timeout=TIMEOUT, limits=limits, follow_redirects=True)

@@ -22,11 +22,13 @@ Save = Annotated[
 Overwrite = Annotated[bool, typer.Option("--force", "--overwrite", help="Replace a file that is there already.")]
 
 
-def check_save(save: Path | None, overwrite: bool) -> None:
-    """Raise UsageError for a file that cannot be written; called before anything is loaded."""
+def check_save(save: Path | None, overwrite: bool, source: str | None) -> None:
+    """Raise UsageError for a file that cannot be written or is the `source` of the examples; called before anything is loaded."""
     from foreword.evaluation.example_results import check_path
 
     if save is not None:
+        if source is not None and save.exists() and Path(source).exists() and save.samefile(source):
+            raise UsageError(f"'{save}' holds the examples themselves, and --save would replace them; choose another file.")
         check_path(save, overwrite=overwrite)
     elif overwrite:
         raise UsageError("--force came without --save; give a file to replace, or leave --force out.")

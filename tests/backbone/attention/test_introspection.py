@@ -45,14 +45,24 @@ def lying(name: str, **config: Any) -> FrozenModel:
 @pytest.mark.parametrize(
     ("name", "config", "met", "promised"),
     [
-        ("qwen3", {"head_dim": 8}, "layer 0 of a model of type 'qwen3' has 2 key heads of 16 numbers and values of 16", "2 heads of 8"),
+        (
+            "qwen3",
+            {"head_dim": 8},
+            "layer 0 of a model of type 'qwen3' has 2 key heads of width 16 and values of width 16",
+            "2 heads of width 8",
+        ),
         (
             "llama-grouped",
             {"num_key_value_heads": 4},
-            "layer 0 of a model of type 'llama' has 2 key heads of 8 numbers and values of 8",
-            "4 heads of 8",
+            "layer 0 of a model of type 'llama' has 2 key heads of width 8 and values of width 8",
+            "4 heads of width 8",
         ),
-        ("t5", {"d_kv": 4}, "encoder layer 0 of a model of type 't5' has 4 key heads of 8 numbers and values of 8", "4 heads of 4"),
+        (
+            "t5",
+            {"d_kv": 4},
+            "encoder layer 0 of a model of type 't5' has 4 key heads of width 8 and values of width 8",
+            "4 heads of width 4",
+        ),
     ],
 )
 def test_a_config_that_promises_other_keys_and_values_is_refused(name: str, config: dict[str, Any], met: str, promised: str) -> None:
@@ -60,7 +70,7 @@ def test_a_config_that_promises_other_keys_and_values_is_refused(name: str, conf
     sides = {slot: torch.zeros(kv.heads, 2, kv.dim) for slot, kv in enumerate(model.shape.kv)}
     with pytest.raises(ModelError) as caught:
         model.forward(collate([Row((5, 6, 7))]), KVPrefix(sides, sides))
-    assert str(caught.value) == f"{met}, but its config promises {promised}; load it with the config that its weights were saved with."
+    assert str(caught.value) == f"{met}, but its config says {promised}; load it with the config that its weights were saved with."
 
 
 def test_the_layer_that_differs_is_named() -> None:

@@ -14,6 +14,7 @@ import torch
 from contract import given, given_encoders
 from torch import Tensor
 
+from foreword.backbone import frozen_model
 from foreword.backbone.attention.padding_free import remove_padding
 from foreword.backbone.batch import Batch, collate
 from foreword.backbone.frozen_model import FrozenModel

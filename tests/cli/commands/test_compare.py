@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from children import child
 from cli.given import ROWS, Foreword, write
-from cli.test_screen import on_a_terminal
+from cli.support.test_screen import on_a_terminal
 
 from foreword.adapters.adapter import Adapter
 from foreword.evaluation.example_results import read_results
@@ -114,7 +114,7 @@ def test_the_same_command_shows_the_table_and_does_nothing_again(
     assert [line.split()[0] for line in lines[:3]] == [line["method"] for line in found["summary"]]
     best, score = found["summary"][0], found["summary"][0]["scores"]["accuracy"]
     assert lines[0].startswith(f"{best['method']:<13}  {score['value']:.3f} ± {score['stderr']:.3f}  ")
-    assert lines[3].startswith("8 test examples; ± is one standard error, of test examples and seeds together;")
+    assert lines[3].startswith("8 test examples; ± is one standard error over test examples and seeds;")
     sorted_by = foreword(*command(model, reviews, out, "--metric", "loss", "--json"))
     losses = [line["scores"]["loss"]["value"] for line in json.loads(sorted_by.stdout)["summary"]]
     assert losses == sorted(losses)
@@ -135,12 +135,12 @@ def test_after_a_stop_in_the_middle_the_same_command_ends_as_if_there_had_been_n
         assert process.stdout.read() == ""
         code = process.wait()
     if sign == signal.SIGINT:
-        kept = f"note: finished runs are kept in '{tmp_path / 'out/compare.json'}'; the same command goes on."
+        kept = f"note: finished runs are saved in '{tmp_path / 'out/compare.json'}'; run the same command to continue."
         assert (code, rest) == (130, [kept, "foreword: stopped."])
     done = len(json.loads((tmp_path / "out/compare.json").read_text("utf-8"))["rows"])
     assert 2 <= done < 19
     resumed = foreword(*words)
-    assert resumed.stderr.startswith(f"19 runs, {done} of them kept in ")
+    assert resumed.stderr.startswith(f"19 runs, {done} of them finished and saved in ")
     found, (out, expected, _) = json.loads(resumed.stdout), whole
     assert results(found["rows"][:5]) == results(expected["rows"])
     assert tensors(tmp_path / "out").items() >= tensors(out).items()

@@ -65,7 +65,7 @@ def test_a_file_that_cannot_be_is_refused_before_anything_is_loaded(foreword: Fo
     there.write_text("mine", "utf-8")
     refused = {
         tmp_path / "r.csv": "'{}' ends in '.csv', but results are saved as .jsonl or .parquet; choose one of these endings.",
-        there: "'{}' is there already; choose another name, or give --force to replace it.",
+        there: "'{}' already exists; choose another name, or give --force to replace it.",
     }
     for file, sentence in refused.items():
         result = foreword(command, tmp_path / "no-adapter", tmp_path / "no-data", "--save", file)
@@ -95,3 +95,28 @@ def test_a_refused_text_leaves_no_file(foreword: Foreword, trained: Path, tmp_pa
     texts = "\n".join([*(f"film {i}" for i in range(20)), "joy " * 400])
     result = foreword("predict", trained, "--batch-size", 1, "--save", tmp_path / "r.jsonl", input=texts)
     assert result.exit_code != 0 and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [("evaluate",), ("predict", "--file")], ids=lambda words: words[0])
+def test_the_examples_themselves_are_never_replaced(
+    foreword: Foreword, trained: Path, reviews: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_bytes(reviews.read_bytes())
+    result = foreword(words[0], trained, *words[1:], data, "--save", data, "--force")
+    assert result.exit_code == 2
+    assert f"'{data}' holds the examples themselves, and --save would replace them; choose another file." in result.stderr
+    assert data.read_bytes() == reviews.read_bytes()
+
+
+def test_a_link_is_followed_and_not_replaced(foreword: Foreword, trained: Path, reviews: Path, tmp_path: Path) -> None:
+    link, target = tmp_path / "link.jsonl", tmp_path / "target.jsonl"
+    link.symlink_to(target)
+    assert foreword("evaluate", trained, reviews, "--save", link).exit_code == 2, "a link is a file, even one that points nowhere"
+    assert foreword("evaluate", trained, reviews, "--save", link, "--force").exit_code == 0
+    assert link.is_symlink() and len(read_results(str(target))) == 40
+
+
+def test_a_folder_that_takes_no_files_is_refused_before_anything_is_loaded(foreword: Foreword, reviews: Path) -> None:
+    result = foreword("evaluate", "no such adapter", reviews, "--save", "/proc/results.jsonl")
+    assert result.exit_code == 2 and "'/proc/results.jsonl' cannot be written (" in result.stderr

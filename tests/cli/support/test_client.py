@@ -12,7 +12,7 @@ import pytest
 
 from foreword.cli.support import client as module
 from foreword.cli.support.client import Client
-from foreword.errors import ServingError
+from foreword.errors import ServingError, UsageError
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -174,3 +174,9 @@ def test_a_server_that_is_too_slow_or_hangs_up_is_one_sentence(monkeypatch: pyte
         assert refusal(odd, lambda client: client.get("/v1/tasks")) == (
             f"no server answers at {odd.rstrip('/')} ({why}); start one with `foreword serve`, or give --url."
         )
+
+
+def test_a_key_that_no_header_can_carry() -> None:
+    with pytest.raises(UsageError) as error:
+        Client("http://127.0.0.1:1", "é")
+    assert str(error.value) == "--key holds a character that no API key has; copy the key again."
