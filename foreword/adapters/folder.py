@@ -58,7 +58,7 @@ def read_whole(path: str | Path, read: Callable[[Folder], Result]) -> Result:
         try:
             return read(_opened(place, str(path)))
         except AdapterError:
-            if _identity(place) == before:
+            if before is not None and _identity(place) == before:  # None: moved before the first look
                 raise
     raise AdapterError(f"adapter '{path}' was replaced {_ATTEMPTS} times while it was being read; try again.")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from foreword.adapters import folder
 from foreword.adapters.folder import FILES, Folder, local_names, read_whole, write_folder
 from foreword.errors import AdapterError
 
@@ -153,3 +154,11 @@ def whole(folder: Folder) -> set[bytes]:
     if len(found) != 1:
         raise AdapterError("a mixture")
     return found
+
+
+def test_a_folder_that_moves_before_the_first_look_is_looked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a"
+    old(path)
+    found = [tmp_path / ".a.old", path]
+    monkeypatch.setattr(folder, "_standing", lambda _: found.pop(0))
+    assert len(read_whole(path, whole)) == 1
