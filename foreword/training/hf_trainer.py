@@ -61,7 +61,7 @@ def trainable(
     """
     recipe, lora = resolve_lora(Recipe.of(what), model)
     check_site(recipe.prompt, model.shape)
-    task = _suited(Generate() if task is None else task, model.info, recipe)
+    task = _task_for_trainer(Generate() if task is None else task, model.info, recipe)
     if task.head is not None and not examples:
         raise UsageError(f"a '{task.kind}' task has a head, which is scaled by the states of examples, but no examples came; give some.")
     length_budget = budget_for(recipe.prompt, model.info)
@@ -178,7 +178,7 @@ class Trainable(TrainerModel):
 
         Raises UsageError for a template whose soft tokens do not come first, since they were trained there.
         """
-        task = self.task if task is None else _suited(task, self.base.info, self.recipe)
+        task = self.task if task is None else _task_for_trainer(task, self.base.info, self.recipe)
         if task.head != self.task.head:
             raise UsageError(
                 f"the head of this '{task.kind}' task differs from the trained one; give the task that this model was made with."
@@ -194,7 +194,7 @@ class Trainable(TrainerModel):
             provenance={"seed": self.seed, "versions": versions()},
         )
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], is_main_process: bool = True, **length_budget: Any) -> None:  # type: ignore[override]  # `how` takes the rest
+    def save_pretrained(self, save_directory: str | os.PathLike[str], is_main_process: bool = True, **kwargs: Any) -> None:  # type: ignore[override]  # `kwargs` takes the rest
         """Write an adapter's three files into a folder, beside whatever is there, and the state that a trainer resumes from."""
         if not is_main_process:
             return
@@ -207,7 +207,7 @@ class Trainable(TrainerModel):
             os.replace(temporary, folder / name)
 
 
-def _suited(task: Task, info: ModelInfo, recipe: Recipe) -> Task:
+def _task_for_trainer(task: Task, info: ModelInfo, recipe: Recipe) -> Task:
     """The task as this model reads it inside a trainer, where every row begins with the prompt."""
     if task.head is None and info.shape.kind != "causal":
         raise ModelError(
