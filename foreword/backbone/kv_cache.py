@@ -1,7 +1,8 @@
-"""The KV cache of a serving engine: a pool of tokens that many sequences read, and a row of own tokens for each sequence."""
+"""The paged KV cache of a serving engine: one pool of tokens for prefixes, cached texts and running sequences (vLLM's PagedAttention, arXiv:2309.06180)."""
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import final
 
 import torch
@@ -11,36 +12,45 @@ from torch import Tensor
 from foreword.prompts.tokens import KVPrefix
 from foreword.shape import ModelShape
 
+NULL_SLOT = 0  # never allocated and always zero: what pads of a slot table read
+
 
 @final
-class SharedKVPool:
-    """Keys and values [C, K, D] of every layer for C tokens: prefixes and cached texts, each stored once. A token's slot is its index.
+class PagedKVCache:
+    """Keys and values [C, K, D] of every layer for C slots of one token each. A sequence reads any list of slots, so nothing is moved.
 
-    `SlotAllocator` keeps which slots are in use. A sequence can read any list of slots, so nothing is moved or copied.
+    `SlotAllocator` keeps which slots are in use. The tensors are made at first use; on a CPU a slot takes memory once it is written.
     """
 
-    def __init__(self, shape: ModelShape, dtype: torch.dtype, device: torch.device) -> None:
-        self.shape = shape
-        self.keys = [torch.zeros(0, kv.heads, kv.dim, dtype=dtype, device=device) for kv in shape.kv]
-        self.values = [torch.zeros_like(keys) for keys in self.keys]
+    def __init__(self, shape: ModelShape, capacity: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.shape, self.capacity, self.dtype, self.device = shape, capacity, dtype, device
+        self._buffers: dict[str, Tensor] = {}
 
     @property
-    def capacity(self) -> int:
-        return len(self.keys[0])
+    def slot_bytes(self) -> int:
+        """Bytes of one token in all layers."""
+        return sum(kv.width for kv in self.shape.kv) * self.dtype.itemsize
 
-    @property
-    def num_bytes(self) -> int:
-        return sum(tensor.nbytes for tensor in (*self.keys, *self.values))
+    @cached_property
+    def keys(self) -> list[Tensor]:
+        """By layer."""
+        return self._empty()
 
-    @torch.inference_mode()
-    def resize(self, capacity: int) -> None:
-        """Grow or shrink to C tokens; slots below C keep their contents."""
-        for side in (self.keys, self.values):
-            for layer, old in enumerate(side):
-                new = old.new_zeros(capacity, *old.shape[1:])
-                kept = min(capacity, len(old))
-                new[:kept] = old[:kept]
-                side[layer] = new
+    @cached_property
+    def values(self) -> list[Tensor]:
+        """By layer."""
+        return self._empty()
+
+    def _empty(self) -> list[Tensor]:
+        sides = [torch.empty(self.capacity, kv.heads, kv.dim, dtype=self.dtype, device=self.device) for kv in self.shape.kv]
+        for side in sides:
+            side[NULL_SLOT] = 0
+        return sides
+
+    def write(self, layer: int, slots: Int[Tensor, " N"], key: Float[Tensor, "N K D"], value: Float[Tensor, "N K D"]) -> None:
+        """Store one layer's keys and values of new tokens."""
+        self.keys[layer].index_copy_(0, slots, key.to(self.dtype))
+        self.values[layer].index_copy_(0, slots, value.to(self.dtype))
 
     @torch.inference_mode()
     def put(self, slots: Int[Tensor, " P"], prefix: KVPrefix) -> None:
@@ -50,50 +60,21 @@ class SharedKVPool:
                 part = parts.get(layer)
                 side[layer][slots] = 0 if part is None else part.transpose(0, 1).to(side[layer])
 
-    @torch.inference_mode()
-    def copy(self, slots: Int[Tensor, " N"], source: SequenceKVCache, row: int, begin: int) -> None:
-        """Store tokens of a sequence, from its own `begin` on, for others to read."""
-        for targets, sources in ((self.keys, source.keys), (self.values, source.values)):
-            for target, given in zip(targets, sources, strict=True):
-                target[slots] = given[row, :, begin : begin + len(slots)].transpose(0, 1)
+    def gather(self, layer: int, slots: Int[Tensor, "B N"]) -> tuple[Float[Tensor, "B K N D"], Float[Tensor, "B K N D"]]:
+        """Keys and values of one layer, row by row. They lie in two buffers, which the next call uses again."""
+        found = []
+        for name, side in (("keys", self.keys[layer]), ("values", self.values[layer])):
+            rows = torch.index_select(side, 0, slots.flatten(), out=self._buffer(name, slots.numel(), side))
+            found.append(rows.view(*slots.shape, *side.shape[1:]).transpose(1, 2))
+        return found[0], found[1]
 
+    def _buffer(self, name: str, count: int, side: Tensor) -> Tensor:
+        """Memory for `count` tokens: fresh memory for each call would cost more time than the copy."""
+        need = count * side[0].numel()
+        if name not in self._buffers or len(self._buffers[name]) < need:
+            self._buffers[name] = side.new_empty(need)
+        return self._buffers[name][:need].view(count, *side.shape[1:])
 
-@final
-class SequenceKVCache:
-    """Keys and values [S, K, L, D] of every layer for S sequences of up to L tokens of their own: one row a sequence."""
-
-    def __init__(self, shape: ModelShape, count: int, length: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.keys = [torch.zeros(count, kv.heads, length, kv.dim, dtype=dtype, device=device) for kv in shape.kv]
-        self.values = [torch.zeros_like(keys) for keys in self.keys]
-
-    @property
-    def count(self) -> int:
-        return self.keys[0].shape[0]
-
-    @property
-    def length(self) -> int:
-        return self.keys[0].shape[2]
-
-    @property
-    def num_bytes(self) -> int:
-        return sum(tensor.nbytes for tensor in (*self.keys, *self.values))
-
-    @torch.inference_mode()
-    def grow(self, length: int) -> None:
-        """Make every row L tokens long."""
-        for side in (self.keys, self.values):
-            for layer, old in enumerate(side):
-                new = old.new_zeros(*old.shape[:2], length, old.shape[3])
-                new[:, :, : old.shape[2]] = old
-                side[layer] = new
-
-    @torch.inference_mode()
-    def move(self, source: int, target: int, length: int) -> None:
-        """Copy one row's first tokens to another row, so that running sequences fill the first rows."""
-        for side in (self.keys, self.values):
-            for tensor in side:
-                tensor[target, :, :length] = tensor[source, :, :length]
-
-    def read(self, row: int, layer: int, length: int) -> tuple[Float[Tensor, "K N D"], Float[Tensor, "K N D"]]:
-        """What a sequence has stored so far."""
-        return self.keys[layer][row, :, :length], self.values[layer][row, :, :length]
+    def read(self, layer: int, slots: Int[Tensor, " N"]) -> tuple[Float[Tensor, "N K D"], Float[Tensor, "N K D"]]:
+        """A copy of what is stored."""
+        return self.keys[layer][slots], self.values[layer][slots]

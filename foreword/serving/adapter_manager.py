@@ -1,4 +1,4 @@
-"""The adapter manager: loads tasks into memory and removes them. The adapter cache counts them, the shared pool has their keys and values."""
+"""The adapter manager: loads tasks into memory and removes them. The adapter cache counts them, the paged KV cache has their keys and values."""
 
 from __future__ import annotations
 
@@ -7,40 +7,57 @@ from typing import final
 
 import torch
 
-from foreword.serving.adapter_cache import AdapterCache, AdapterKey
-from foreword.serving.cached_prefill import CachedPrefill
+from foreword.backbone.frozen_model import FrozenModel
+from foreword.errors import CapacityError
+from foreword.serving.adapter_cache import AdapterCache, AdapterKey, CachedAdapter
+from foreword.serving.kv_cache_manager import KVCacheManager
 from foreword.serving.loaded_task import LoadedTask
-from foreword.serving.model_runner import ModelRunner
-from foreword.serving.slot_allocator import SlotAllocator
-from foreword.serving.slot_table import SlotTable
+from foreword.serving.memory_budget import Evictor
+from foreword.serving.slot_table import PrefixSlots
+
+NO_PREFIX = PrefixSlots()
 
 
 @final
 class AdapterManager:
     """`tasks` are those in memory, `prefixes` the slots of their prefixes. Not for several threads."""
 
-    def __init__(self, runner: ModelRunner, allocator: SlotAllocator, cached_prefill: CachedPrefill, num_bytes: int) -> None:
-        self.runner, self.allocator, self.cached_prefill = runner, allocator, cached_prefill
-        self.cache = AdapterCache(num_bytes)
+    def __init__(self, model: FrozenModel, kv: KVCacheManager) -> None:
+        self.model, self.kv = model, kv
+        self.cache = AdapterCache()
         self.tasks: dict[AdapterKey, LoadedTask] = {}  # exactly those of the cache
-        self.prefixes: dict[AdapterKey, SlotTable] = {}
+        self.prefixes: dict[AdapterKey, PrefixSlots] = {}
         self._retired: set[AdapterKey] = set()
         self.num_evictions = 0
+        kv.budget.evictors.append(Evictor(lambda: self.cache.evictable_bytes, self._evict))
+
+    def prefix(self, key: AdapterKey | None) -> PrefixSlots:
+        """The slots of a task's prefix."""
+        return NO_PREFIX if key is None else self.prefixes.get(key, NO_PREFIX)
 
     def install(self, task: LoadedTask, *, pinned: bool = False) -> None:
-        """Load a task into memory; others are evicted for it. Raises CapacityError if the budget is in use."""
+        """Load a task into memory; texts and other tasks that nobody reads are evicted for it. Raises CapacityError, and changes nothing, if the memory is in use."""
         if task.key in self.tasks:
-            self.cache.pin(task.key, pinned)
+            if pinned:
+                self.cache.pin(task.key)
             return
-        for evicted in self.cache.add(task.key, task.num_bytes, pinned=pinned):
-            self._free(evicted)
-            self.num_evictions += 1
-        model = self.runner.model
-        if task.prefix is not None and task.generates and task.model is model:
-            slots = self.allocator.allocate(task.prefix.length)
-            self.runner.kv_pool.put(torch.tensor(slots, device=model.device), task.prefix)
-            pinned_in_window = task.prefix.window == "pinned"
-            self.prefixes[task.key] = SlotTable(slots, tuple(range(len(slots))), (pinned_in_window,) * len(slots))
+        budget = self.kv.budget
+        if not budget.make_room(task.num_bytes):
+            raise CapacityError(
+                f"task '{task.key.task}' needs {task.num_bytes:,} bytes, but {budget.used:,} of the engine's {budget.total:,} are in use; "
+                "try again later, unpin a task, or give the engine more memory."
+            )
+        if task.prefix is not None and task.generates:
+            slots = self.kv.allocator.allocate(task.prefix.length)
+            assert slots is not None, "there is room"
+            try:
+                self.kv.cache.put(torch.tensor(slots, device=self.model.device), task.prefix)
+            except BaseException:
+                self.kv.allocator.free(slots)
+                raise
+            self.prefixes[task.key] = PrefixSlots(slots, pinned=task.prefix.window == "pinned")
+        budget.take(self._other_bytes(task.key, task.num_bytes))
+        self.cache.add(task.key, task.num_bytes, pinned=pinned)
         self.tasks[task.key] = task.without_prefix()
 
     def retire(self, key: AdapterKey) -> None:
@@ -51,21 +68,30 @@ class AdapterManager:
     def remove_retired(self, awaited: Container[AdapterKey | None]) -> None:
         """Remove retired versions that no request reads or waits for."""
         for key in [key for key in self._retired if key not in awaited]:
-            if self.cache.remove(key):
-                self._free(key)
+            if (removed := self.cache.remove(key)) is not None:
+                self._free(removed)
 
-    def _free(self, key: AdapterKey) -> None:
+    def _evict(self) -> None:
+        self._free(self.cache.evict())
+        self.num_evictions += 1
+
+    def _free(self, removed: CachedAdapter) -> None:
+        key = removed.key
         del self.tasks[key]
-        self.cached_prefill.remove(key)
+        self.kv.remove(key)
+        self.kv.budget.give_back(self._other_bytes(key, removed.num_bytes))
         if key in self.prefixes:
-            self.allocator.free(self.prefixes.pop(key).slots)
+            self.kv.allocator.free(self.prefixes.pop(key).slots)
         self._retired.discard(key)
+
+    def _other_bytes(self, key: AdapterKey, num_bytes: int) -> int:
+        """A task's bytes without those of its prefix's slots, which the allocator counts."""
+        return num_bytes - len(self.prefix(key).slots) * self.kv.cache.slot_bytes
 
     def check(self) -> None:
         """Raise AssertionError if the counts and the memory do not agree."""
         self.cache.check()
-        self.allocator.check()
-        self.cached_prefill.cache.check()
-        slots = [slot for table in self.prefixes.values() for slot in table.slots] + self.cached_prefill.slots
-        assert len(set(slots)) == len(slots), "two stored tokens share a slot"
         assert set(self.tasks) == {entry.key for entry in self.cache}, "a task is in memory that the cache does not know"
+        slots = self.kv.allocator.num_used * self.kv.cache.slot_bytes
+        other = sum(self._other_bytes(entry.key, entry.num_bytes) for entry in self.cache)
+        assert self.kv.budget.used == slots + other, "the budget does not say what is in memory"

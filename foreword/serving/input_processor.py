@@ -48,6 +48,7 @@ class InputProcessor:
         return Sequence(
             request,
             task,
+            self.model if task is None else task.model,
             prompt,
             num_prompt_tokens,
             max_tokens,

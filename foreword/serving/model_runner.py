@@ -1,92 +1,94 @@
-"""The model runner: runs the network for one step, prefill of new sequences or one token of each running one."""
+"""The model runner: runs the network for one step, over the new tokens of any sequences in one line without padding."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence as Many
+from dataclasses import dataclass
 from typing import Any, final
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from foreword.backbone.attention.cascade_attention import CascadeAttention, SharedContext
-from foreword.backbone.batch import collate
+from foreword.backbone.attention.paged_attention import AttentionRow, PagedAttention
 from foreword.backbone.frozen_model import FrozenModel
-from foreword.backbone.kv_cache import SequenceKVCache, SharedKVPool
-from foreword.prompts.template import Row
-from foreword.prompts.tokens import EmbeddingPrefix
-from foreword.serving.slot_table import SlotTable
+from foreword.backbone.kv_cache import PagedKVCache
+from foreword.serving.sequence import Sequence
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """The inputs `begin` … `end` - 1 of a sequence, which one step computes."""
+
+    sequence: Sequence
+    begin: int
+    end: int
+
+    @property
+    def num_tokens(self) -> int:
+        return self.end - self.begin
+
+    @property
+    def last(self) -> bool:
+        """Whether the next token follows from it."""
+        return self.end == len(self.sequence.inputs)
+
+    @property
+    def kept(self) -> range:
+        """The inputs whose logits are needed: the last one before the next token, and those of the prompt where they are asked for."""
+        begin = self.sequence.next_prompt_logits
+        if begin is not None and begin < self.end:
+            return range(max(begin, self.begin), self.end)
+        return range(self.end - 1, self.end) if self.last else range(0)
 
 
 @final
 class ModelRunner:
-    """Running sequences have rows 0 … B-1 of `kv_cache` and read `kv_pool` by their slot tables; the caller keeps these and the lengths."""
+    """Runs chunks of sequences of one network. Chunks of networks that share a base (LoRA) share the cache too."""
 
-    def __init__(self, model: FrozenModel, *, max_sequences: int = 64, length: int = 0) -> None:
-        self.model = model
-        self.kv_pool = SharedKVPool(model.shape, model.dtype, model.device)
-        self.kv_cache = SequenceKVCache(model.shape, max_sequences, length, model.dtype, model.device)
-        self.last = torch.tensor([-1], device=model.device)  # an index, never the int 1: a slice would copy the output matrix
+    def __init__(self, cache: PagedKVCache) -> None:
+        self.cache = cache
 
     @torch.inference_mode()
-    def prefill(
-        self, prompts: Sequence[Row], soft: Sequence[EmbeddingPrefix | None], shared: Sequence[SlotTable], first: int
-    ) -> tuple[Float[Tensor, "B V"], list[int], list[int]]:
-        """Read new sequences into KV rows from `first` on: the logits after each, its number of tokens, and the position of its first.
+    def run(self, chunks: Many[Chunk]) -> list[Float[Tensor, "M V"]]:
+        """Compute chunks, all of one model: for each the logits after those of its inputs that it keeps."""
+        model = chunks[0].sequence.model
+        device = model.device
+        rows = [_row(chunk) for chunk in chunks]
+        inputs = self._inputs(model, chunks)
+        positions = np.concatenate([row.positions[-row.count :] for row in rows])
+        inputs["position_ids"] = torch.from_numpy(positions)[None].to(device)
+        inputs["attention_mask"] = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)  # transformers passes one of four dimensions on unchanged
+        keep: list[int] = []
+        begin = 0
+        for chunk in chunks:
+            keep.extend(begin + index - chunk.begin for index in chunk.kept)
+            begin += chunk.num_tokens
+        hook = PagedAttention(model.slots, model.shape, self.cache, rows)
+        index = torch.tensor(keep, dtype=torch.long, device=device)  # never the int 1: a slice would copy the output matrix
+        logits = model.network(**inputs, foreword=hook, use_cache=False, logits_to_keep=index).logits[0]
+        return list(logits.split([len(chunk.kept) for chunk in chunks]))
 
-        `prompts` hold the rows after the shared tokens; soft tokens among them are merged here.
-        """
-        batch = collate(prompts, pad=self.model.tokenizer.pad)
-        ready = self.model.prepare(batch, list(soft))
-        counts = ready.mask.sum(1)
-        self.reserve(int(counts.max()) + 1)
-        offset = torch.tensor([table.end for table in shared], device=self.model.device)
-        positions = ready.inputs["position_ids"] + offset[:, None]
-        step = self._step(self.context(shared), torch.zeros_like(counts), counts, positions, offset, first)
-        inputs: dict[str, Any] = {**ready.inputs, "position_ids": positions}
-        logits = self.model.network(**inputs, foreword=step, use_cache=False, logits_to_keep=self.last).logits[:, -1]
-        return logits, counts.tolist(), offset.tolist()
+    def _inputs(self, model: FrozenModel, chunks: Many[Chunk]) -> dict[str, Any]:
+        """Token ids, or embeddings where any of the tokens is soft."""
+        line = [token for chunk in chunks for token in chunk.sequence.inputs[chunk.begin : chunk.end]]
+        ids = torch.tensor([line], device=model.device)
+        if min(line) >= 0:
+            return {"input_ids": ids}
+        embeds = model.embeddings.table(ids.clamp_min(0))
+        begin = 0
+        for chunk in chunks:
+            soft = chunk.sequence.soft_tokens
+            if soft is not None:
+                here = ids[0, begin : begin + chunk.num_tokens]
+                at = (here < 0).nonzero().flatten()
+                embeds[0, begin + at] = soft.vectors.to(embeds)[-1 - here[at]]
+            begin += chunk.num_tokens
+        return {"inputs_embeds": embeds}
 
-    @torch.inference_mode()
-    def decode(
-        self, tokens: Int[Tensor, " B"], context: SharedContext | None, starts: Int[Tensor, " B"], offset: Int[Tensor, " B"]
-    ) -> Float[Tensor, "B V"]:
-        """Read one more token of each sequence: the logits after it."""
-        positions = (starts + offset)[:, None]
-        step = self._step(context, starts, torch.ones_like(starts), positions, offset, 0)
-        mask = torch.ones_like(positions)
-        inputs = {"input_ids": tokens[:, None], "attention_mask": mask, "position_ids": positions}
-        return self.model.network(**inputs, foreword=step, use_cache=False, logits_to_keep=self.last).logits[:, -1]
 
-    def context(self, shared: Sequence[SlotTable]) -> SharedContext | None:
-        """The slots of the pool that sequences read, as tensors; sequences with equal tables form a group. None if no sequence reads any."""
-        if not any(table.slots for table in shared):
-            return None
-        tables = list(dict.fromkeys(shared))
-        width = max(len(table.slots) for table in tables)
-        device = self.model.device
-
-        def padded(values: Iterable[tuple[int, ...]]) -> Tensor:
-            return torch.tensor([[*each, *[0] * (width - len(each))] for each in values], device=device)
-
-        real = torch.tensor([[i < len(table.slots) for i in range(width)] for table in tables], device=device)
-        group = torch.tensor([tables.index(table) for table in shared], device=device)
-        slots, positions = padded(table.slots for table in tables), padded(table.positions for table in tables)
-        return SharedContext(slots, positions, real, padded(table.pinned for table in tables).bool(), group)
-
-    def reserve(self, length: int) -> None:
-        """Make KV rows long enough for sequences of so many tokens."""
-        if length > self.kv_cache.length:
-            self.kv_cache.grow(max(length, 2 * self.kv_cache.length, 64))
-
-    def _step(
-        self,
-        context: SharedContext | None,
-        starts: Int[Tensor, " B"],
-        counts: Int[Tensor, " B"],
-        positions: Int[Tensor, "B T"],
-        offset: Int[Tensor, " B"],
-        first: int,
-    ) -> CascadeAttention:
-        model = self.model
-        return CascadeAttention(model.slots, model.shape, self.kv_pool, self.kv_cache, context, starts, counts, positions, offset, first)
+def _row(chunk: Chunk) -> AttentionRow:
+    table = chunk.sequence.table
+    end = table.first + chunk.end
+    return AttentionRow(table.slots(end), table.positions(end), table.pinned(end), chunk.num_tokens)

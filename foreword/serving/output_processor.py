@@ -15,7 +15,7 @@ def process_logits(sequence: Sequence, likeliest: int, logits: Tensor) -> bool:
     if token in sequence.eos_tokens:
         finish(sequence, "stop")
         return True
-    sequence.tokens.append(token)
+    sequence.append(token)
     if sequence.detokenizer.update(sequence.tokens):
         finish(sequence, "stop")
         return True

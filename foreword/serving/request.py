@@ -16,7 +16,7 @@ class Request:
     """One example for one task; the task None is the frozen model itself, which goes on from the example's `text`.
 
     `truncate` cuts a text that is too long, which is refused otherwise. `ids` are tokens for the frozen model instead of a text: a
-    conversation in its chat format, whose markers no text can hold.
+    conversation in its chat format, whose markers no text can hold. `tenant` is who asks: the engine takes turns among tenants.
     """
 
     id: str
@@ -25,6 +25,7 @@ class Request:
     sampling: SamplingParams = field(default_factory=SamplingParams)
     truncate: bool = False
     ids: tuple[int, ...] = ()
+    tenant: str = ""
 
 
 @dataclass(frozen=True)

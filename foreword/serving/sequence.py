@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import final
 
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.prompts.template import Row
 from foreword.prompts.tokens import EmbeddingPrefix
 from foreword.serving.detokenizer import Detokenizer
@@ -19,13 +20,14 @@ from foreword.serving.slot_table import SlotTable
 @final
 @dataclass(eq=False)
 class Sequence:
-    """`prompt` is what prefill still has to read, `shared` what is read from the pool before it, `tokens` the answer so far.
+    """`prompt` is the text after the task's prefix, `tokens` the answer so far. `inputs` are both in one line; soft token j is -1 - j there.
 
-    `kv_len` counts the tokens in its row of the KV cache, the first of which has the position `offset`.
+    The first `num_computed` inputs have their keys and values in the slots of `table`, `blocks` of which the prefix cache knows.
     """
 
     request: Request
     task: LoadedTask | None
+    model: FrozenModel
     prompt: Row
     num_prompt_tokens: int
     max_tokens: int
@@ -33,11 +35,17 @@ class Sequence:
     sampler: Sampler
     detokenizer: Detokenizer
     emit: Callable[[Event], None]
-    shared: SlotTable = field(default_factory=SlotTable)
-    blocks: list[Block] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
-    kv_len: int = 0
-    offset: int = 0
+    inputs: list[int] = field(init=False)
+    table: SlotTable = field(default_factory=SlotTable)
+    blocks: list[Block] = field(default_factory=list)
+    num_computed: int = 0
+    next_prompt_logits: int | None = None  # where the prompt's log-probabilities are asked for: the first input whose logits are still to come
+    preempted: bool = False
+    alone: bool = False  # a step with it and others failed: its next one has nothing else
+
+    def __post_init__(self) -> None:
+        self.inputs = merged_inputs(self.prompt)
 
     @property
     def soft_tokens(self) -> EmbeddingPrefix | None:
@@ -46,21 +54,47 @@ class Sequence:
 
     @property
     def root(self) -> Root:
-        """What stands before the prompt's text: the prefix of its task, or nothing."""
-        return self.task.key if self.task and self.shared.slots else None
+        """What makes keys and values of the same text differ from other tasks': a prefix, or weights of its own."""
+        return self.task.key if self.task and (self.table.prefix.slots or self.model.base) else None
 
     @property
-    def cacheable(self) -> tuple[int, ...]:
-        """The tokens that another request may begin with too: those before the first soft token, and never all, as the last one is read for the answer."""
-        return self.prompt.ids[: self.prompt.at[0]] if self.prompt.at else self.prompt.ids[:-1]
+    def num_cacheable(self) -> int:
+        """How many inputs another request may begin with too: those before the first soft token."""
+        return self.prompt.at[0] if self.prompt.at else len(self.inputs)
+
+    @property
+    def cacheable(self) -> list[int]:
+        """The inputs that are looked up in the prefix cache; never all, as the last one is read for the next token."""
+        return self.inputs[: min(self.num_cacheable, len(self.inputs) - 1)]
+
+    @property
+    def reads_cache(self) -> bool:
+        """Whether cached texts help: not where every token of the prompt needs its logits."""
+        return self.next_prompt_logits is None
+
+    @property
+    def decoding(self) -> bool:
+        """Whether only the newest token is not computed yet."""
+        return bool(self.tokens) and self.num_computed == len(self.inputs) - 1
 
     @property
     def num_output_tokens(self) -> int:
         """Tokens of the answer so far."""
         return len(self.tokens)
 
-    def read_from_cache(self, blocks: list[Block]) -> None:
-        """Read the beginning of the prompt from cached blocks, which leaves the rest to prefill."""
-        slots = tuple(slot for block in blocks for slot in block.slots)
-        self.prompt = Row(self.prompt.ids[len(slots) :], tuple(index - len(slots) for index in self.prompt.at))
-        self.blocks, self.shared = blocks, self.shared + self.shared.followed_by(slots)
+    def append(self, token: int) -> None:
+        """The next token of the answer."""
+        self.tokens.append(token)
+        self.inputs.append(token)
+
+
+def merged_inputs(row: Row) -> list[int]:
+    """Token ids and soft tokens in one line: soft token j is -1 - j."""
+    inputs: list[int] = []
+    done = 0
+    for number, place in enumerate(row.at):
+        inputs.extend(row.ids[done:place])
+        inputs.append(-1 - number)
+        done = place
+    inputs.extend(row.ids[done:])
+    return inputs

@@ -1,38 +1,47 @@
-"""The slot allocator: which slots of the shared KV pool are in use (vLLM's block allocator, with blocks of one token)."""
+"""The slot allocator: which slots of the paged KV cache are in use (vLLM's block pool, counted in tokens)."""
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable
 from typing import final
 
-from foreword.backbone.kv_cache import SharedKVPool
+from foreword.backbone.kv_cache import NULL_SLOT, PagedKVCache
+from foreword.serving.memory_budget import MemoryBudget
 
 
 @final
 class SlotAllocator:
-    """Free slots, lowest first, so that the pool stays dense; it grows by need."""
+    """Free slots, lowest first, so that memory that was never used stays untouched. Slots count in a memory budget."""
 
-    def __init__(self, pool: SharedKVPool) -> None:
-        self._pool = pool
+    def __init__(self, cache: PagedKVCache, budget: MemoryBudget) -> None:
+        self._slot_bytes, self._budget = cache.slot_bytes, budget
+        self._next = NULL_SLOT + 1  # slots from here on were never used
         self._free: list[int] = []
 
-    def allocate(self, count: int) -> tuple[int, ...]:
-        """So many slots, not always adjacent; the pool grows where too few are free."""
-        missing = count - len(self._free)
-        if missing > 0:
-            capacity = self._pool.capacity
-            added = max(missing, capacity // 16)  # a sixteenth more than needed, so that a thousand tasks are not copied a thousand times
-            self._pool.resize(capacity + added)
-            self._free.extend(range(capacity, capacity + added))
-        self._free.sort()
-        allocated, self._free = self._free[:count], self._free[count:]
-        return tuple(allocated)
+    @property
+    def num_used(self) -> int:
+        """Slots in use."""
+        return self._next - NULL_SLOT - 1 - len(self._free)
+
+    def allocate(self, count: int) -> tuple[int, ...] | None:
+        """So many slots, not always adjacent, or None if there is no room even after evictions."""
+        if not self._budget.make_room(count * self._slot_bytes):
+            return None
+        self._budget.take(count * self._slot_bytes)
+        found = [heapq.heappop(self._free) for _ in range(min(count, len(self._free)))]
+        fresh = count - len(found)
+        found.extend(range(self._next, self._next + fresh))
+        self._next += fresh
+        return tuple(found)
 
     def free(self, slots: Iterable[int]) -> None:
         """Give slots back."""
-        self._free.extend(slots)
+        for slot in slots:
+            heapq.heappush(self._free, slot)
+            self._budget.give_back(self._slot_bytes)
 
     def check(self) -> None:
-        """Raise AssertionError if a slot is free twice, or does not exist."""
+        """Raise AssertionError if a slot is free twice, or was never allocated."""
         assert len(set(self._free)) == len(self._free), "a slot is free twice"
-        assert all(0 <= slot < self._pool.capacity for slot in self._free), "a free slot is outside the pool"
+        assert all(NULL_SLOT < slot < self._next for slot in self._free), "a free slot was never allocated"

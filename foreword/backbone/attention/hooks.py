@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
+
+Attend = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # query, key, value, mask
 
 
 @runtime_checkable
@@ -18,8 +21,8 @@ class AttentionHook(Protocol):
 
 @runtime_checkable
 class AttentionBackend(Protocol):
-    """Computes plain attention itself, where a model runs over SDPA."""
+    """Computes attention itself."""
 
-    def attention(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
-        """softmax(q·kᵀ·scaling)·v over all keys of this attention, [B, T, A, D]."""
+    def attention(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, attend: Attend | None) -> Tensor:
+        """Attention over all keys of this module, [B, T, A, D]: plain softmax(q·kᵀ·scaling)·v, or `attend` where the family has its own."""
         ...

@@ -32,10 +32,13 @@ def attend(
 ) -> tuple[Tensor, Tensor | None]:
     """The registered attention function: the family's own attention over [prefix | keys]."""
     how = module.config._attn_implementation  # type: ignore[union-attr]  # torch types no attributes of modules
-    if isinstance(foreword, AttentionBackend) and how == SDPA:
-        return foreword.attention(module, query, key, value, kwargs.get("scaling")), None
+    if isinstance(foreword, AttentionBackend):
+
+        def family_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+            return _plain(how, module, query, key, value, mask, kwargs)[0]
+
+        return foreword.attention(module, query, key, value, kwargs.get("scaling"), None if how == SDPA else family_attention), None
     if foreword is not None:
-        assert isinstance(foreword, AttentionHook), "a hook that only computes attention itself travels only over SDPA"
         key, value, attention_mask = foreword.extend(module, key, value, attention_mask)
         if (bias := kwargs.get("position_bias")) is not None:  # T5's: a prefix has no distance, so its keys have no bias
             kwargs["position_bias"] = nn.functional.pad(bias, (key.shape[2] - bias.shape[3], 0))

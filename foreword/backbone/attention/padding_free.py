@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from foreword.backbone.attention.hooks import AttentionHook
+from foreword.backbone.attention.hooks import Attend, AttentionHook
 from foreword.backbone.attention.interface import SDPA, attend
 from foreword.shape import ModelShape
 
@@ -48,6 +48,7 @@ class PaddingFreeBatch:
         key: Float[Tensor, "1 K M D"],
         value: Float[Tensor, "1 K M O"],
         scaling: float | None,
+        attend_to: Attend | None,
     ) -> Float[Tensor, "1 M A O"]:
         """The attention over padded rows, without its pads."""
         query, key, value = (self.pad_back(side[0].transpose(0, 1)).transpose(1, 2) for side in (query, key, value))
