@@ -114,14 +114,14 @@ class EngineCore:
         """Run the model for sequences and give each its next token; finished ones are removed."""
         try:
             logits = work(sequences)
-            likeliest = logits.argmax(-1).tolist()
-            ended = [each for index, each in enumerate(sequences) if process_logits(each, likeliest[index], logits[index])]
-            for sequence in ended:
-                self._release(sequence)
         except Exception as error:  # whatever the error, the other requests continue
             for sequence in sequences:
                 sequence.emit(Failed("engine", f"the step failed ({type(error).__name__}: {error})."))
-                self._release(sequence)
+            ended = sequences
+        else:
+            ended = process_logits(sequences, logits)
+        for sequence in ended:
+            self._release(sequence)
 
     def _prefill(self, sequences: list[Sequence]) -> Tensor:
         """Read new prompts into the KV rows behind the running ones; the logits after each."""
