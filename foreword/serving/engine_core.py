@@ -7,7 +7,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as Many
 from typing import final
 
-from torch import Tensor
+import torch
 
 from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.kv_cache import NULL_SLOT, PagedKVCache
@@ -112,14 +112,10 @@ class EngineCore:
             return
         for chunk in chunks:
             self.kv.computed(chunk.sequence, chunk.end)
-        self._process([(chunk, rows) for chunk, rows in zip(chunks, logits, strict=True)])
-
-    def _process(self, computed: Many[tuple[Chunk, Tensor]]) -> None:
-        for chunk, rows in computed:
-            if chunk.last:
-                sequence = chunk.sequence
-                if process_logits(sequence, int(rows[-1].argmax()), rows[-1]):
-                    self.scheduler.release(sequence)
+        ready = [(chunk.sequence, rows[-1]) for chunk, rows in zip(chunks, logits, strict=True) if chunk.last]
+        if ready:
+            for sequence in process_logits([sequence for sequence, _ in ready], torch.stack([last for _, last in ready])):
+                self.scheduler.release(sequence)
 
     def _remove_retired(self) -> None:
         self.adapters.remove_retired({entry.key for entry in self.scheduler.waiting})
