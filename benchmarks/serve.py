@@ -33,7 +33,7 @@ from foreword.serving.local_engine import LocalEngine
 
 Side = Callable[[], Result]
 Sides = Mapping[str, Side]
-ADAPTER_BYTES = 2 << 30
+MEMORY_BYTES = 4 << 30
 
 
 class Runs:
@@ -41,7 +41,7 @@ class Runs:
 
     def __init__(self, model: FrozenModel, folder: Path, names: Sequence[str], **settings: Any) -> None:
         self.loop = asyncio.new_event_loop()
-        self.engine = LocalEngine(model, str(folder), adapter_bytes=ADAPTER_BYTES, **settings)
+        self.engine = LocalEngine(model, str(folder), memory_bytes=MEMORY_BYTES, **settings)
         self.loop.run_until_complete(self._open(names))
 
     async def _open(self, names: Sequence[str]) -> None:
@@ -125,8 +125,8 @@ def thousand() -> Iterator[tuple[Sides, dict[str, Any]]]:
         even = [Ask(f"t{i * 389 % 1000}", text) for i, text in enumerate(given)]
         skewed = [Ask(f"t{i}", text) for i, text in zip(work.zipf(1000, 128), given, strict=True)]
         one = [Ask("t0", text) for text in given]
-        pool = runs.engine.core.runner.kv_pool
-        print(f"prefixes: {pool.num_bytes / runs.engine.stats().prefix_bytes:.3f} of their bytes in memory", file=sys.stderr)
+        stats = runs.engine.stats()
+        print(f"prefixes: {stats.memory_bytes / stats.prefix_bytes:.3f} of their bytes in memory", file=sys.stderr)
         sides = {"1,000 evenly": lambda: runs.run(even), "1,000 by Zipf": lambda: runs.run(skewed), "one task": lambda: runs.run(one)}
         yield sides, {"1,000 evenly / one task": 0.95, "1,000 by Zipf / one task": 0.95}
 
@@ -139,7 +139,7 @@ def one_text() -> Iterator[tuple[Sides, dict[str, Any]]]:
     text = model.tokenizer.decode(model.tokenizer.encode(article)[:500])
     with (
         opened(model, 50, "prompt-tuning", work.SUFFIX, max_sequences=50) as shared,
-        opened(model, 50, "prompt-tuning", work.SUFFIX, max_sequences=50, prefix_cache_bytes=0) as apart,
+        opened(model, 50, "prompt-tuning", work.SUFFIX, max_sequences=50, prefix_caching=False) as apart,
     ):
         asks = [Ask(f"t{i}", text) for i in range(50)]
         sides = {

@@ -18,7 +18,7 @@ import serve_work as work
 import store
 import torch
 from provenance import provenance
-from serve import ADAPTER_BYTES, gemma, texts
+from serve import MEMORY_BYTES, gemma, texts
 from serve_work import Ask
 from transformers.utils.logging import disable_progress_bar
 
@@ -122,11 +122,11 @@ async def replacing(shop: Shop) -> Facts:
 async def memory(shop: Shop) -> Facts:
     """What stands in memory for all tasks, and what 32 answers of one task add to it."""
     await timed_loads(shop, shop.names)
-    stats, pool = shop.engine.stats(), shop.engine.core.runner.kv_pool
+    stats = shop.engine.stats()
     before = stats.prefix_bytes
     await work.serve(shop.engine, [Ask("t0", text) for text in texts(32)])
     return {
-        f"bytes in memory / bytes of the {stats.resident} prefixes": fact(pool.num_bytes / before, at_most=1.1),
+        f"bytes in memory / bytes of the {stats.resident} prefixes": fact(stats.memory_bytes / before, at_most=1.1),
         "prefix bytes that 32 answers of one task add": fact(shop.engine.stats().prefix_bytes - before, at_most=0),
     }
 
@@ -147,13 +147,13 @@ async def measure() -> Facts:
         names = work.tasks(first, model, TASKS, "p-tuning-v2", work.PREFIX)
         work.tasks(shop, model, TASKS, "p-tuning-v2", work.PREFIX)
         work.tasks(spare, model, 8, "p-tuning-v2", work.PREFIX, first=1000)
-        async with LocalEngine(model, str(shop), adapter_bytes=ADAPTER_BYTES) as engine:
+        async with LocalEngine(model, str(shop), memory_bytes=MEMORY_BYTES) as engine:
             place, found = Shop(engine, shop, spare, names), Facts()
             for part in (loading, switching, replacing):
                 print(f"{part.__name__} …", file=sys.stderr, flush=True)
                 found |= await part(place)
         async with LocalEngine(
-            model, str(shop), adapter_bytes=ADAPTER_BYTES, prefix_cache_bytes=0
+            model, str(shop), memory_bytes=MEMORY_BYTES, prefix_caching=False
         ) as engine:  # texts that come again would be in memory too
             return found | await memory(replace(place, engine=engine))
 

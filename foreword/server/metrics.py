@@ -62,13 +62,15 @@ class EngineCollector(Collector):
             "tasks": ("Tasks in the store.", stats.tasks),
             "tasks_resident": ("Tasks in memory.", stats.resident),
             "prefix_bytes": ("Bytes used by prefixes.", stats.prefix_bytes),
-            "prefix_budget_bytes": ("Maximum number of bytes for prefixes.", stats.prefix_budget),
+            "memory_budget_bytes": ("Maximum number of bytes for tasks, cached texts and running answers together.", stats.memory_budget),
+            "memory_bytes": ("Bytes in use of the memory budget.", stats.memory_bytes),
             "healthy": ("1 while the engine accepts requests.", int(self._engine.healthy)),
         }
         counters = {
             "steps": ("Engine steps.", stats.steps_total),
             "task_loads": ("Tasks loaded into memory.", stats.loads_total),
             "task_evictions": ("Tasks evicted from memory.", stats.evictions_total),
+            "preemptions": ("Running answers that gave up their memory and were computed again.", stats.preemptions_total),
         }
         for name, (help, value) in gauges.items():
             yield GaugeMetricFamily(f"foreword_{name}", help, value=value)

@@ -36,10 +36,12 @@ class Stats:
     tasks: int
     resident: int
     prefix_bytes: int
-    prefix_budget: int
+    memory_bytes: int
+    memory_budget: int
     steps_total: int
     loads_total: int
     evictions_total: int
+    preemptions_total: int
     by_task: dict[str, int] = field(default_factory=dict)
 
 

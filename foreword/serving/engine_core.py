@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from collections.abc import Sequence as Many
 from typing import final
 
-import torch
+from torch import Tensor
 
 from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.kv_cache import NULL_SLOT, PagedKVCache
@@ -22,7 +23,6 @@ from foreword.serving.output_processor import finish, process_logits
 from foreword.serving.pooling import pool
 from foreword.serving.request import Event, Failed, Request
 from foreword.serving.scheduler import Scheduler
-from foreword.serving.sequence import Sequence
 
 
 @final
@@ -112,9 +112,16 @@ class EngineCore:
             return
         for chunk in chunks:
             self.kv.computed(chunk.sequence, chunk.end)
-        ready = [(chunk.sequence, rows[-1]) for chunk, rows in zip(chunks, logits, strict=True) if chunk.last]
+        self._process(chunks, logits)
+
+    def _process(self, chunks: Many[Chunk], logits: Tensor) -> None:
+        """Give the sequences whose inputs are all computed their next token."""
+        ready = [chunk for chunk in chunks if chunk.last]
+        ends = list(itertools.accumulate(len(chunk.kept) for chunk in chunks))
+        last = [end - 1 for chunk, end in zip(chunks, ends, strict=True) if chunk.last]
         if ready:
-            for sequence in process_logits([sequence for sequence, _ in ready], torch.stack([last for _, last in ready])):
+            rows = logits if len(last) == len(logits) else logits[last]
+            for sequence in process_logits([chunk.sequence for chunk in ready], rows):
                 self.scheduler.release(sequence)
 
     def _remove_retired(self) -> None:

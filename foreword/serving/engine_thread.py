@@ -100,7 +100,7 @@ class EngineThread:
         except CapacityError as error:
             if self.core.running:
                 return  # it waits until others were evicted
-            self.core.scheduler.fail_waiting(key, Failed("capacity", str(error)))
+            self.core.scheduler.waiting.fail(key, Failed("capacity", str(error)))
         del self._ready[key]
 
     def _loaded(self, key: AdapterKey, found: Future[LoadedTask]) -> None:
@@ -110,12 +110,12 @@ class EngineThread:
         error = found.exception()
         if error is None:
             task = found.result()
-            self.core.scheduler.rename(key, task.key)
+            self.core.scheduler.waiting.rename(key, task.key)
             self._ready[task.key] = task
             return
         message = str(error) if isinstance(error, ForewordError) else f"its adapter could not be read ({type(error).__name__}: {error})."
         self.registry.mark_broken(key, message)
-        self.core.scheduler.fail_waiting(key, Failed("task", message))
+        self.core.scheduler.waiting.fail(key, Failed("task", message))
 
     def _send(self) -> None:
         """Send the events of a step together: waking the event loop costs more than a token."""

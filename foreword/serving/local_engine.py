@@ -28,8 +28,8 @@ NOT_STARTED = "the engine is not running; start it first."
 class LocalEngine:
     """Continuous batching of any tasks of a store over one frozen model. `async with LocalEngine(model, store) as engine:`.
 
-    `max_sequences` sequences run together, `max_waiting` more requests may wait; `adapter_bytes` is what tasks in memory may take,
-    `prefix_cache_bytes` what cached texts may take.
+    `max_sequences` sequences run together, `max_waiting` more requests may wait. `memory_bytes` is what tasks, cached texts and running sequences may
+    take together; texts are kept for later requests with `prefix_caching`.
     `watch` looks for new and changed adapters every so many seconds (0: only when `load` asks).
     """
 
@@ -40,13 +40,13 @@ class LocalEngine:
         *,
         max_sequences: int = 32,
         max_waiting: int = 1024,
-        adapter_bytes: int = 1 << 30,
-        prefix_cache_bytes: int = 1 << 28,
+        memory_bytes: int | None = None,
+        prefix_caching: bool = True,
         watch: float = 0.0,
     ) -> None:
         self.model = model
         self.registry = Registry(store if isinstance(store, AdapterStore) else AdapterStore(store))
-        self.core = EngineCore(model, max_sequences=max_sequences, adapter_bytes=adapter_bytes, prefix_cache_bytes=prefix_cache_bytes)
+        self.core = EngineCore(model, max_sequences=max_sequences, memory_bytes=memory_bytes, prefix_caching=prefix_caching)
         self.loader = AdapterLoader(model, self.registry)
         self.limit, self.watch = max_sequences + max_waiting, watch
         self._queues: dict[str, asyncio.Queue[Event]] = {}
@@ -219,10 +219,12 @@ class LocalEngine:
             tasks=len(self.registry),
             resident=len(core.adapters.tasks),
             prefix_bytes=core.adapters.cache.num_bytes,
-            prefix_budget=core.adapters.cache.budget,
+            memory_bytes=core.kv.budget.used,
+            memory_budget=core.kv.budget.total,
             steps_total=core.num_steps,
             loads_total=self.loader.count,
             evictions_total=core.adapters.num_evictions,
+            preemptions_total=core.scheduler.num_preemptions,
             by_task=by_task,
         )
 

@@ -51,15 +51,17 @@ class ModelRunner:
         self.cache = cache
 
     @torch.inference_mode()
-    def run(self, chunks: Many[Chunk]) -> list[Float[Tensor, "M V"]]:
-        """Compute chunks, all of one model: for each the logits after those of its inputs that it keeps."""
+    def run(self, chunks: Many[Chunk]) -> Float[Tensor, "M V"]:
+        """Compute chunks, all of one model: the logits after the inputs that each keeps, in their order."""
         model = chunks[0].sequence.model
         device = model.device
         rows = [_row(chunk) for chunk in chunks]
         inputs = self._inputs(model, chunks)
         positions = np.concatenate([row.positions[-row.count :] for row in rows])
         inputs["position_ids"] = torch.from_numpy(positions)[None].to(device)
-        inputs["attention_mask"] = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)  # transformers passes one of four dimensions on unchanged
+        inputs["attention_mask"] = torch.ones(
+            1, 1, 1, 1, dtype=torch.bool, device=device
+        )  # transformers passes one of four dimensions on unchanged
         keep: list[int] = []
         begin = 0
         for chunk in chunks:
@@ -67,8 +69,7 @@ class ModelRunner:
             begin += chunk.num_tokens
         hook = PagedAttention(model.slots, model.shape, self.cache, rows)
         index = torch.tensor(keep, dtype=torch.long, device=device)  # never the int 1: a slice would copy the output matrix
-        logits = model.network(**inputs, foreword=hook, use_cache=False, logits_to_keep=index).logits[0]
-        return list(logits.split([len(chunk.kept) for chunk in chunks]))
+        return model.network(**inputs, foreword=hook, use_cache=False, logits_to_keep=index).logits[0]
 
     def _inputs(self, model: FrozenModel, chunks: Many[Chunk]) -> dict[str, Any]:
         """Token ids, or embeddings where any of the tokens is soft."""
@@ -79,7 +80,7 @@ class ModelRunner:
         embeds = model.embeddings.table(ids.clamp_min(0))
         begin = 0
         for chunk in chunks:
-            soft = chunk.sequence.soft_tokens
+            soft = chunk.sequence.soft
             if soft is not None:
                 here = ids[0, begin : begin + chunk.num_tokens]
                 at = (here < 0).nonzero().flatten()

@@ -37,20 +37,19 @@ class Sequence:
     emit: Callable[[Event], None]
     tokens: list[int] = field(default_factory=list)
     inputs: list[int] = field(init=False)
+    soft: EmbeddingPrefix | None = field(init=False)  # vectors that are merged into the prompt
     table: SlotTable = field(default_factory=SlotTable)
     blocks: list[Block] = field(default_factory=list)
     num_computed: int = 0
-    next_prompt_logits: int | None = None  # where the prompt's log-probabilities are asked for: the first input whose logits are still to come
+    next_prompt_logits: int | None = (
+        None  # where the prompt's log-probabilities are asked for: the first input whose logits are still to come
+    )
     preempted: bool = False
     alone: bool = False  # a step with it and others failed: its next one has nothing else
 
     def __post_init__(self) -> None:
         self.inputs = merged_inputs(self.prompt)
-
-    @property
-    def soft_tokens(self) -> EmbeddingPrefix | None:
-        """Vectors that are merged into the prompt."""
-        return self.task.soft if self.task else None
+        self.soft = self.task.soft if self.task else None
 
     @property
     def root(self) -> Root:

@@ -62,7 +62,7 @@ class Elsewhere:
         return None
 
     def stats(self) -> Stats:
-        return Stats(0, 0, 0, 0, 0, 0, 0, 0, 0)
+        return Stats(*(0,) * 11)
 
     @property
     def healthy(self) -> bool:

@@ -107,7 +107,7 @@ def test_the_page_names_every_endpoint_and_its_errors(served: Served) -> None:
 
 
 def test_metrics_count_by_task(tmp_path: Path) -> None:
-    server = serve(store(tmp_path), adapter_bytes=40_000)
+    server = serve(store(tmp_path), memory_bytes=400_000)
     try:
         ask(server.url, "/v1/completions", {"model": "writer", "prompt": ["x", "a film"]})
         ask(server.url, "/v1/classify", {"model": "sentiment", "input": "x"})
@@ -127,8 +127,8 @@ def test_metrics_count_by_task(tmp_path: Path) -> None:
         assert found[f"foreword_{name}_count", ("task", "writer")] == count
     assert found["foreword_inter_token_latency_seconds_count", ("task", "writer")] > 0
     assert found["foreword_http_responses_total", ("path", "/v1/completions"), ("status", "404")] == 1
-    assert (found["foreword_tasks",], found["foreword_tasks_resident",], found["foreword_prefix_budget_bytes",]) == (11, 2, 40_000)
-    assert found["foreword_task_loads_total",] == 2 and 0 < found["foreword_prefix_bytes",] <= 40_000
+    assert (found["foreword_tasks",], found["foreword_tasks_resident",], found["foreword_memory_budget_bytes",]) == (11, 2, 400_000)
+    assert found["foreword_task_loads_total",] == 2 and 0 < found["foreword_prefix_bytes",] <= 400_000
     assert found["foreword_num_requests_running",] == found["foreword_queued_answers",] == 0 and found["foreword_healthy",] == 1
     assert not any("made up" in str(name) for name in found)
 

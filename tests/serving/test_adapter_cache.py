@@ -1,13 +1,11 @@
-"""The adapter cache: within its budget, never without an adapter that is read, least recently used evicted first."""
+"""The adapter cache: never without an adapter that is read, least recently used evicted first."""
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from foreword.errors import CapacityError
 from foreword.serving.adapter_cache import AdapterCache, AdapterKey
 
 
@@ -16,33 +14,29 @@ def key(task: str, digest: str = "1") -> AdapterKey:
 
 
 def test_the_least_recently_read_leaves_first() -> None:
-    cache = AdapterCache(30)
-    assert [cache.add(key(task), 10) for task in "abc"] == [[], [], []]
+    cache = AdapterCache()
+    for task in "abc":
+        cache.add(key(task), 10)
     cache.acquire(key("a"), "r1")
+    assert cache.evictable_bytes == 20
     cache.release(key("a"), "r1")
-    assert cache.add(key("d"), 15) == [key("b"), key("c")]
-    assert {entry.key.task for entry in cache} == {"a", "d"} and cache.num_bytes == 25
+    assert [cache.evict().key.task for _ in range(2)] == ["b", "c"]
+    assert {entry.key.task for entry in cache} == {"a"} and cache.num_bytes == cache.evictable_bytes == 10
 
 
-def test_what_is_read_or_pinned_stays_and_a_refusal_changes_nothing() -> None:
-    cache = AdapterCache(30)
+def test_what_is_read_or_pinned_stays() -> None:
+    cache = AdapterCache()
     cache.add(key("a"), 10)
     cache.acquire(key("a"), "r1")
     cache.add(key("b"), 10, pinned=True)
     cache.add(key("c"), 10)
-    with pytest.raises(CapacityError) as caught:
-        cache.add(key("d"), 15)
-    assert str(caught.value) == (
-        "the prefix of task 'd' needs 15 bytes, but 20 of the 30 for prefixes are in use; "
-        "try again later, unpin a task, or give the server more memory for prefixes."
-    )
-    assert {entry.key.task for entry in cache} == {"a", "b", "c"}
+    assert cache.evictable_bytes == 10 and cache.evict().key == key("c") and cache.evictable_bytes == 0
     cache.pin(key("b"), pinned=False)
-    assert cache.add(key("d"), 15) == [key("b"), key("c")]
+    assert cache.evict().key == key("b")
 
 
 def test_a_replaced_version_leaves_when_its_last_reader_has() -> None:
-    cache = AdapterCache(30)
+    cache = AdapterCache()
     cache.add(key("a", "1"), 10, pinned=True)
     cache.acquire(key("a", "1"), "r1")
     cache.add(key("a", "2"), 10)
@@ -56,20 +50,22 @@ class Traffic(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.cache = AdapterCache(100)
+        self.cache = AdapterCache()
         self.reading: dict[str, AdapterKey] = {}
         self.count = 0
 
     @rule(task=st.sampled_from("abcdef"), size=st.integers(0, 60), pinned=st.booleans())
     def add(self, task: str, size: int, pinned: bool) -> None:
-        before = {entry.key for entry in self.cache}
+        if key(task, str(size)) not in self.cache:
+            self.cache.add(key(task, str(size)), size, pinned=pinned)
+
+    @precondition(lambda self: any(entry.evictable for entry in self.cache))
+    @rule()
+    def evict(self) -> None:
         held = {entry.key for entry in self.cache if not entry.evictable}
-        try:
-            gone = self.cache.add(key(task, str(size)), size, pinned=pinned)
-        except CapacityError:
-            assert {entry.key for entry in self.cache} == before
-            return
-        assert held.isdisjoint(gone) and {entry.key for entry in self.cache} == (before | {key(task, str(size))}) - set(gone)
+        before = self.cache.num_bytes
+        gone = self.cache.evict()
+        assert gone.key not in held and held <= {entry.key for entry in self.cache} and self.cache.num_bytes == before - gone.num_bytes
 
     @precondition(lambda self: len(list(self.cache)) > 0)
     @rule(data=st.data())
@@ -89,7 +85,7 @@ class Traffic(RuleBasedStateMachine):
     @rule(data=st.data())
     def drop(self, data: st.DataObject) -> None:
         chosen = data.draw(st.sampled_from([entry.key for entry in self.cache]))
-        assert self.cache.remove(chosen) == (chosen not in self.reading.values())
+        assert (self.cache.remove(chosen) is not None) == (chosen not in self.reading.values())
 
     @invariant()
     def balanced(self) -> None:

@@ -48,7 +48,7 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_served_is_predicted(prompts: Path, data: st.DataObject) -> None:
     asked = data.draw(st.lists(st.tuples(st.sampled_from(sorted(TASKS)), st.sampled_from(TEXTS)), min_size=1, max_size=12))
     pauses = [data.draw(st.sampled_from([0.0, 0.0, 0.004])) for _ in asked]
-    budget = data.draw(st.sampled_from([1 << 20, 40_000]))  # the second holds a few tasks at a time
+    budget = data.draw(st.sampled_from([1 << 24, 120_000]))  # the second holds a few tasks and sequences at a time
 
     async def client(engine: LocalEngine, index: int) -> None:
         task, text = asked[index]
@@ -56,7 +56,7 @@ def test_served_is_predicted(prompts: Path, data: st.DataObject) -> None:
         assert text_of(await answer(engine, str(index), task, text)) == predicted("llama", task, text)
 
     async def all_clients() -> None:
-        async with LocalEngine(tiny.frozen("llama"), str(prompts), max_sequences=3, adapter_bytes=budget) as engine:
+        async with LocalEngine(tiny.frozen("llama"), str(prompts), max_sequences=3, memory_bytes=budget) as engine:
             assert isinstance(engine, Engine)
             await asyncio.gather(*(client(engine, index) for index in range(len(asked))))
             engine.core.check()
@@ -79,7 +79,7 @@ def test_the_base_weights_stay_as_they_are_to_the_bit(prompts: Path) -> None:
             assert isinstance([event async for event in events][-1], Done)
 
     async def soak() -> None:
-        async with LocalEngine(model, str(prompts), max_sequences=4, adapter_bytes=12_000) as engine:
+        async with LocalEngine(model, str(prompts), max_sequences=4, memory_bytes=100_000) as engine:
             await asyncio.gather(*(client(engine, index, task) for index, task in enumerate(sorted(TASKS) * 6)))
             assert engine.stats().evictions_total > 0
 
@@ -169,7 +169,7 @@ def test_a_broken_adapter_fails_its_own_requests_alone(tmp_path: Path) -> None:
 
 def test_limits_are_said(prompts: Path) -> None:
     async def fill() -> None:
-        async with LocalEngine(tiny.frozen("llama"), str(prompts), max_sequences=1, max_waiting=1, adapter_bytes=3_000) as engine:
+        async with LocalEngine(tiny.frozen("llama"), str(prompts), max_sequences=1, max_waiting=1, memory_bytes=100_000) as engine:
             first = engine.submit(Request("1", "prefix", {"input": "x"}, LONG))
             assert isinstance(await anext(first), Token)
             engine.submit(Request("2", "prefix", {"input": "x"}))
@@ -177,9 +177,9 @@ def test_limits_are_said(prompts: Path) -> None:
                 Failed("capacity", "2 requests are running or waiting, and this engine accepts no more; try again later.")
             ]
             await first.aclose()  # type: ignore[attr-defined]
-        async with LocalEngine(tiny.frozen("llama"), str(prompts), adapter_bytes=10) as engine:
+        async with LocalEngine(tiny.frozen("llama"), str(prompts), memory_bytes=10) as engine:
             (failed,) = await answer(engine, "1", "prefix", "x")
-            assert isinstance(failed, Failed) and failed.kind == "capacity" and "of the 10 for prefixes are in use" in failed.message
+            assert isinstance(failed, Failed) and failed.kind == "capacity" and "of the engine's 10 are in use" in failed.message
             with pytest.raises(CapacityError):
                 await engine.load("prefix")
 

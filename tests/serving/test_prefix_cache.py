@@ -1,4 +1,4 @@
-"""Texts that are read once: the books alone, and answers of requests that share them."""
+"""The prefix cache: the tree of blocks alone, and answers of requests that share texts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from foreword.recipe import Recipe
 from foreword.serving.adapter_cache import AdapterKey
 from foreword.serving.engine_core import EngineCore
 from foreword.serving.loaded_task import LoadedTask
-from foreword.serving.prefix_cache import BLOCK_SIZE, PrefixCache
+from foreword.serving.prefix_cache import BLOCK_SIZE, Block, PrefixCache
 from foreword.serving.request import Event, Request, Token
 from foreword.tasks.generate import Generate
 
@@ -48,13 +48,13 @@ def serve(core: EngineCore, family: str, asked: list[tuple[str, int, str]], *, a
         key = AdapterKey(f"{kind}{number}", "1")
         core.add(Request(str(index), key.task, {"input": text}), key, events[index].append)
         while not at_once and (core.has_work or core.scheduler.missing_tasks):
-            finish_all(core, family)
+            step(core, family)
     while core.has_work or core.scheduler.missing_tasks:
-        finish_all(core, family)
+        step(core, family)
     return ["".join(event.text for event in each if isinstance(event, Token)) for each in events]
 
 
-def finish_all(core: EngineCore, family: str) -> None:
+def step(core: EngineCore, family: str) -> None:
     for key in core.scheduler.missing_tasks:
         with contextlib.suppress(CapacityError):
             core.install(LoadedTask.of(core.model, adapter(family, key.task[:6], int(key.task[6:])), key))
@@ -68,9 +68,10 @@ def finish_all(core: EngineCore, family: str) -> None:
 def test_answers_are_those_of_texts_that_are_not_shared(family: str, data: st.DataObject) -> None:
     one = st.tuples(st.sampled_from(sorted(KINDS)), st.integers(0, 2), st.sampled_from([ARTICLE, ARTICLE[:70], OTHER, "x"]))
     asked = data.draw(st.lists(one, min_size=2, max_size=8))
-    budget = data.draw(st.sampled_from([1 << 20, 40_000, 0]))
-    prefixes = data.draw(st.sampled_from([1 << 20, 3_000]))
-    core = EngineCore(tiny.frozen(family), max_sequences=3, prefix_cache_bytes=budget, adapter_bytes=prefixes)
+    tokens = data.draw(st.sampled_from([4000, 400, 200]))  # that fit in memory: the least holds one article and little more
+    core = EngineCore(tiny.frozen(family), max_sequences=3, prefix_caching=data.draw(st.booleans()))
+    core.kv.budget.total = tokens * core.kv.cache.slot_bytes
+    core.scheduler.chunk_budget.most = data.draw(st.sampled_from([7, 40, 2048]))
     found = serve(core, family, asked, at_once=data.draw(st.booleans()))
     assert found == [predicted(family, *each) for each in asked]
 
@@ -88,39 +89,79 @@ def test_many_tasks_read_one_text_once() -> None:
         found = serve(core, "llama", asked, at_once=True)
         together = sum(read)
         read.clear()
-        core = EngineCore(model, max_sequences=8, prefix_cache_bytes=0)
+        core = EngineCore(model, max_sequences=8, prefix_caching=False)
         assert serve(core, "llama", asked, at_once=True) == found == [predicted("llama", *each) for each in asked]
     finally:
         hook.remove()
     assert together < sum(read) / 3
 
 
-def test_a_text_is_kept_from_its_second_time_on_and_leaves_for_others() -> None:
-    core = EngineCore(tiny.frozen("llama"), prefix_cache_bytes=sum(kv.width for kv in tiny.frozen("llama").shape.kv) * 4 * BLOCK_SIZE * 7)
-    for turn, (text, hits) in enumerate([(ARTICLE, 0), (ARTICLE, 1), (ARTICLE, 2), (OTHER, 3), (OTHER, 3), (OTHER, 4)]):
-        found = serve(core, "llama", [("behind", 0, text)], at_once=True)
-        assert found == [predicted("llama", "behind", 0, text)] and core.cached_prefill.num_hits <= hits, turn
-    assert 0 < core.cached_prefill.cache.num_tokens <= 7 * BLOCK_SIZE
+def test_a_text_stays_after_its_request_and_leaves_for_others() -> None:
+    core = EngineCore(tiny.frozen("llama"), max_sequences=1)
+    core.kv.budget.total = 200 * core.kv.cache.slot_bytes
+    hits = []
+    for text in (ARTICLE, ARTICLE, OTHER, OTHER, ARTICLE[::-1], OTHER[::-1], ARTICLE):
+        before = core.kv.num_hits
+        assert serve(core, "llama", [("behind", 0, text)], at_once=True) == [predicted("llama", "behind", 0, text)]
+        hits.append(core.kv.num_hits - before)
+    article = len(tiny.frozen("llama").tokenizer.encode(ARTICLE)) // BLOCK_SIZE * BLOCK_SIZE
+    assert hits[:2] == [0, article] and 0 < hits[3] < article and hits[6] < article  # evicted meanwhile
+    assert 0 < core.kv.texts.num_tokens <= 200
 
 
 def test_texts_behind_a_prefix_leave_with_it() -> None:
     core = EngineCore(tiny.frozen("llama"))
     serve(core, "llama", [("before", 0, ARTICLE)] * 3, at_once=True)
-    assert core.cached_prefill.cache.num_tokens > 0
+    assert core.kv.texts.num_tokens > 0
     core.retire(AdapterKey("before0", "1"))
     core.check()
-    assert core.cached_prefill.cache.num_tokens == 0 and not core.adapters.tasks
+    assert core.kv.texts.num_tokens == core.kv.budget.used == 0 and not core.adapters.tasks
 
 
-def test_the_books_refuse_nothing_that_is_read() -> None:
-    cache = PrefixCache(3 * BLOCK_SIZE)
-    ids = tuple(range(5 * BLOCK_SIZE))
-    assert cache.num_repeated(None, ids) == 0 and cache.num_repeated(None, ids[: 2 * BLOCK_SIZE]) == 2
-    first = cache.add(None, [], ids[: 2 * BLOCK_SIZE], range(2 * BLOCK_SIZE))
-    cache.acquire(first, "a")
-    assert cache.match(None, ids) == first and cache.match(AdapterKey("a", "1"), ids) == []
-    assert cache.evict(2) is None and cache.evict(1) == []
-    cache.release(first, "a")
-    assert cache.evict(2) == [first[1].slots]  # the end of a text before its beginning
-    assert cache.match(None, ids) == first[:1]
-    cache.check()
+def chain(made: PrefixCache, ids: tuple[int, ...], first_slot: int) -> list[Block]:
+    """The blocks of a text, computed, each in slots of its own."""
+    blocks: list[Block] = []
+    for begin in range(0, len(ids), BLOCK_SIZE):
+        slots = tuple(range(first_slot + begin, first_slot + begin + BLOCK_SIZE))
+        blocks.append(made.add(None, blocks[-1] if blocks else None, ids[begin : begin + BLOCK_SIZE], slots))
+        blocks[-1].computed = True
+    return blocks
+
+
+def test_what_is_read_stays_and_the_end_of_a_text_leaves_before_its_beginning() -> None:
+    made, ids = PrefixCache(), tuple(range(3 * BLOCK_SIZE))
+    blocks = chain(made, ids, 0)
+    made.check()
+    assert made.match(None, ids) == blocks and made.match(AdapterKey("a", "1"), ids) == [] and made.num_unread == 0
+    assert made.release(blocks) == [] and made.num_unread == 3
+    made.acquire(blocks[:1])
+    made.check()
+    assert [made.evict(), made.evict()] == [blocks[2].slots, blocks[1].slots] and made.num_unread == 0
+    assert made.match(None, ids) == blocks[:1]
+    made.release(blocks[:1])
+    assert made.evict() == blocks[0].slots and made.num_blocks == 0
+    made.check()
+
+
+def test_the_least_recently_used_text_leaves_first() -> None:
+    made = PrefixCache()
+    old, new = chain(made, tuple(range(2 * BLOCK_SIZE)), 0), chain(made, tuple(range(100, 100 + 2 * BLOCK_SIZE)), 100)
+    made.release(old)
+    made.release(new)
+    assert [made.evict() for _ in range(4)] == [old[1].slots, old[0].slots, new[1].slots, new[0].slots]
+
+
+def test_the_same_text_is_kept_once() -> None:
+    made, ids = PrefixCache(), tuple(range(BLOCK_SIZE))
+    first, second = chain(made, ids, 0), chain(made, ids, 100)
+    assert first == second and first[0].refs == 2 and first[0].slots[0] == 0
+    made.check()
+
+
+def test_a_block_that_was_never_computed_leaves_with_its_last_reader() -> None:
+    made, ids = PrefixCache(), tuple(range(BLOCK_SIZE))
+    block = made.add(None, None, ids, tuple(range(BLOCK_SIZE)))
+    made.acquire([block])
+    assert made.release([block]) == [] and made.release([block]) == [block.slots]
+    made.check()
+    assert made.match(None, ids) == []

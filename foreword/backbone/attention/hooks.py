@@ -23,6 +23,8 @@ class AttentionHook(Protocol):
 class AttentionBackend(Protocol):
     """Computes attention itself."""
 
-    def attention(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, attend: Attend | None) -> Tensor:
+    def attention(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, attend: Attend | None
+    ) -> Tensor:
         """Attention over all keys of this module, [B, T, A, D]: plain softmax(q·kᵀ·scaling)·v, or `attend` where the family has its own."""
         ...

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+KERNEL_DEVICE = "cpu"  # where SDPA's own kernel returns the log-sum-exp too
+
 
 def attention_with_lse(
     query: Float[Tensor, "B K R D"],
@@ -20,7 +22,7 @@ def attention_with_lse(
     scaling: float,
 ) -> tuple[Float[Tensor, "B K R D"], Float[Tensor, "B K R"]]:
     """softmax(q·kᵀ·scaling + mask)·v and the log-sum-exp of the scores, in fp32. Every query must see at least one key."""
-    if query.device.type == "cpu":  # SDPA's own kernel there, which returns both
+    if query.device.type == KERNEL_DEVICE:
         bias = None if mask is None else mask.to(query.dtype).expand(-1, -1, query.shape[2], -1)
         return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, False, attn_mask=bias, scale=scaling)
     scores = torch.matmul(query, key.transpose(2, 3)).float() * scaling

@@ -116,9 +116,7 @@ class RowBatch:
         self.rows, self._device = rows, device
         self.length = max(row.count for row in rows)
         index = np.stack([begin + _repeated(row.count, self.length) for row, begin in zip(rows, begins, strict=True)])
-        own = np.concatenate(
-            [b * self.length + self.length - row.count + np.arange(row.count) for b, row in enumerate(rows)]
-        )
+        own = np.concatenate([b * self.length + self.length - row.count + np.arange(row.count) for b, row in enumerate(rows)])
         self.queries, self.own = torch.from_numpy(index).to(device), torch.from_numpy(own).to(device)
         self.targets = torch.from_numpy(np.concatenate([begin + np.arange(row.count) for row, begin in zip(rows, begins, strict=True)])).to(
             device

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SHOWN = 8  # tasks named in the banner
 
 
-@expand(access="Access", amounts="Limits", memory="Task memory")
+@expand(access="Access", amounts="Limits", memory="Memory")
 def serve(
     folder: Annotated[str, typer.Argument(metavar="STORE", help="Folder of adapters, or URL of a store such as s3://bucket/prompts.")],
     access: Access,
@@ -101,7 +101,7 @@ def _engine(frozen: FrozenModel, store: AdapterStore, amounts: Amounts, memory: 
         store,
         max_sequences=amounts.max_sequences,
         max_waiting=amounts.max_queued + amounts.max_answers,
-        adapter_bytes=memory.prefix_memory << 20,
+        memory_bytes=None if memory.memory is None else memory.memory << 20,
         watch=memory.watch,
     )
 

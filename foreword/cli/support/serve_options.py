@@ -72,9 +72,11 @@ class Amounts(Checked):
 
 @dataclass(frozen=True)
 class InMemory(Checked):
-    """Options of tasks in memory."""
+    """Options of the engine's memory."""
 
-    prefix_memory: int = option(1024, "Memory for prompts in MB; the least recently used are evicted first.", 1)
+    memory: int | None = option(
+        None, "Memory in MB for tasks, cached texts and running answers together; by default half of what is free, at most 4096.", 1
+    )
     load: str | None = option(None, "Tasks to load at the start: comma-separated names, or all. Others are loaded at their first request.")
     watch: float = option(2.0, "Seconds between checks for new adapters; 0 disables them.", 0)
 
