@@ -87,8 +87,9 @@ def test_a_tenant_that_was_away_claims_no_more_than_its_turn() -> None:
         run(made)
     for index in range(4):
         add(made, f"b {index}", text="b" * 31, tenant="b")
-    turns = ["".join(sorted({name[0] for name, count in ids(run(made)) if count > 1})) for _ in range(6)]
-    assert turns.count("a") == turns.count("b") == 3
+    for _ in range(8):
+        run(made)
+    assert abs(made._served["a"] - made._served["b"]) <= 16  # a chunk, and what runs beside it
 
 
 def test_a_tenant_with_all_places_gives_one_up_for_another() -> None:
