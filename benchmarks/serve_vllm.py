@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,9 @@ class Ours:
             await self.engine.load(name)
 
     def run(self, given: Sequence[str], tokens: int) -> dict[str, Any]:
-        return self.loop.run_until_complete(self._serve(given, tokens))
+        used = time.process_time()
+        found = self.loop.run_until_complete(self._serve(given, tokens))
+        return {**found, "cpu_seconds": time.process_time() - used}
 
     async def _serve(self, given: Sequence[str], tokens: int) -> dict[str, Any]:
         found: dict[str, Any] = {"first": [], "between": [], "answers": [[] for _ in given]}
@@ -125,6 +128,11 @@ class Theirs:
         )
         self.versions: dict[str, str] = self.ask(told)["versions"]
 
+    def run(self, asks: Sequence[dict[str, Any]], tokens: int) -> dict[str, Any]:
+        used = self.cpu_seconds()
+        found = self.ask({"asks": asks, "tokens": tokens})
+        return {**found, "cpu_seconds": self.cpu_seconds() - used}
+
     def ask(self, told: dict[str, Any]) -> dict[str, Any]:
         assert self.child.stdin is not None and self.child.stdout is not None
         os.killpg(self.child.pid, signal.SIGCONT)
@@ -134,11 +142,24 @@ class Theirs:
         os.killpg(self.child.pid, signal.SIGSTOP)
         return json.loads(line)
 
+    def cpu_seconds(self) -> float:
+        """What all its processes have used so far."""
+        ticks = 0
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):  # a process that has ended meanwhile
+                fields = path.read_text("utf-8").rpartition(")")[2].split()
+                ticks += int(fields[11]) + int(fields[12]) if int(fields[2]) == self.child.pid else 0
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def close(self) -> None:
         assert self.child.stdin is not None
-        os.killpg(self.child.pid, signal.SIGCONT)
+        with suppress(ProcessLookupError):
+            os.killpg(self.child.pid, signal.SIGCONT)
         self.child.stdin.close()
-        self.child.wait(60)
+        try:
+            self.child.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.child.pid, signal.SIGKILL)
 
 
 def export(model: FrozenModel, source: Path, names: Sequence[str], target: Path) -> int:
@@ -161,9 +182,9 @@ def ids(model: FrozenModel, text: str) -> list[int]:
     return [*model.tokenizer.opening, *model.tokenizer.encode(work.written(text))]
 
 
-def _ratio(one: dict[str, dict[str, Any]]) -> float:
-    """Tokens a second of this engine, over those of vLLM: both wrote the same number."""
-    return one["theirs"]["seconds"] / one["ours"]["seconds"]
+def _ratio(one: dict[str, dict[str, Any]], of: str) -> float:
+    """How many times as long vLLM took as this engine: both wrote the same number of tokens."""
+    return one["theirs"][of] / one["ours"][of]
 
 
 def facts(rounds: Sequence[dict[str, Any]], tokens: int) -> dict[str, Any]:
@@ -176,6 +197,7 @@ def facts(rounds: Sequence[dict[str, Any]], tokens: int) -> dict[str, Any]:
         "tokens_per_second": spread([MANY * tokens / one["seconds"] for one in rounds]),
         "seconds_to_first_token_p50_p90_p99": waits("first"),
         "seconds_between_tokens_p50_p90_p99": waits("between"),
+        "cpu_seconds": spread([one["cpu_seconds"] for one in rounds]),
     }
 
 
@@ -190,22 +212,23 @@ def measure(ours: Ours, theirs: Theirs, model: FrozenModel, tokens: int, rounds:
     for number in range(rounds + 1):
         part = given[MANY * number : MANY * (number + 1)]
         asks = [{"task": name, "ids": ids(model, text)} for name, text in zip(ours.names, part, strict=True)]
-        one = {"ours": ours.run(part, tokens), "theirs": theirs.ask({"asks": asks, "tokens": tokens})}
+        one = {"ours": ours.run(part, tokens), "theirs": theirs.run(asks, tokens)}
         for side, found in one.items():
             if (wrote := sum(map(len, found["answers"]))) != MANY * tokens:
                 raise RuntimeError(f"{side} wrote {wrote} tokens, but {MANY * tokens} were asked for.")
         seen.append(one)
-        print(f"round {number}: {_ratio(one):.2f}", file=sys.stderr, flush=True)
+        print(f"round {number}: {_ratio(one, 'seconds'):.2f}, cpu {_ratio(one, 'cpu_seconds'):.2f}", file=sys.stderr, flush=True)
     seen = seen[1:]
     same = [a == b for one in seen for a, b in zip(one["ours"]["answers"], one["theirs"]["answers"], strict=True)]
     first = [a[0] == b[0] for one in seen for a, b in zip(one["ours"]["answers"], one["theirs"]["answers"], strict=True)]
-    ratio = spread([_ratio(one) for one in seen])
+    ratio = spread([_ratio(one, "seconds") for one in seen])
     return {
         "ratios": {"foreword / vLLM": {"asked": 0.9, "met": ratio["median"] >= 0.9, **ratio}},
         "sides": {
             "foreword": facts([one["ours"] for one in seen], tokens),
             "vLLM": facts([one["theirs"] for one in seen], tokens),
         },
+        "times_less_cpu": spread([_ratio(one, "cpu_seconds") for one in seen]),
         "equal_answers": float(np.mean(same)),
         "equal_first_tokens": float(np.mean(first)),
     }
@@ -226,6 +249,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     disable_progress_bar()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no stopped process stays behind
     model = gemma()
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as prefixes:
         names = work.tasks(Path(folder), model, MANY, "p-tuning-v2", work.PREFIX)
