@@ -234,7 +234,22 @@ def measure(ours: Ours, theirs: Theirs, model: FrozenModel, tokens: int, rounds:
     }
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def case(ours: Ours, theirs: Theirs, model: FrozenModel, tokens: int, args: argparse.Namespace) -> None:
+    """Measure, write and print one number of new tokens."""
+    birth = provenance([0], args.threads)
+    birth["preloaded"] = [Path(library).name for library in theirs.preloaded]
+    birth["versions"] |= {f"vLLM's {name}": version for name, version in theirs.versions.items()}
+    found = measure(ours, theirs, model, tokens, args.rounds)
+    name = f"{MANY} tasks, {tokens} new tokens"
+    about = f"{MANY} requests at once, each of another task, {tokens} new tokens."
+    document = store.read(args.out)
+    document.setdefault("cases", {})[name] = {"about": about, **found, "provenance": birth}
+    store.write(args.out, document)
+    ratio = found["ratios"]["foreword / vLLM"]
+    print(f"{name}: foreword / vLLM = {ratio['median']:.2f} ({ratio['least']:.2f} to {ratio['most']:.2f})", flush=True)
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks/serve_vllm.py", description=__doc__)
     parser.add_argument("--vllm-python", type=Path, required=True, help="the interpreter of an environment with vLLM")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of both sides in turn (default 5)")
@@ -246,7 +261,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=Path, default=store.RESULTS / "serve_vllm.json", help="results file; cases measured again are replaced"
     )
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = arguments(argv)
     torch.set_num_threads(args.threads)
     disable_progress_bar()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no stopped process stays behind
@@ -265,17 +284,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         theirs = Theirs(args.vllm_python, told, args.threads)
         try:
             for tokens in args.tokens:
-                birth = provenance([0], args.threads)
-                birth["preloaded"] = [Path(library).name for library in theirs.preloaded]
-                birth["versions"] |= {f"vLLM's {name}": version for name, version in theirs.versions.items()}
-                found = measure(ours, theirs, model, tokens, args.rounds)
-                name = f"{MANY} tasks, {tokens} new tokens"
-                document = store.read(args.out)
-                about = f"{MANY} requests at once, each of another task, {tokens} new tokens."
-                document.setdefault("cases", {})[name] = {"about": about, **found, "provenance": birth}
-                store.write(args.out, document)
-                ratio = found["ratios"]["foreword / vLLM"]
-                print(f"{name}: foreword / vLLM = {ratio['median']:.2f} ({ratio['least']:.2f} to {ratio['most']:.2f})", flush=True)
+                case(ours, theirs, model, tokens, args)
         finally:
             theirs.close()
             ours.close()
