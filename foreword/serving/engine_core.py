@@ -6,12 +6,14 @@ import itertools
 import time
 from collections.abc import Callable
 from collections.abc import Sequence as Many
+from dataclasses import replace
 from typing import final
 
 from torch import Tensor
 
 from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.kv_cache import NULL_SLOT, PagedKVCache
+from foreword.backbone.weights.packed_linear import pack_linear_layers
 from foreword.serving.adapter_cache import AdapterKey
 from foreword.serving.adapter_manager import AdapterManager
 from foreword.serving.input_processor import InputProcessor
@@ -30,20 +32,27 @@ class EngineCore:
     """`add`, `cancel` and `install` are called between steps, `step` does one piece of work. Not for several threads.
 
     `memory_bytes` is what task prefixes, heads and LoRA weights, cached texts and running sequences may take together (half of what is free, at most
-    4 GiB, by default); texts are kept for later requests with `prefix_caching`.
+    4 GiB, by default); texts are kept for later requests with `prefix_caching`. `pack_weights`
+    keeps a second copy of the weights where that makes products faster (bf16 on a CPU).
     """
 
     def __init__(
-        self, model: FrozenModel, *, max_sequences: int = 32, memory_bytes: int | None = None, prefix_caching: bool = True
+        self,
+        model: FrozenModel,
+        *,
+        max_sequences: int = 32,
+        memory_bytes: int | None = None,
+        prefix_caching: bool = True,
+        pack_weights: bool = True,
     ) -> None:
-        self.model = model
+        self.base, self.model = model, pack_linear_layers(model) if pack_weights else model
         budget = MemoryBudget(default_memory(model.device) if memory_bytes is None else memory_bytes)
         cache = PagedKVCache(model.shape, 0, model.dtype, model.device)
         cache.capacity = budget.total // cache.slot_bytes + NULL_SLOT + 1
         self.kv = KVCacheManager(cache, budget, prefix_caching=prefix_caching)
         self.runner = ModelRunner(cache)
-        self.adapters = AdapterManager(model, self.kv)
-        self.input_processor = InputProcessor(model)
+        self.adapters = AdapterManager(self.model, self.kv)
+        self.input_processor = InputProcessor(self.model)
         self.scheduler = Scheduler(self.adapters, self.kv, self.input_processor.sequence, max_sequences=max_sequences)
         self.num_steps = 0
 
@@ -70,7 +79,7 @@ class EngineCore:
 
     def install(self, task: LoadedTask, *, pinned: bool = False) -> None:
         """Load a task into memory, for all requests that wait for it. Raises CapacityError if the memory is in use."""
-        self.adapters.install(task, pinned=pinned)
+        self.adapters.install(replace(task, model=self.model) if task.model is self.base else task, pinned=pinned)
         self.scheduler.waiting.installed(task.key)
 
     def retire(self, key: AdapterKey) -> None:

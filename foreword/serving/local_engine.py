@@ -29,7 +29,8 @@ class LocalEngine:
     """Continuous batching of any tasks of a store over one frozen model. `async with LocalEngine(model, store) as engine:`.
 
     `max_sequences` sequences run together, `max_waiting` more requests may wait. `memory_bytes` is what tasks, cached texts and running sequences may
-    take together; texts are kept for later requests with `prefix_caching`.
+    take together; texts are kept for later requests with `prefix_caching`. `pack_weights` keeps a second copy of the weights where that makes products
+    faster (bf16 on a CPU).
     `watch` looks for new and changed adapters every so many seconds (0: only when `load` asks).
     """
 
@@ -42,11 +43,12 @@ class LocalEngine:
         max_waiting: int = 1024,
         memory_bytes: int | None = None,
         prefix_caching: bool = True,
+        pack_weights: bool = True,
         watch: float = 0.0,
     ) -> None:
         self.model = model
         self.registry = Registry(store if isinstance(store, AdapterStore) else AdapterStore(store))
-        self.core = EngineCore(model, max_sequences=max_sequences, memory_bytes=memory_bytes, prefix_caching=prefix_caching)
+        self.core = EngineCore(model, max_sequences=max_sequences, memory_bytes=memory_bytes, prefix_caching=prefix_caching, pack_weights=pack_weights)
         self.loader = AdapterLoader(model, self.registry)
         self.limit, self.watch = max_sequences + max_waiting, watch
         self._queues: dict[str, asyncio.Queue[Event]] = {}

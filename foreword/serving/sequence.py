@@ -54,7 +54,7 @@ class Sequence:
     @property
     def root(self) -> Root:
         """What makes keys and values of the same text differ from other tasks': a prefix, or weights of its own."""
-        return self.task.key if self.task and (self.table.prefix.slots or self.model.base) else None
+        return self.task.key if self.task and (self.table.prefix.slots or self.task.weight_bytes) else None
 
     @property
     def num_cacheable(self) -> int:

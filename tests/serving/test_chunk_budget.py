@@ -11,7 +11,7 @@ from foreword.serving.chunk_budget import FIRST, IDLE_SECONDS, LEAST, MOST, SLOW
 @pytest.mark.parametrize("token", [0.00001, 0.0005, 0.002])
 def test_chunks_fit_into_the_time_that_a_step_may_take(decode: float, token: float) -> None:
     budget = ChunkBudget()
-    assert budget.tokens(3) == FIRST
+    assert (budget.tokens(3), budget.tokens(0)) == (FIRST, MOST)
     for _ in range(30):
         budget.observe(3, 0, decode)
         count = budget.tokens(3)
@@ -41,3 +41,11 @@ def test_answers_without_a_text_leave_time_for_running_sequences() -> None:
     assert budget.pooled(128, 3) == int((SLOWDOWN - 1) * 0.1 / 0.02) and budget.pooled(128, 0) == 128
     budget.observe_pooling(1, 100.0)
     assert budget.pooled(128, 3) >= 1
+
+
+def test_more_running_sequences_have_times_of_their_own() -> None:
+    budget = ChunkBudget()
+    budget.observe(1, 0, 0.1)
+    budget.observe(32, 0, 0.3)
+    budget.observe(0, 100, 0.1)
+    assert budget.tokens(30) == 3 * budget.tokens(1) and budget.tokens(2) == budget.tokens(1)
