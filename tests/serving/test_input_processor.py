@@ -90,7 +90,7 @@ def test_tokens_of_a_compiled_prompt_are_reported_without_a_log_probability() ->
     found = one.prompt_scores.take()
     assert compiled and isinstance(found, PromptLogprobs)
     assert found.tokens[compiled:] == one.prompt.ids and len(found.tokens) == one.num_prompt_tokens
-    assert one.prompt_scores.take() is None and one.cacheable == ()
+    assert one.prompt_scores.take() is None and not one.reads_cache
 
 
 def test_sequences_are_made_in_many_threads_at_once() -> None:
