@@ -48,7 +48,9 @@ class LocalEngine:
     ) -> None:
         self.model = model
         self.registry = Registry(store if isinstance(store, AdapterStore) else AdapterStore(store))
-        self.core = EngineCore(model, max_sequences=max_sequences, memory_bytes=memory_bytes, prefix_caching=prefix_caching, pack_weights=pack_weights)
+        self.core = EngineCore(
+            model, max_sequences=max_sequences, memory_bytes=memory_bytes, prefix_caching=prefix_caching, pack_weights=pack_weights
+        )
         self.loader = AdapterLoader(model, self.registry)
         self.limit, self.watch = max_sequences + max_waiting, watch
         self._queues: dict[str, asyncio.Queue[Event]] = {}

@@ -19,7 +19,7 @@ from transformers import (
 from foreword.errors import ServingError
 from foreword.serving.sampling import SamplingParams
 from foreword.serving.sampling_state import SampledToken, SamplingState
-from foreword.serving.token_sampler import sample
+from foreword.serving.token_sampler import argmax, sample
 
 V = 12
 
@@ -185,3 +185,11 @@ def test_logits_that_are_not_finite_fail_their_own_answer_only(given_: dict[str,
             str(found[row])
             == "the model's logits are not finite numbers, so no token can be chosen; look at its adapter and its precision."
         )
+
+
+@pytest.mark.parametrize("vocabulary", [7, 1024, 4096, 50257, 151936])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_argmax_by_parts_is_torchs(vocabulary: int, dtype: torch.dtype) -> None:
+    logits = torch.randn(5, vocabulary, generator=torch.Generator().manual_seed(0)).to(dtype).round(decimals=1)  # with equals
+    logits[1], logits[2, vocabulary // 2] = 0, torch.nan
+    assert argmax(logits).tolist() == logits.argmax(-1).tolist()
