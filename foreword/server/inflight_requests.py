@@ -104,7 +104,7 @@ class RequestOutput:
             self.text, self.answer = event.text, event
         elif isinstance(event, Done):
             self.done = event
-        else:
+        elif isinstance(event, Failed):
             self.failed = event
 
 

@@ -21,6 +21,7 @@ from foreword.serving.sequence import Sequence
 from foreword.serving.waiting_requests import WaitingRequest, WaitingRequests
 
 MAX_POOLING = 128  # requests without a generated text that are answered between two tokens of the others
+MAX_SCORED = 256  # tokens of prompts in a step whose own log-probabilities are asked for: each takes a row of logits
 
 OpenSequence = Callable[[Request, LoadedTask | None, Callable[[Event], None]], Sequence]
 
@@ -94,6 +95,7 @@ class Scheduler:
     def _add_prompts(self, chunks: list[Chunk]) -> None:
         """Fill the step with chunks of prompts: in turn by tenant, one prompt of each after another."""
         budget, blocked = self.chunk_budget.tokens(len(chunks)), set[str]()
+        scored = MAX_SCORED
         scheduled = {chunk.sequence for chunk in chunks}
         while budget > 0:
             tenants = {*self.waiting.generating, *(sequence.request.tenant for sequence in self._reading(scheduled))} - blocked
@@ -106,8 +108,12 @@ class Scheduler:
             if sequence is None:
                 blocked.add(tenant)
                 continue
-            chunk = self._chunk(sequence, budget)
+            if sequence.next_prompt_logits is not None and not scored:
+                blocked.add(tenant)
+                continue
+            chunk = self._chunk(sequence, budget if sequence.next_prompt_logits is None else min(budget, scored))
             budget -= chunk.num_tokens
+            scored -= 0 if sequence.next_prompt_logits is None else chunk.num_tokens
             scheduled.add(sequence)
             chunks.append(chunk)
 
