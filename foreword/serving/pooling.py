@@ -52,7 +52,7 @@ def _eval_feature(item: PoolingRequest) -> EvalFeature | None:
     except ForewordError as error:
         item.emit(Failed("request", str(error)))
     except Exception as error:  # whatever an example holds, it is nobody else's trouble
-        item.emit(Failed("engine", f"the request could not be read ({type(error).__name__}: {error})."))
+        item.emit(Failed("request", f"the request could not be read ({type(error).__name__}: {error})."))
     return None
 
 

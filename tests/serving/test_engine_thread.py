@@ -128,7 +128,7 @@ def test_an_error_while_an_input_is_read_fails_its_request(
             beside, same, wrong = await asyncio.gather(
                 answer(engine, "1", "prefix", "x"), answer(engine, "2", name, "x"), answer(engine, "3", name, "fail")
             )
-            assert wrong == [Failed("engine", f"the request could not be read ({name_of(error)}).")]
+            assert wrong == [Failed("request", f"the request could not be read ({name_of(error)}).")]
             assert (text_of(beside), text_of(same)) == (predicted("llama", "prefix", "x"), predicted("llama", name, "x"))
             await works(engine)
 
