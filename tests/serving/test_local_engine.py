@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import sys
-import threading
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from hypothesis import strategies as st
 from serving.given import TASKS, TEXTS, adapter, example, predicted, store
 
 from foreword.errors import AdapterError, CapacityError, ModelError, ServingError
-from foreword.serving.engine import Engine, Stats
+from foreword.serving.engine import Engine
 from foreword.serving.local_engine import LocalEngine
 from foreword.serving.request import Answer, Done, Event, Failed, Request, Token
 from foreword.serving.sampling import SamplingParams
@@ -289,46 +287,6 @@ def test_tasks_are_loaded_by_a_running_engine_only(prompts: Path) -> None:
         await engine.close()
 
     asyncio.run(scene())
-
-
-def test_counts_and_cards_may_be_read_from_any_thread_at_any_time(prompts: Path) -> None:
-    """Requests come, end and are cancelled, tasks are loaded and evicted; readers never see what the model's thread is changing."""
-    stop, found, errors = threading.Event(), list[Stats](), list[BaseException]()
-
-    def read(engine: LocalEngine) -> None:
-        try:
-            while not stop.is_set():
-                stats = engine.stats()
-                assert sum(stats.by_task.values()) == stats.running <= 3
-                assert stats.resident <= len(engine.tasks()) == len(TASKS)
-                found.append(stats)
-        except BaseException as error:
-            errors.append(error)
-
-    async def client(engine: LocalEngine, index: int, task: str) -> None:
-        events = engine.submit(Request(str(index), task, example(task, TEXTS[index % len(TEXTS)])))
-        async for _ in events:
-            if index % 4 == 0:
-                engine.cancel(str(index))
-
-    async def hammer() -> None:
-        async with LocalEngine(tiny.frozen("llama"), str(prompts), max_sequences=3, memory_bytes=100_000) as engine:
-            readers = [threading.Thread(target=read, args=(engine,)) for _ in range(3)]
-            for reader in readers:
-                reader.start()
-            await asyncio.gather(*(client(engine, index, task) for index, task in enumerate(sorted(TASKS) * 5)))
-            stop.set()
-            for reader in readers:
-                await asyncio.to_thread(reader.join)
-            assert (engine.stats().running, engine.stats().waiting) == (0, 0)
-
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        live(hammer())
-    finally:
-        sys.setswitchinterval(interval)
-    assert not errors and any(stats.running for stats in found)
 
 
 def test_a_model_on_several_devices_is_refused(prompts: Path) -> None:
