@@ -10,6 +10,7 @@ import fcntl
 import os
 import re
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -42,11 +43,14 @@ def check_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class Folder:
-    """Files of one adapter, wherever they are: `where` is for messages, `names` are its files and `read` gives the bytes of one."""
+    """Files of one adapter, wherever they are: `where` is for messages, `names` are its files, `read` gives the bytes of one and `size` their number,
+    0 where that is not known before they are read.
+    """
 
     where: str
     names: frozenset[str]
     read: Callable[[str], bytes]
+    size: Callable[[str], int] = lambda _: 0
 
 
 def read_whole(path: str | Path, read: Callable[[Folder], Result]) -> Result:
@@ -65,8 +69,9 @@ def read_whole(path: str | Path, read: Callable[[Folder], Result]) -> Result:
 
 def local_names(root: Path) -> list[str]:
     """Names of the folders under `root` with a file of an adapter, and of those that have their second name after a kill."""
-    found = {entry.name for entry in os.scandir(root) if entry.is_dir() and any(os.path.isfile(f"{entry.path}/{name}") for name in FILES)}
-    rescued = {name[1:-4] for name in found if name.startswith(".") and name.endswith(".old") and (root / name / MANIFEST).is_file()}
+    with os.scandir(root) as entries:  # isfile is False, not an error, for what cannot be entered
+        found = {entry.name for entry in entries if any(os.path.isfile(f"{entry.path}/{name}") for name in FILES)}
+    rescued = {name[1:-4] for name in found if name.startswith(".") and name.endswith(".old") and os.path.isfile(root / name / MANIFEST)}
     return sorted({name for name in found if not name.startswith(".")} | rescued)
 
 
@@ -131,14 +136,22 @@ def _standing(path: Path) -> Path:
 
 
 def _opened(place: Path, where: str) -> Folder:
-    def read(name: str) -> bytes:
+    def look(name: str, value: Callable[[Path], Result]) -> Result:
         try:
-            return (place / name).read_bytes()
+            if not stat.S_ISREG((place / name).stat().st_mode):  # a pipe would be read for ever
+                raise AdapterError(f"adapter '{where}' has a {name} that is not a file; check the folder.")
+            return value(place / name)
         except OSError as error:
             raise AdapterError(f"adapter '{where}' has a {name} that cannot be read ({error.strerror}); check the folder.") from error
 
+    def read(name: str) -> bytes:
+        return look(name, Path.read_bytes)
+
+    def size(name: str) -> int:
+        return look(name, lambda path: path.stat().st_size)
+
     try:
-        return Folder(where, frozenset(os.listdir(place)), read)
+        return Folder(where, frozenset(os.listdir(place)), read, size)
     except OSError as error:
         raise AdapterError(f"adapter '{where}' cannot be read ({error.strerror}); check the folder.") from error
 

@@ -16,6 +16,7 @@ from foreword.errors import AdapterError, UsageError
 from foreword.recipe import Recipe
 from foreword.shape import KVShape, ModelShape
 
+MAX_BYTES = 1 << 26  # of the file: more than any model's names of tensors need
 FORMAT_VERSION = 2  # 1 had a soft prompt's `spec` in place of `recipe` and `tensors`; it is still read
 PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "adapter_model.pkl")
 
@@ -102,6 +103,10 @@ class Manifest:
 def read_manifest(folder: Folder) -> Manifest:
     """The manifest of a folder; raises AdapterError that says what the folder is instead."""
     if MANIFEST in folder.names:
+        if (size := folder.size(MANIFEST)) > MAX_BYTES:
+            raise AdapterError(
+                f"adapter '{folder.where}' has a {MANIFEST} of {size:,} bytes, but at most {MAX_BYTES:,} are read; copy the adapter again or retrain."
+            )
         return Manifest.from_json(folder.read(MANIFEST), folder.where)
     if CONFIG in folder.names:
         raise AdapterError(f"'{folder.where}' is an adapter of PEFT, without a {MANIFEST}; import it with `foreword import`.")
@@ -127,7 +132,7 @@ def check_config(folder: Folder) -> None:
         return
     try:
         found = json.loads(folder.read(CONFIG))
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise AdapterError(
@@ -139,11 +144,9 @@ def read_tensors(folder: Folder, manifest: Manifest) -> dict[str, bytearray]:
     """Each tensor's little-endian bytes once they have passed every check; raises AdapterError for the first that fails."""
     check_present(folder)
     check_config(folder)
+    _check_size(folder, folder.size(TENSORS) or manifest.size, manifest)  # before a large wrong file is in memory
     data = folder.read(TENSORS)
-    if len(data) != manifest.size:
-        raise AdapterError(
-            f"adapter '{folder.where}' has {len(data)} bytes in {TENSORS}, but {manifest.size} were saved; copy it again or retrain."
-        )
+    _check_size(folder, len(data), manifest)
     digest = hashlib.sha256(data).hexdigest()
     if digest != manifest.sha256:
         raise AdapterError(
@@ -151,6 +154,13 @@ def read_tensors(folder: Folder, manifest: Manifest) -> dict[str, bytearray]:
             "copy it again or retrain."
         )
     return read_numbers(data, manifest.tensors, folder.where)
+
+
+def _check_size(folder: Folder, size: int, manifest: Manifest) -> None:
+    if size != manifest.size:
+        raise AdapterError(
+            f"adapter '{folder.where}' has {size} bytes in {TENSORS}, but {manifest.size} were saved; copy it again or retrain."
+        )
 
 
 def problems(folder: Folder) -> list[str]:

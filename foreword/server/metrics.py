@@ -71,6 +71,7 @@ class EngineCollector(Collector):
             "task_loads": ("Tasks loaded into memory.", stats.loads_total),
             "task_evictions": ("Tasks evicted from memory.", stats.evictions_total),
             "preemptions": ("Running answers that gave up their memory and were computed again.", stats.preemptions_total),
+            "scan_failures": ("Looks at the store that failed.", stats.scan_failures_total),
         }
         for name, (help, value) in gauges.items():
             yield GaugeMetricFamily(f"foreword_{name}", help, value=value)

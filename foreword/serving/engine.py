@@ -42,6 +42,7 @@ class Stats:
     loads_total: int
     evictions_total: int
     preemptions_total: int
+    scan_failures_total: int = 0
     by_task: dict[str, int] = field(default_factory=dict)
 
 

@@ -10,17 +10,18 @@ from typing import final
 from foreword.adapters.store import AdapterStore
 from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.model_info import ModelInfo
-from foreword.errors import AdapterError, CapacityError, ForewordError, ServingError, UsageError
-from foreword.serving.adapter_cache import AdapterKey
+from foreword.errors import AdapterError, CapacityError, DataError, ForewordError, ModelError, ServingError, UsageError
 from foreword.serving.adapter_loader import AdapterLoader
 from foreword.serving.engine import Stats, TaskCard
 from foreword.serving.engine_core import EngineCore
-from foreword.serving.engine_thread import Call, EngineThread, Events
+from foreword.serving.engine_thread import STOPPED, EngineThread, Events
 from foreword.serving.loaded_task import LoadedTask
-from foreword.serving.registry import Registry, Version
+from foreword.serving.registry import RegisteredTask, Registry, Version
 from foreword.serving.request import END, Event, Failed, Request
+from foreword.serving.request_check import check_request
+from foreword.serving.store_watcher import StoreWatcher
 
-CLOSED = "the engine is closed and accepts no more requests"
+INSTALL_SECONDS = 0.005  # an engine without a step under way needs less
 NOT_STARTED = "the engine is not running; start it first."
 
 
@@ -32,6 +33,7 @@ class LocalEngine:
     take together; texts are kept for later requests with `prefix_caching`. `pack_weights` keeps a second copy of the weights where that makes products
     faster (bf16 on a CPU).
     `watch` looks for new and changed adapters every so many seconds (0: only when `load` asks).
+    Raises ModelError for a model spread over several devices.
     """
 
     def __init__(
@@ -46,19 +48,22 @@ class LocalEngine:
         pack_weights: bool = True,
         watch: float = 0.0,
     ) -> None:
+        _check_device(model)
         self.model = model
         self.registry = Registry(store if isinstance(store, AdapterStore) else AdapterStore(store))
         self.core = EngineCore(
             model, max_sequences=max_sequences, memory_bytes=memory_bytes, prefix_caching=prefix_caching, pack_weights=pack_weights
         )
-        self.loader = AdapterLoader(model, self.registry)
-        self.limit, self.watch = max_sequences + max_waiting, watch
+        self.loader = AdapterLoader(
+            model, self.registry, max_bytes=2 * self.core.kv.budget.total + (1 << 20)
+        )  # fp32 on disk may be 16 bits in memory
+        self.limit = max_sequences + max_waiting
+        self.watcher = StoreWatcher(self.registry, watch, self._replace) if watch else None
         self._queues: dict[str, asyncio.Queue[Event]] = {}
         self.thread = EngineThread(self.core, self.loader, self.registry, self._on_events, self._on_fault)
         self._started = self._closed = False
         self._starting = asyncio.Lock()  # a start and a close never overlap
         self._problem: str | None = None
-        self._watching: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> LocalEngine:
         await self.start()
@@ -71,17 +76,17 @@ class LocalEngine:
         """Read the store's list and begin, once; raises AdapterError where the store cannot be read, ServingError after `close`."""
         async with self._starting:
             if self._closed:
-                raise ServingError(f"{CLOSED}; use a new one.")
+                raise ServingError(STOPPED)
             if self._started:
                 return
             self._loop = asyncio.get_running_loop()
             await asyncio.to_thread(self.registry.scan)
             if self._closed:  # meanwhile
-                raise ServingError(f"{CLOSED}; use a new one.")
+                raise ServingError(STOPPED)
             self.thread.start()
             self._started = True
-            if self.watch:
-                self._watching = asyncio.create_task(self._watch())
+            if self.watcher is not None:
+                self.watcher.start()
 
     async def close(self, drain_seconds: float = 0.0) -> None:
         """Accept no more requests, wait for running ones up to `drain_seconds`, cancel the rest, and stop. May be called again, and before `start`."""
@@ -93,15 +98,15 @@ class LocalEngine:
         if not self._started:
             self.loader.close()
             return
-        if self._watching is not None:
-            self._watching.cancel()
+        if self.watcher is not None:
+            self.watcher.stop()
         until = self._loop.time() + drain_seconds
-        while self._queues and self.healthy and self._loop.time() < until:
+        while self._queues and self.thread.alive and self._loop.time() < until:
             await asyncio.sleep(0.02)
         for name in list(self._queues):
             self.cancel(name)
         await asyncio.to_thread(self.thread.stop)
-        self.loader.close()
+        await asyncio.to_thread(self.loader.close)
 
     @property
     def info(self) -> ModelInfo:
@@ -110,7 +115,7 @@ class LocalEngine:
 
     @property
     def healthy(self) -> bool:
-        return self._problem is None and self.thread.alive
+        return self._problem is None and self.thread.alive and (self.watcher is None or self.watcher.alive)
 
     def submit(self, request: Request) -> AsyncIterator[Event]:
         """The events of a request, which begins now. Raises UsageError for an id that is in use."""
@@ -140,6 +145,10 @@ class LocalEngine:
             )
         if request.task is not None and self.registry.current(request.task) is None:
             return Failed("task", self.registry.problem(request.task) or f"The task '{request.task}' does not exist.")
+        try:
+            check_request(request, self.info)
+        except DataError as error:
+            return Failed("request", str(error))
         return None
 
     async def _events(self, name: str, events: asyncio.Queue[Event]) -> AsyncIterator[Event]:
@@ -156,125 +165,112 @@ class LocalEngine:
     def cancel(self, request_id: str) -> None:
         """End a request; its KV row is free before the next step."""
         if request_id in self._queues:
-            self.thread.call_soon(lambda: self.core.cancel(request_id))
+            self.thread.cancel(request_id)
 
     async def load(self, name: str, *, pinned: bool = False) -> TaskCard:
         """Load a task's newest version into memory. Raises AdapterError for adapters that cannot be read, CapacityError if the budget is in use."""
-        if self._closed or not self._started:
-            raise self._stopped()
+        return await self._load(name, pinned=pinned)
+
+    async def _load(self, name: str, *, pinned: bool = False, wait: bool = True) -> TaskCard:
+        """Load a task; without `wait` a CapacityError is raised at once."""
+        self._check_running()
         before = self.registry.current(name)
         version = await asyncio.to_thread(self.registry.newest, name)
-        if version.key not in self.core.adapters.tasks:
-            task = await asyncio.wrap_future(self.loader.read(version.key))
-            await self._install(task, pinned)
-        elif pinned:
-            await self._call(lambda: self.core.adapters.cache.pin(version.key))
+        if not await self._is_kept(version, pinned):
+            await self._install(await asyncio.wrap_future(self.loader.read(version.key)), pinned, wait)
         if before is not None and before.key != version.key:
-            await self._call(lambda: self.core.retire(before.key))
-        return self._card(name, version, None)
+            await self._retire(before)
+        return self._card(name, RegisteredTask(version))
 
-    async def _install(self, task: LoadedTask, pinned: bool) -> None:
-        """Install a task, waiting while running requests use the whole budget."""
-        while True:
-            try:
-                await self._call(lambda: self.core.install(task, pinned=pinned))
+    async def _install(self, task: LoadedTask, pinned: bool, wait: bool) -> None:
+        """Install a task, waiting while running requests use the whole budget.
+
+        A task that there is room for waits for no step to end: it is in place before any later request is looked at.
+        """
+        if not pinned and self.thread.has_room(task.num_bytes):
+            installed = asyncio.wrap_future(self.thread.install(task))
+            await asyncio.wait([installed], timeout=INSTALL_SECONDS)
+            if not installed.done():
+                installed.add_done_callback(lambda found: found.cancelled() or found.exception())  # an error is the thread's to log
                 return
-            except CapacityError:
-                if not self.core.running:
-                    raise
-                await asyncio.sleep(0.02)
+            if installed.result():
+                return
+        while not await asyncio.wrap_future(self.thread.install(task, pinned=pinned)):
+            if not wait:
+                raise CapacityError(f"the task '{task.key.task}' does not fit into memory while requests run; try again later.")
+            await asyncio.sleep(0.02)
+
+    async def _retire(self, version: Version) -> None:
+        await asyncio.wrap_future(self.thread.call(lambda: self.core.retire(version.key)))
 
     async def unload(self, name: str) -> None:
         """Remove a task from memory once no request reads it; raises AdapterError for an unknown name."""
-        if self._closed or not self._started:
-            raise self._stopped()
+        self._check_running()
         version = self.registry.current(name)
         if version is None:
             raise AdapterError(f"The task '{name}' does not exist.")
-        await self._call(lambda: self.core.retire(version.key))
+        await self._retire(version)
 
     def tasks(self) -> Sequence[TaskCard]:
         """A card for each task of the store."""
-        return [self._card(name, entry.version, entry.problem) for name, entry in self.registry]
+        return [self._card(name, entry) for name, entry in self.registry]
 
     def card(self, name: str) -> TaskCard | None:
         """One task's card, None for a name the store does not have."""
-        version, problem = self.registry.current(name), self.registry.problem(name)
-        return None if version is None and problem is None else self._card(name, version, problem)
+        entry = self.registry.entry(name)
+        return None if entry.version is None and entry.problem is None else self._card(name, entry)
 
-    def _card(self, name: str, version: Version | None, problem: str | None) -> TaskCard:
-        root = self.registry.store.path(name)
+    def _card(self, name: str, entry: RegisteredTask) -> TaskCard:
+        root, version, problem = self.registry.store.path(name), entry.version, entry.problem
         if version is None:
             return TaskCard(name, "", "", root, "broken", problem=problem)
-        state = "resident" if version.key in self.core.adapters.tasks else "loading" if version.key in self.loader.busy else "known"
+        state = "resident" if self._in_memory(version) else "loading" if version.key in self.loader.busy else "known"
         return TaskCard(name, version.kind, version.base, root, state, version.columns, version.key.digest, version.num_bytes, problem)
 
+    async def _is_kept(self, version: Version, pinned: bool) -> bool:
+        """Whether a version is in memory, and pinned if that is asked for."""
+
+        def pin() -> bool:
+            if found := version.key in self.core.adapters.cache:
+                self.core.adapters.cache.pin(version.key)
+            return found
+
+        return self._in_memory(version) and (not pinned or await asyncio.wrap_future(self.thread.call(pin)))
+
+    def _in_memory(self, version: Version) -> bool:
+        return version.key in self.core.adapters.tasks or version.key in self.thread.installing
+
     def stats(self) -> Stats:
-        """Counts at this moment."""
-        core = self.core
-        by_task: dict[str, int] = {}
-        running = core.running
-        for request in running:
-            name = request.task or self.model.name
-            by_task[name] = by_task.get(name, 0) + 1
+        """Counts after the last step."""
+        counts = self.thread.counts
         return Stats(
-            running=len(running),
-            waiting=len(core.scheduler.waiting),
+            running=counts.running,
+            waiting=counts.waiting,
             tasks=len(self.registry),
-            resident=len(core.adapters.tasks),
-            prefix_bytes=core.adapters.cache.num_bytes,
-            memory_bytes=core.kv.budget.used,
-            memory_budget=core.kv.budget.total,
-            steps_total=core.num_steps,
+            resident=counts.resident,
+            prefix_bytes=counts.prefix_bytes,
+            memory_bytes=counts.memory_bytes,
+            memory_budget=self.core.kv.budget.total,
+            steps_total=counts.steps,
             loads_total=self.loader.count,
-            evictions_total=core.adapters.num_evictions,
-            preemptions_total=core.scheduler.num_preemptions,
-            by_task=by_task,
+            evictions_total=counts.evictions,
+            preemptions_total=counts.preemptions,
+            scan_failures_total=self.watcher.num_failures if self.watcher else 0,
+            by_task=counts.by_task,
         )
 
-    async def _watch(self) -> None:
-        """Check the store periodically; changed tasks in memory are replaced, deleted ones are removed."""
-        while True:
-            await asyncio.sleep(self.watch)
-            before = {name: entry.version for name, entry in self.registry}
-            try:
-                changed = await asyncio.to_thread(self.registry.scan)
-            except AdapterError:
-                continue  # the store is unavailable at present; tasks in memory are still served
-            for name in changed:
-                old = before.get(name)
-                if old is not None and old.key in self.core.adapters.tasks:
-                    await self._replace(name, old.key)
-
-    async def _replace(self, name: str, old: AdapterKey) -> None:
+    async def _replace(self, name: str, old: Version) -> None:
+        """Bring a task in memory up to date with the store, or remove it; a new version that does not fit now is loaded when it is asked for."""
+        if old.key not in self.core.adapters.tasks:
+            return
         if name in self.registry:
             with contextlib.suppress(ForewordError):  # its card says what is wrong
-                await self.load(name)
-        await self._call(lambda: self.core.retire(old))
+                await self._load(name, wait=False)
+        await self._retire(old)
 
-    def _stopped(self) -> ServingError:
-        return ServingError(self._problem or (f"{CLOSED}; use a new one." if self._closed else NOT_STARTED))
-
-    async def _call(self, call: Call) -> None:
-        """Make a call in the engine's thread between two steps."""
-        done: asyncio.Future[None] = self._loop.create_future()
-
-        def answer(error: Exception | None) -> None:
-            if not done.done():
-                done.set_result(None) if error is None else done.set_exception(error)
-
-        def run() -> None:
-            error = None
-            try:
-                call()
-            except ForewordError as problem:
-                error = problem
-            self._loop.call_soon_threadsafe(answer, error)
-
-        if not self.healthy:
-            raise self._stopped()
-        self.thread.call_soon(run)
-        await done
+    def _check_running(self) -> None:
+        if problem := self.thread.ended or (STOPPED if self._closed else None if self._started else NOT_STARTED):
+            raise ServingError(problem)
 
     def _deliver(self, events: Events) -> None:
         for name, event in events:
@@ -285,9 +281,20 @@ class LocalEngine:
                     del self._queues[name]
 
     def _on_events(self, events: Events) -> None:
-        self._loop.call_soon_threadsafe(self._deliver, events)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody reads them
+            self._loop.call_soon_threadsafe(self._deliver, events)
 
     def _on_fault(self, problem: str) -> None:
         self._problem = problem
         failed = Failed("engine", problem)
-        self._loop.call_soon_threadsafe(lambda: self._deliver([(name, failed) for name in self._queues]))
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(lambda: self._deliver([(name, failed) for name in self._queues]))
+
+
+def _check_device(model: FrozenModel) -> None:
+    """Raise ModelError for a model on several devices: sequences keep their keys and values on one."""
+    devices = sorted({str(parameter.device) for parameter in model.network.parameters()})
+    if len(devices) > 1:
+        raise ModelError(
+            f"{model.name} is spread over {', '.join(devices)}, but an engine needs it on one device; load it without device_map, or on a device that holds it whole."
+        )

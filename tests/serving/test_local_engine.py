@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving.given import TASKS, TEXTS, adapter, example, predicted, store
 
-from foreword.errors import AdapterError, CapacityError, ServingError
+from foreword.errors import AdapterError, CapacityError, ModelError, ServingError
 from foreword.serving.engine import Engine
 from foreword.serving.local_engine import LocalEngine
 from foreword.serving.request import Answer, Done, Event, Failed, Request, Token
@@ -287,3 +287,14 @@ def test_tasks_are_loaded_by_a_running_engine_only(prompts: Path) -> None:
         await engine.close()
 
     asyncio.run(scene())
+
+
+def test_a_model_on_several_devices_is_refused(prompts: Path) -> None:
+    """As `device_map` leaves it where a layer is on disk."""
+    model = tiny.build("llama")
+    model.network.get_submodule("model.layers.1").to("meta")
+    with pytest.raises(ModelError) as caught:
+        LocalEngine(model, str(prompts))
+    assert str(caught.value) == (
+        "tiny-llama is spread over cpu, meta, but an engine needs it on one device; load it without device_map, or on a device that holds it whole."
+    )

@@ -53,7 +53,7 @@ def read_json(text: str) -> Any:
     """What a JSON text holds, None for any other text."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
