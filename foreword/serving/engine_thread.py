@@ -100,7 +100,7 @@ class EngineThread:
         except CapacityError as error:
             if self.core.running:
                 return  # it waits until others were evicted
-            self.core.scheduler.waiting.fail(key, Failed("capacity", str(error)))
+            self.core.scheduler.waiting.fail(key, Failed("capacity", error.request_message))
         del self._ready[key]
 
     def _loaded(self, key: AdapterKey, found: Future[LoadedTask]) -> None:
@@ -113,7 +113,11 @@ class EngineThread:
             self.core.scheduler.waiting.rename(key, task.key)
             self._ready[task.key] = task
             return
-        message = str(error) if isinstance(error, ForewordError) else f"its adapter could not be read ({type(error).__name__}: {error})."
+        message = (
+            error.request_message
+            if isinstance(error, ForewordError)
+            else f"its adapter could not be read ({type(error).__name__}: {error})."
+        )
         self.registry.mark_broken(key, message)
         self.core.scheduler.waiting.fail(key, Failed("task", message))
 

@@ -50,7 +50,7 @@ def _eval_feature(item: PoolingRequest) -> EvalFeature | None:
     try:
         return task.task.eval_feature(item.request.example, task.model.info, task.length_budget, truncate=item.request.truncate)[0]
     except ForewordError as error:
-        item.emit(Failed("request", str(error)))
+        item.emit(Failed("request", error.request_message))
         return None
 
 

@@ -49,13 +49,15 @@ def test_a_hidden_task_looks_unknown(guarded: Served) -> None:
             ask(guarded.url, f"/v1/models/{name}", **mine),
             ask(guarded.url, f"/v1/tasks/{name}", **mine),
             ask(guarded.url, "/v1/completions", {"model": name, "prompt": "x"}, **mine),
-            ask(guarded.url, "/v1/batch", {"model": ["writer", name], "input": "x"}, **mine),
+            ask(guarded.url, "/v1/batch", {"model": name, "input": ["x"]}, **mine),
             ask(guarded.url, "/v1/tasks/load", {"name": name}, **mine),
             ask(guarded.url, "/v1/tasks/unload", {"name": name}, **mine),
         ]
         assert {(found.status, found.message) for found in refused} == {
             (404, f"The model `{name}` does not exist; GET /v1/models lists those that do.")
         }
+        fine, hidden = ask(guarded.url, "/v1/batch", {"model": ["writer", name], "input": "x"}, **mine).json["data"]
+        assert "text" in fine and hidden["error"] == refused[0].json["error"]
     assert ask(guarded.url, "/metrics", **mine).status == 401
     assert ask(guarded.url, "/metrics", Authorization=f"Bearer {ALL}").status == 200
 
