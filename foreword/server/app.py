@@ -10,11 +10,11 @@ from typing import cast
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 
 from foreword.errors import ForewordError
-from foreword.server import health, openai_routes, task_routes
+from foreword.server import cors, health, openai_routes, task_routes
 from foreword.server.http_errors import HTTPError, error_of, shorten
 from foreword.server.middleware import RequestMiddleware
 from foreword.server.server_state import ServerState
@@ -24,13 +24,15 @@ ABOUT = """Many tasks from one frozen language model, each by a small soft promp
 
 Decoding is greedy by default, so answers equal those of `foreword predict`. Every error message is one sentence."""
 
+METHODS = ("GET", "POST")  # of all routes
 
-def create_app(state: ServerState, *, root_path: str = "", allow_origins: Sequence[str] = ()) -> FastAPI:
+
+def create_app(state: ServerState, *, root_path: str = "", origins: Sequence[str] = ()) -> FastAPI:
     """An ASGI application over a service, which starts and closes its engine; nothing is shared between two of them.
 
     Args:
         root_path: Prefix under which a proxy serves the application, such as `/llm`.
-        allow_origins: Origins of web pages that may send requests from a browser, such as `https://example.org`; `*` allows all.
+        origins: Origins of web pages that may send requests from a browser, such as `https://example.org`; `*` allows all.
     """
     app = FastAPI(
         title="Foreword",
@@ -38,7 +40,6 @@ def create_app(state: ServerState, *, root_path: str = "", allow_origins: Sequen
         description=ABOUT,
         redoc_url=None,
         lifespan=_lifespan,
-        root_path=root_path,
         redirect_slashes=False,  # clients follow a redirect of a POST with a GET
     )
     app.state.server_state = state
@@ -49,15 +50,9 @@ def create_app(state: ServerState, *, root_path: str = "", allow_origins: Sequen
     app.add_exception_handler(ForewordError, _foreword_error)
     app.add_exception_handler(RequestValidationError, _invalid_body)
     app.add_exception_handler(HTTPException, _framework_error)
-    app.add_middleware(RequestMiddleware, state=state)
-    if allow_origins:  # the outermost: errors have its headers too, and a browser's question before a request has no key
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=allow_origins,
-            allow_methods=("GET", "HEAD", "POST"),
-            allow_headers=("*",),
-            expose_headers=("x-request-id", "retry-after"),
-        )
+    app.add_middleware(RequestMiddleware, state=state, root_path=root_path)
+    if origins:
+        cors.allow_origins(app, origins)
     return app
 
 
@@ -89,13 +84,14 @@ async def _invalid_body(_: Request, error: Exception) -> Response:
     return _answer(error_of_body(cast(RequestValidationError, error).errors()))
 
 
-def _other_method(method: str, path: str, allowed: str) -> Response:
+def _other_method(request: Request, path: str) -> Response:
     """The response to a method that a path has no route for: what it does support, for OPTIONS, and an error for others."""
-    methods = [name.strip() for name in allowed.split(",") if name.strip()]
+    routes = request.app.routes
+    methods = [name for name in METHODS if any(route.matches({**request.scope, "method": name})[0] is Match.FULL for route in routes)]
     allow = {"Allow": ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])}
-    if method == "OPTIONS":
+    if request.method == "OPTIONS":
         return Response(status_code=204, headers=allow)
-    answer = _answer(HTTPError(405, f"{path} does not support {method}; see /docs for the endpoints."))
+    answer = _answer(HTTPError(405, f"{path} does not support {request.method}; see /docs for the endpoints."))
     answer.headers.update(allow)
     return answer
 
@@ -108,5 +104,5 @@ async def _framework_error(request: Request, error: Exception) -> Response:
         cure = "leave out the slash at its end" if len(path) > 1 and path.endswith("/") else "see /docs for the endpoints"
         return _answer(HTTPError(404, f"{path} does not exist; {cure}."))
     if found.status_code == 405:
-        return _other_method(request.method, path, (found.headers or {}).get("Allow", ""))
+        return _other_method(request, path)
     return _answer(HTTPError(400, "The body is not JSON in UTF-8; send a JSON object."))

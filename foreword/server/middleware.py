@@ -26,14 +26,15 @@ _LINGER = 5.0  # seconds for which a body that is too large is still read and dr
 class RequestMiddleware:
     """ASGI middleware around the whole app."""
 
-    def __init__(self, app: ASGIApp, state: ServerState) -> None:
-        self._app, self._state = app, state
+    def __init__(self, app: ASGIApp, state: ServerState, root_path: str = "") -> None:
+        self._app, self._state, self._root_path = app, state, root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         state, context = self._state, RequestContext()
+        scope = {**scope, "root_path": self._root_path or scope.get("root_path", "")}
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         given = headers.get("x-request-id", "")
         name = given if _ID.fullmatch(given) else context.id

@@ -16,6 +16,7 @@ from foreword.server.body_route import BodyRoute
 from foreword.server.dependencies import ERRORS, GONE, Context, State, charge
 from foreword.server.http_errors import HTTPError, error_of, error_of_failed, model_not_found
 from foreword.server.inflight_requests import ClientDisconnected, RequestOutput, collect, with_cancellation
+from foreword.server.middleware import path_of
 from foreword.server.preprocessing import EngineRequest, Prompt, engine_requests
 from foreword.server.request_schemas import Batch, Classification, ModelRequest, Question, Questions, Tagging, TaskName
 from foreword.server.responses import Json, extra, json_response, usage
@@ -118,10 +119,10 @@ async def _listed(
     """One answer for each input, by one task whose kind this endpoint answers."""
     card = state.find(body.model, context.caller)
     kind = BASE_MODEL if card is None else find_kind(card.kind)
-    if kind.name and kind.endpoint != request.url.path:
+    if kind.name and kind.endpoint != (path := path_of(request.scope)):
         raise HTTPError(
             400,
-            f"The task `{body.model}` is of kind {kind.name}, which {request.url.path} does not answer; use {kind.endpoint}.",
+            f"The task `{body.model}` is of kind {kind.name}, which {path} does not answer; use {kind.endpoint}.",
             param="model",
         )
     made = await state.threads.run(
