@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from cli.given import Foreword
-from server.given import ask, predicted
+from server.given import ask, predicted, until
 from server.server_process import ServerProcess, save_prompts, start
 
 OWNER = "a key from the environment"
