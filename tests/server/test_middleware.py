@@ -39,10 +39,14 @@ class App:
             raise self.error
 
 
-def asked(app: App, parts: Sequence[bytes], *, limits: Limits | None = None, keys: Keys | None = None, **scope: Any) -> tuple[list[Any], list[Any]]:
+def asked(
+    app: App, parts: Sequence[bytes], *, limits: Limits | None = None, keys: Keys | None = None, **scope: Any
+) -> tuple[list[Any], list[Any]]:
     """What a request leads to: the messages of its response, and the lines of the log."""
     lines, sent = list[str](), list[Message]()
-    state = ServerState(LocalEngine(model(), str(Path(__file__).parent)), Base.of(model().info), keys=keys, limits=limits, log=Log(lines.append))
+    state = ServerState(
+        LocalEngine(model(), str(Path(__file__).parent)), Base.of(model().info), keys=keys, limits=limits, log=Log(lines.append)
+    )
     messages = [{"type": "http.request", "body": part, "more_body": index + 1 < len(parts)} for index, part in enumerate(parts)]
 
     async def receive() -> Message:
