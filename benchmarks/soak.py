@@ -228,7 +228,7 @@ class Soak:
 
 def start(shop: Path, source: str) -> tuple[subprocess.Popen[str], str]:
     """A server over the store, in fp32, where an answer does not depend on its company; memory for a few of its tasks only."""
-    words = ["serve", shop, "--model", source, "--port", "0", "--dtype", "float32", "--prefix-memory", "4", "--watch", "0.5"]
+    words = ["serve", shop, "--model", source, "--port", "0", "--dtype", "float32", "--memory", "96", "--watch", "0.5"]
     command = [sys.executable, "-m", "foreword", *map(str, words), "--max-sequences", "16", "--model-name", BASE]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
