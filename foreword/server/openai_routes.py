@@ -58,7 +58,7 @@ async def answer(
     card = state.find(body.model, context.caller)
     check_generation(body, card, state.base.shape.vocabulary)
     engine_requests = await state.threads.run(context.num_bytes, preprocess, state, context.id, body, card)
-    charge(state, context, engine_requests)
+    engine_requests = charge(state, context, engine_requests)
     head: Json = {"id": f"{shape.prefix}-{context.id}", "object": shape.chunk, "created": int(time.time()), "model": body.model}
     if body.stream:
         with_usage = bool(body.stream_options and body.stream_options.include_usage)

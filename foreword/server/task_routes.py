@@ -56,7 +56,7 @@ async def batch(body: Batch, request: Request, state: State, context: Context) -
     """Many inputs for one task, many tasks over one input, or every input for every task. One that fails fails alone."""
     items = await state.threads.run(context.num_bytes, read_items, state, context, body)
     made = [item.request for item in items if item.request is not None]
-    charge(state, context, made)
+    made = charge(state, context, made)
     found = await _collected(request, state, context, made, apart=True)
     if found is None:
         return Response(status_code=GONE)
@@ -128,7 +128,7 @@ async def _listed(
     made = await state.threads.run(
         context.num_bytes, engine_requests, state, context.id, [(body.model, card)], inputs, [SamplingParams()], truncate=body.truncate
     )
-    charge(state, context, made)
+    made = charge(state, context, made)
     found = await _collected(request, state, context, made, apart=False)
     if found is None:
         return Response(status_code=GONE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,11 @@ from server.given import BASE, Served, ask, serve
 
 from foreword.errors import UsageError
 from foreword.server.auth import Caller, Keys, hash_key, make_key, read_keys, writable_by_others
+from foreword.server.dependencies import charge
 from foreword.server.http_errors import HTTPError
+from foreword.server.preprocessing import EngineRequest
+from foreword.server.server_state import RequestContext
+from foreword.serving.request import Request
 
 ALL, ONE, SLOW = "key-of-all", "key-of-one", "key-that-is-slow"
 
@@ -143,3 +148,11 @@ def test_a_file_that_others_can_change_is_seen(tmp_path: Path, mode: int, open_t
     path.write_text("", "utf-8")
     path.chmod(mode)
     assert writable_by_others(path) is open_to_others
+
+
+def test_a_request_runs_in_the_name_of_its_key(guarded: Served) -> None:
+    context = RequestContext(caller=Caller("alice"))
+    asked = [EngineRequest(Request(f"{index}", "writer", {"text": "x"}), None, "writer", index, 1) for index in range(2)]
+    made = charge(guarded.state, context, asked)
+    assert [each.request for each in made] == [replace(each.request, tenant="alice") for each in asked]
+    assert (context.model, context.answers) == ("writer", 2)

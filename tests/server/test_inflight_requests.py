@@ -60,7 +60,7 @@ class ScriptedEngine:
         return None
 
     def stats(self) -> Stats:
-        return Stats(0, 0, 0, 0, 0, 0, 0, 0, 0)
+        raise AssertionError
 
 
 def under(script: Script, work: Callable[[ServerState, list[EngineRequest]], Awaitable[Any]]) -> tuple[Any, ServerState, ScriptedEngine]:
