@@ -22,9 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import models
 import serve_work as work
+import soak_faults as faults
 import store
 from provenance import provenance
 
@@ -34,22 +36,10 @@ from foreword.backbone.loading.load_model import wrap
 from foreword.demo.gemma import prepare
 
 TEXTS = ("a joy to watch from the first minute to the last", "rain is expected in the north", "the bank raised its rate again", "two goals")
-TASKS, TOKENS = 12, 8
+TASKS, TOKENS, BASE = 12, 8, "base"
 FLAT = 1.05  # memory in the last quarter against the second quarter; the first one fills caches
-MALFORMED: tuple[bytes, ...] = (
-    b"",
-    b"{",
-    b"[]",
-    b'"\\ud800"',
-    b'{"model": 3}',
-    b'{"model": "t0", "prompt": "x", "max_tokens": -1}',
-    b'{"model": "t0", "prompt": "x", "no_such_field": 1}',
-    b'{"model": "../../etc/passwd", "prompt": "x"}',
-    b'{"model": "t0", "prompt": "x", "temperature": NaN}',
-    b'{"model": "t0", "prompt": ["x", 3]}',
-    b"\xff\xfe" * 100,
-    b"[" * 5000,
-)
+HEALTHY = 10.0  # seconds for the server's health under this load; it stood still for 43 before bodies were bounded
+LONG = " ".join(TEXTS) * 40
 
 
 @dataclass
@@ -133,7 +123,7 @@ class Soak:
     def spoiler(self, drawn: random.Random) -> None:
         """Bodies that are wrong, names that do not exist, one body that is far too large."""
         path = drawn.choice(("/v1/completions", "/v1/chat/completions", "/v1/batch", "/v1/classify", "/v1/tasks/load"))
-        body = b"x" * (6 << 20) if drawn.random() < 0.02 else drawn.choice(MALFORMED)
+        body = b"x" * (6 << 20) if drawn.random() < 0.02 else drawn.choice(faults.MALFORMED)
         try:
             status, found = self.ask(path, body)
             self.findings.expect(400 <= status < 500 and "error" in found, f"{path} with {body[:40]!r} gave {status}")
@@ -142,20 +132,66 @@ class Soak:
         self.findings.count("malformed")
         self.stop.wait(0.05)
 
+    def giant(self, drawn: random.Random) -> None:
+        """Bodies of a million values; the server's health is asked for meanwhile."""
+        path, body = faults.million_items(drawn)
+        status, _ = self.ask(path, body)
+        self.findings.expect(status in (400, 413), f"{path} with a million items gave {status}")
+        self.findings.count("million-item body")
+        self.stop.wait(2)
+
+    def prober(self, drawn: random.Random) -> None:
+        """Somebody who asks whether the server is alive."""
+        began = time.monotonic()
+        with urlopen(f"http://{self.host}/health", timeout=120) as response:
+            response.read()
+        seconds = time.monotonic() - began
+        self.findings.expect(seconds < HEALTHY, f"/health took {seconds:.1f} s")
+        self.findings.count("health")
+        self.stop.wait(0.2)
+
+    def sampler(self, drawn: random.Random) -> None:
+        """Sampling fields that leave no distribution, and token ids that do not exist: the caller's own mistake."""
+        body = faults.odd_request(drawn, f"t{drawn.randrange(TASKS)}", BASE, drawn.choice(TEXTS))
+        status, found = self.ask("/v1/completions", body)
+        self.findings.expect(status in (200, 400), f"{str(body)[:200]} gave {status}: {str(found)[:200]}")
+        self.findings.count("odd sampling")
+        self.stop.wait(0.2)
+
+    def canceller(self, drawn: random.Random) -> None:
+        """A client with a long prompt that goes away before its first token."""
+        body = {
+            "model": f"t{drawn.randrange(TASKS)}",
+            "prompt": f"{drawn.random()} {LONG}",
+            "max_tokens": 50,
+            "stream": drawn.random() < 0.5,
+        }
+        connection = http.client.HTTPConnection(self.host, timeout=120)
+        connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+        self.stop.wait(drawn.random())
+        connection.close()
+        self.findings.count("cancelled long prompt")
+        self.stop.wait(1)
+
     def operator(self, drawn: random.Random) -> None:
         """Somebody who replaces, breaks, loads and unloads tasks."""
         task = f"t{drawn.randrange(TASKS)}"
-        what = drawn.choice(("replace", "replace", "unload", "load", "break"))
+        what = drawn.choice(("replace", "replace", "unload", "load", "break", "odd folder"))
         if what == "replace":
             self.replace(task, drawn.choice(("old", "new")))
-        elif what == "break":
+        elif what in ("break", "odd folder"):
             aside, folder = self.spare / "broken", self.shop / "broken"
             shutil.copytree(self.spare / "old" / task, aside)
-            path = aside / drawn.choice(FILES)
-            path.write_bytes(path.read_bytes()[: drawn.randrange(200)])
+            if what == "break":
+                path = aside / drawn.choice(FILES)
+                path.write_bytes(path.read_bytes()[: drawn.randrange(200)])
+            else:
+                faults.make_odd(drawn, aside)
             aside.rename(folder)  # never whole where the server looks
             status, _ = self.ask("/v1/completions", {"model": "broken", "prompt": "x"})
-            self.findings.expect(400 <= status < 500, f"a broken adapter gave {status}")
+            usable = (200,) if what == "odd folder" else ()  # where what was changed says nothing that is needed
+            self.findings.expect(400 <= status < 500 or status in usable, f"a broken adapter gave {status}")
+            self.stop.wait(1)  # the server looks for new ones
             shutil.rmtree(folder)
         else:
             status, found = self.ask(f"/v1/tasks/{what}", {"name": task})
@@ -171,7 +207,8 @@ class Soak:
 
     def run(self, minutes: float, askers: int) -> None:
         """All of them at once, for so long."""
-        roles = [self.asker] * askers + [self.leaver, self.leaver, self.spoiler, self.operator, self.watcher]
+        roles = [self.asker] * askers + [self.leaver, self.leaver, self.spoiler, self.giant, self.sampler, self.canceller]
+        roles += [self.operator, self.prober, self.watcher]
         threads = [threading.Thread(target=self._loop, args=(role, random.Random(f"{self.seed} {i}"))) for i, role in enumerate(roles)]
         for thread in threads:
             thread.start()
@@ -191,8 +228,8 @@ class Soak:
 
 def start(shop: Path, source: str) -> tuple[subprocess.Popen[str], str]:
     """A server over the store, in fp32, where an answer does not depend on its company; memory for a few of its tasks only."""
-    words = ["serve", shop, "--model", source, "--port", "0", "--dtype", "float32", "--prefix-memory", "4", "--watch", "0.5"]
-    command = [sys.executable, "-m", "foreword", *map(str, words), "--max-sequences", "16"]
+    words = ["serve", shop, "--model", source, "--port", "0", "--dtype", "float32", "--memory", "96", "--watch", "0.5"]
+    command = [sys.executable, "-m", "foreword", *map(str, words), "--max-sequences", "16", "--model-name", BASE]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:

@@ -15,9 +15,30 @@
 A message is one sentence that says what came, what was expected and what to do.
 """
 
+from __future__ import annotations
+
 
 class ForewordError(Exception):
-    """Root of all errors that Foreword raises for a user's mistake."""
+    """Root of all errors that Foreword raises for a user's mistake.
+
+    `option` is a switch that would help, such as `truncate`. The command line, which `str` is for, and a request each name it in their own way.
+    """
+
+    def __init__(self, message: str = "", *, option: str | None = None) -> None:
+        super().__init__(message)
+        self.option = option
+
+    def __str__(self) -> str:
+        return self._advising("or pass --{}.")
+
+    @property
+    def request_message(self) -> str:
+        """The message for the sender of a request, who knows its fields and no command line."""
+        return self._advising("or set `{}` to true.")
+
+    def _advising(self, advice: str) -> str:
+        message = super().__str__()
+        return message if self.option is None else f"{message.removesuffix('.')}, {advice.format(self.option)}"
 
 
 class UsageError(ForewordError):

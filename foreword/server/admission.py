@@ -10,9 +10,10 @@ from foreword.server.http_errors import RETRY_AFTER, HTTPError
 
 @dataclass(frozen=True)
 class Limits:
-    """Bytes and seconds of a body, characters of a text, answers of one request, and answers and tokens that may wait."""
+    """Bytes, values and seconds of a body, characters of a text, answers of one request, and answers and tokens that may wait."""
 
     body_bytes: int = 4 << 20
+    values: int = 200_000
     body_seconds: float = 30.0
     text_chars: int = 200_000
     answers: int = 1024

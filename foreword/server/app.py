@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import cast
@@ -11,9 +11,10 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 
 from foreword.errors import ForewordError
-from foreword.server import health, openai_routes, task_routes
+from foreword.server import cors, health, openai_routes, task_routes
 from foreword.server.http_errors import HTTPError, error_of, shorten
 from foreword.server.middleware import RequestMiddleware
 from foreword.server.server_state import ServerState
@@ -23,10 +24,24 @@ ABOUT = """Many tasks from one frozen language model, each by a small soft promp
 
 Decoding is greedy by default, so answers equal those of `foreword predict`. Every error message is one sentence."""
 
+METHODS = ("GET", "POST")  # of all routes
 
-def create_app(state: ServerState) -> FastAPI:
-    """An ASGI application over a service, which starts and closes its engine; nothing is shared between two of them."""
-    app = FastAPI(title="Foreword", version=version("foreword"), description=ABOUT, redoc_url=None, lifespan=_lifespan)
+
+def create_app(state: ServerState, *, root_path: str = "", origins: Sequence[str] = ()) -> FastAPI:
+    """An ASGI application over a service, which starts and closes its engine; nothing is shared between two of them.
+
+    Args:
+        root_path: Prefix under which a proxy serves the application, such as `/llm`.
+        origins: Origins of web pages that may send requests from a browser, such as `https://example.org`; `*` allows all.
+    """
+    app = FastAPI(
+        title="Foreword",
+        version=version("foreword"),
+        description=ABOUT,
+        redoc_url=None,
+        lifespan=_lifespan,
+        redirect_slashes=False,  # clients follow a redirect of a POST with a GET
+    )
     app.state.server_state = state
     app.include_router(task_routes.router)
     app.include_router(openai_routes.router)
@@ -35,7 +50,9 @@ def create_app(state: ServerState) -> FastAPI:
     app.add_exception_handler(ForewordError, _foreword_error)
     app.add_exception_handler(RequestValidationError, _invalid_body)
     app.add_exception_handler(HTTPException, _framework_error)
-    app.add_middleware(RequestMiddleware, state=state)
+    app.add_middleware(RequestMiddleware, state=state, root_path=root_path)
+    if origins:
+        cors.allow_origins(app, origins)
     return app
 
 
@@ -48,6 +65,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         await engine.close()
+        app.state.server_state.threads.close()
 
 
 def _answer(error: HTTPError) -> Response:
@@ -66,14 +84,25 @@ async def _invalid_body(_: Request, error: Exception) -> Response:
     return _answer(error_of_body(cast(RequestValidationError, error).errors()))
 
 
+def _other_method(request: Request, path: str) -> Response:
+    """The response to a method that a path has no route for: what it does support, for OPTIONS, and an error for others."""
+    routes = request.app.routes
+    methods = [name for name in METHODS if any(route.matches({**request.scope, "method": name})[0] is Match.FULL for route in routes)]
+    allow = {"Allow": ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])}
+    if request.method == "OPTIONS":
+        return Response(status_code=204, headers=allow)
+    answer = _answer(HTTPError(405, f"{path} does not support {request.method}; see /docs for the endpoints."))
+    answer.headers.update(allow)
+    return answer
+
+
 async def _framework_error(request: Request, error: Exception) -> Response:
     """Errors of the framework itself: paths, methods, bodies that are not text."""
     found = cast(HTTPException, error)
     path = shorten(request.url.path)
     if found.status_code == 404:
-        return _answer(HTTPError(404, f"{path} does not exist; see /docs for the endpoints."))
+        cure = "leave out the slash at its end" if len(path) > 1 and path.endswith("/") else "see /docs for the endpoints"
+        return _answer(HTTPError(404, f"{path} does not exist; {cure}."))
     if found.status_code == 405:
-        answer = _answer(HTTPError(405, f"{path} does not support {request.method}; see /docs for the endpoints."))
-        answer.headers.update(found.headers or {})
-        return answer
+        return _other_method(request, path)
     return _answer(HTTPError(400, "The body is not JSON in UTF-8; send a JSON object."))

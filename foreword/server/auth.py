@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import math
+import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -104,12 +106,16 @@ def make_key(name: str, tasks: Sequence[str] | None = None, rate: int | None = N
     return key, f"{name}:{hash_key(key)}{caller.line}"
 
 
-def read_keys(path: str | Path | None, key: str | None = None) -> Keys:
-    """The keys of a file (`NAME:SHA256[:tasks=A,B][:rate=N]` a line, # begins a comment) and one from the environment, which has all rights.
+def read_keys(path: str | Path | None, key: str | None = None, options: Sequence[str] = ()) -> Keys:
+    """The keys of a file (`NAME:SHA256[:tasks=A,B][:rate=N]` a line, # begins a comment), one from the environment, and those of `--api-key`.
 
-    Raises UsageError that names the line at fault.
+    The last two have all rights. Raises UsageError that names the line at fault, and never shows a key.
     """
     callers = {} if not key else {hash_key(key): Caller("environment")}
+    for number, given in enumerate(options, 1):
+        if not given.strip() or not given.isascii() or not given.isprintable():
+            raise UsageError("--api-key is not a key; give printable ASCII characters, such as a key that `foreword make-key` made.")
+        callers.setdefault(hash_key(given.strip()), Caller(f"api-key-{number}"))
     if path is None:
         return Keys(callers)
     try:
@@ -125,6 +131,11 @@ def read_keys(path: str | Path | None, key: str | None = None) -> Keys:
     if not callers:
         raise UsageError(f"'{path}' holds no key; make one with `foreword make-key NAME >> {path}`.")
     return Keys(callers)
+
+
+def writable_by_others(path: str | Path) -> bool:
+    """Whether another user of this machine can change a file, and so give themselves a key."""
+    return os.name == "posix" and bool(os.stat(path).st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
 def _entry(line: str, where: str) -> tuple[str, Caller]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -33,10 +34,11 @@ State = Annotated[ServerState, Depends(state_of)]
 Context = Annotated[RequestContext, Depends(context_of)]
 
 
-def charge(state: ServerState, context: RequestContext, requests: Sequence[EngineRequest]) -> None:
-    """Count a request's answers against its caller's rate, and note them for the log; raises HTTPError if they are too many now."""
+def charge(state: ServerState, context: RequestContext, requests: Sequence[EngineRequest]) -> list[EngineRequest]:
+    """The engine requests in their caller's name, counted against the caller's rate and noted for the log; raises HTTPError if they are too many now."""
     state.keys.charge(context.caller, len(requests))
     names = list(dict.fromkeys(each.model for each in requests))
     context.model, context.answers = ",".join(names[:8]), len(requests)
     if state.log.texts:
         context.texts = [json.dumps(each.request.example, ensure_ascii=False) for each in requests]
+    return [replace(each, request=replace(each.request, tenant=context.caller.name)) for each in requests]

@@ -49,8 +49,8 @@ def model_not_found(name: str) -> HTTPError:
 def error_of(error: ForewordError) -> HTTPError:
     """The HTTP error of a caller's mistake or of insufficient capacity."""
     if isinstance(error, CapacityError):
-        return HTTPError(503, str(error), retry_after=RETRY_AFTER)
-    return HTTPError(400, str(error))
+        return HTTPError(503, error.request_message, retry_after=RETRY_AFTER)
+    return HTTPError(400, error.request_message)
 
 
 def error_of_failed(failed: Failed) -> HTTPError:

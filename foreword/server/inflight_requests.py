@@ -149,9 +149,9 @@ async def _gone(receive: Callable[[], Awaitable[Any]]) -> None:
 def _failed(error: Exception) -> Failed:
     """The event of an error that was raised before the engine sent one."""
     if isinstance(error, CapacityError):
-        return Failed("capacity", str(error))
+        return Failed("capacity", error.request_message)
     if isinstance(error, ForewordError):
-        return Failed("request", str(error))
+        return Failed("request", error.request_message)
     return Failed("engine", f"The engine failed ({type(error).__name__}: {error}).")
 
 

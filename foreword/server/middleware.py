@@ -26,35 +26,38 @@ _LINGER = 5.0  # seconds for which a body that is too large is still read and dr
 class RequestMiddleware:
     """ASGI middleware around the whole app."""
 
-    def __init__(self, app: ASGIApp, state: ServerState) -> None:
-        self._app, self._state = app, state
+    def __init__(self, app: ASGIApp, state: ServerState, root_path: str = "") -> None:
+        self._app, self._state, self._root_path = app, state, root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         state, context = self._state, RequestContext()
+        scope = {**scope, "root_path": self._root_path or scope.get("root_path", "")}
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         given = headers.get("x-request-id", "")
         name = given if _ID.fullmatch(given) else context.id
-        scope[CONTEXT] = context
-        watched = _ResponseSender(send, context, name)
+        heads = scope["method"] == "HEAD"
+        inner = {**scope, CONTEXT: context, "method": "GET" if heads else scope["method"]}
+        watched = _ResponseSender(send, context, name, with_body=not heads)
         try:
             context.caller = self._caller(scope, headers)
             body = await self._body(headers, receive)
-            await self._app(scope, _replay(body, receive), watched)
+            context.num_bytes = len(body)
+            await self._app(inner, _replay(body, receive), watched)
         except HTTPError as error:
             await watched.answer(error)
         except Exception as error:  # whatever the error, the client gets a response and the server continues
             context.outcome = "fault"
-            state.log("fault", id=name, path=scope["path"], error=f"{type(error).__name__}: {error}")
+            state.log("fault", id=name, path=path_of(scope), error=f"{type(error).__name__}: {error}")
             await watched.answer(HTTPError(500, f"The server failed ({type(error).__name__}); see the id {name} in its log."))
         finally:
-            self._close(scope, context, name)
+            self._close(scope, inner.get("route"), context, name)
 
     def _caller(self, scope: Scope, headers: Mapping[str, str]) -> Caller:
         """The caller; raises HTTPError for an unknown one, and for new work while the server stops."""
-        path = scope["path"]
+        path = path_of(scope)
         if path in PUBLIC_PATHS:
             return ANONYMOUS
         caller = self._state.keys.caller(headers.get("authorization"))
@@ -92,11 +95,11 @@ class RequestMiddleware:
             raise HTTPError(413, f"The body has more than the {limits.body_bytes} bytes that are allowed; send less.")
         return bytes(body)
 
-    def _close(self, scope: Scope, context: RequestContext, name: str) -> None:
-        """The request's line in the log, and its count."""
-        route = getattr(scope.get("route"), "path", None)
+    def _close(self, scope: Scope, found: object, context: RequestContext, name: str) -> None:
+        """The request's line in the log, and its count by the route that was found."""
+        route = getattr(found, "path", None)
         self._state.metrics.http.labels(route or "other", str(context.status)).inc()
-        if scope["path"] in PUBLIC_PATHS or scope["path"] == "/metrics":
+        if path_of(scope) in (*PUBLIC_PATHS, "/metrics"):
             return
         self._state.log(
             "request",
@@ -116,17 +119,25 @@ class RequestMiddleware:
         )
 
 
+def path_of(scope: Scope) -> str:
+    """The path of a request without the prefix under which a proxy serves the application."""
+    prefix, path = scope.get("root_path", ""), scope["path"]
+    return path[len(prefix) :] if prefix and path.startswith(prefix + "/") else path
+
+
 @final
 class _ResponseSender:
-    """`send` with the request's id in the headers, which notes the status."""
+    """`send` with the request's id in the headers, which notes the status; a HEAD request gets no body."""
 
-    def __init__(self, send: Send, context: RequestContext, name: str) -> None:
-        self._send, self._context, self._name = send, context, name
+    def __init__(self, send: Send, context: RequestContext, name: str, *, with_body: bool = True) -> None:
+        self._send, self._context, self._name, self._with_body = send, context, name, with_body
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._context.status = message["status"]
             message = {**message, "headers": [*message["headers"], (b"x-request-id", self._name.encode())]}
+        elif not self._with_body:
+            message = {**message, "body": b""}
         await self._send(message)
 
     async def answer(self, error: HTTPError) -> None:

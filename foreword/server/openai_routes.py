@@ -10,6 +10,7 @@ from starlette.background import BackgroundTask
 from starlette.responses import Response, StreamingResponse
 
 from foreword.server import response_schemas
+from foreword.server.body_route import BodyRoute
 from foreword.server.dependencies import ERRORS, EVENTS, GONE, Context, State, charge
 from foreword.server.http_errors import HTTPError
 from foreword.server.inflight_requests import ClientDisconnected, collect, with_cancellation
@@ -21,7 +22,7 @@ from foreword.server.server_state import RequestContext, ServerState
 from foreword.server.stream import Stream, note
 from foreword.serving.engine import TaskCard
 
-router = APIRouter(responses=ERRORS)
+router = APIRouter(route_class=BodyRoute, responses=ERRORS)
 
 
 @router.get("/v1/models", response_model=response_schemas.ModelCards, tags=["models"])
@@ -56,8 +57,8 @@ async def answer(
     """A complete response, or a stream."""
     card = state.find(body.model, context.caller)
     check_generation(body, card, state.base.shape.vocabulary)
-    engine_requests = preprocess(state, context.id, body, card)
-    charge(state, context, engine_requests)
+    engine_requests = await state.threads.run(context.num_bytes, preprocess, state, context.id, body, card)
+    engine_requests = charge(state, context, engine_requests)
     head: Json = {"id": f"{shape.prefix}-{context.id}", "object": shape.chunk, "created": int(time.time()), "model": body.model}
     if body.stream:
         with_usage = bool(body.stream_options and body.stream_options.include_usage)

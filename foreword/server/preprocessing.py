@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from foreword.server.admission import Limits
 from foreword.server.http_errors import HTTPError, shorten
 from foreword.server.request_schemas import Chat, Completion, to_sampling_params
 from foreword.server.server_state import ServerState
@@ -45,11 +46,7 @@ def engine_requests(
     truncate: bool = False,
 ) -> list[EngineRequest]:
     """One for each model, prompt and draw; raises HTTPError for too many or too long inputs, and for inputs that do not fit the task."""
-    if not prompts:
-        raise HTTPError(400, "The request has no input; give at least one.")
-    count = len(models) * len(prompts) * len(sampling_params)
-    if count > state.limits.answers:
-        raise HTTPError(400, f"The request asks for {count} answers, but at most {state.limits.answers} are allowed; ask for fewer.")
+    check_count(state.limits, prompts, len(models) * len(sampling_params))
     made: list[EngineRequest] = []
     for name, card in models:
         for index, prompt in enumerate(prompts):
@@ -59,6 +56,15 @@ def engine_requests(
                 request = Request(f"{request_id}-{len(made)}", card and card.name, example, draw, truncate, ids)
                 made.append(EngineRequest(request, card, name, index, tokens))
     return made
+
+
+def check_count(limits: Limits, prompts: Sequence[object], answers: int) -> None:
+    """Raise HTTPError for no prompt, or too many, each with so many answers."""
+    if not prompts:
+        raise HTTPError(400, "The request has no input; give at least one.")
+    count = len(prompts) * answers
+    if count > limits.answers:
+        raise HTTPError(400, f"The request asks for {count} answers, but at most {limits.answers} are allowed; ask for fewer.")
 
 
 def _example(given: Prompt, name: str, card: TaskCard | None, state: ServerState) -> tuple[dict[str, str], tuple[int, ...]]:
@@ -106,6 +112,12 @@ def _messages(body: Chat, card: TaskCard | None, state: ServerState) -> list[Pro
     """A task reads one message of a user, the base model a conversation."""
     if card is None:
         state.base.check_writes()
+        if len(body.messages) > state.base.shape.positions:
+            raise HTTPError(
+                400,
+                f"The conversation has {len(body.messages)} messages, but {state.base.shape.positions} tokens fit in {state.base.name}; send fewer.",
+                param="messages",
+            )
         longest = max(len(message.text) for message in body.messages)
         if longest > state.limits.text_chars:
             raise HTTPError(

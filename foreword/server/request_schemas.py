@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, TypeAdapter, WithJsonSchema, model_validator
 
+from foreword.server.bounded_schema import BoundedSchema
 from foreword.serving.sampling import SamplingParams
 
 Columns = Annotated[dict[str, str | list[str]], Field(description="the columns of a task's template by name")]
 Input = str | Columns
+Inputs = Annotated[list[Any], WithJsonSchema(TypeAdapter(list[Input]).json_schema())]  # each is validated by itself
 Seed = Annotated[int, Field(ge=-(2**62), le=2**62)]
 
 # OpenAI's fields that this server does not support; any other name is a mistake.
@@ -35,10 +37,8 @@ OTHERS = frozenset(
 )
 
 
-class Body(BaseModel):
-    """Strict: no type conversion (a quoted number is not a number), and unknown fields are errors."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
+class Body(BoundedSchema):
+    """A body, or an object within one."""
 
     @model_validator(mode="before")
     @classmethod
@@ -167,8 +167,10 @@ class Questions(ModelRequest):
 class Batch(Body):
     """`POST /v1/batch`: every input is read by every model. One that fails fails alone."""
 
+    apart = frozenset(("input", "model"))
+
     model: str | list[str] = Field(description="a task's name, or a list of names")
-    input: Input | list[Input] = Field(description="a text, an object with columns, or a list of these")
+    input: Input | Inputs = Field(description="a text, an object with columns, or a list of these")
     truncate: bool = False
     max_tokens: int | None = None
     temperature: float | None = None

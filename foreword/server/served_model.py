@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -63,8 +64,7 @@ class Base:
             ) from error
         first = str(inner.bos_token) if inner.bos_token and laid_out.startswith(str(inner.bos_token)) else ""
         source = laid_out.removeprefix(first).replace("{", "{{").replace("}", "}}")
-        for index in range(len(turns)):
-            source = source.replace(f"{_OPEN}{index}{_CLOSE}", f"{{m{index}}}")
+        source = re.sub(f"{_OPEN}([0-9]+){_CLOSE}", r"{m\1}", source)
         marker = "{bos}" if first and self.tokenizer.bos is not None else first
         body = source.rstrip(" ")  # a template moves its last spaces to the answer, a chat format keeps them
         values = {f"m{index}": message["content"] for index, message in enumerate(messages)}

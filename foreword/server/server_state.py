@@ -14,6 +14,7 @@ from foreword.server.http_errors import model_not_found
 from foreword.server.metrics import Metrics
 from foreword.server.request_log import Log
 from foreword.server.served_model import Base
+from foreword.server.worker_threads import WorkerThreads
 from foreword.serving.engine import Engine, TaskCard
 
 
@@ -24,6 +25,7 @@ class RequestContext:
     id: str = field(default_factory=lambda: uuid4().hex)
     caller: Caller = ANONYMOUS
     began: float = field(default_factory=time.monotonic)
+    num_bytes: int = 0  # of the body
     status: int = 0
     model: str | None = None
     outcome: str | None = None
@@ -53,6 +55,7 @@ class ServerState:
         self.admission = Admission(self.limits)
         self.metrics = Metrics(engine, self.admission)
         self.keep_alive = keep_alive  # seconds without events after which a stream sends a keep-alive comment
+        self.threads = WorkerThreads()
         self.created = int(time.time())
         self.draining = False
 

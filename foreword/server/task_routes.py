@@ -11,12 +11,14 @@ from starlette.responses import Response
 
 from foreword.errors import ForewordError
 from foreword.server import response_schemas
+from foreword.server.batch_items import read_items, refused
+from foreword.server.body_route import BodyRoute
 from foreword.server.dependencies import ERRORS, GONE, Context, State, charge
 from foreword.server.http_errors import HTTPError, error_of, error_of_failed, model_not_found
 from foreword.server.inflight_requests import ClientDisconnected, RequestOutput, collect, with_cancellation
+from foreword.server.middleware import path_of
 from foreword.server.preprocessing import EngineRequest, Prompt, engine_requests
-from foreword.server.request_schemas import Batch, Classification, ModelRequest, Question, Questions, Tagging, TaskName, to_sampling_params
-from foreword.server.request_validation import check_batch
+from foreword.server.request_schemas import Batch, Classification, ModelRequest, Question, Questions, Tagging, TaskName
 from foreword.server.responses import Json, extra, json_response, usage
 from foreword.server.server_state import RequestContext, ServerState
 from foreword.server.stream import note
@@ -24,7 +26,7 @@ from foreword.serving.engine import TaskCard
 from foreword.serving.sampling import SamplingParams
 from foreword.task_kinds import BASE_MODEL, find_kind
 
-router = APIRouter(responses=ERRORS)
+router = APIRouter(route_class=BodyRoute, responses=ERRORS)
 
 
 @router.post("/v1/classify", response_model=response_schemas.Labels, tags=["answers"])
@@ -52,21 +54,17 @@ async def answer(body: Questions, request: Request, state: State, context: Conte
 @router.post("/v1/batch", response_model=response_schemas.Items, tags=["answers"])
 async def batch(body: Batch, request: Request, state: State, context: Context) -> Response:
     """Many inputs for one task, many tasks over one input, or every input for every task. One that fails fails alone."""
-    inputs = body.input if isinstance(body.input, list) else [body.input]
-    names = [body.model] if isinstance(body.model, str) else body.model
-    cards = [(name, state.find(name, context.caller)) for name in names]
-    if not cards:
-        raise HTTPError(400, "`model` is an empty list; name at least one task.", param="model")
-    sampling_params = to_sampling_params(body)
-    check_batch(body, cards)
-    made = engine_requests(state, context.id, cards, inputs, [sampling_params], truncate=body.truncate)
-    charge(state, context, made)
+    items = await state.threads.run(context.num_bytes, read_items, state, context, body)
+    made = [item.request for item in items if item.request is not None]
+    made = charge(state, context, made)
     found = await _collected(request, state, context, made, apart=True)
     if found is None:
         return Response(status_code=GONE)
-    return json_response(
-        {**_head(context, "batch"), "data": [_item(index, each) for index, each in enumerate(found)], "usage": usage(found)}
-    )
+    outputs = iter(found)
+    data = [
+        {"index": index, **(_item(next(outputs)) if item.error is None else refused(item, item.error))} for index, item in enumerate(items)
+    ]
+    return json_response({**_head(context, "batch"), "data": data, "usage": usage(found)})
 
 
 @router.get("/v1/tasks", response_model=response_schemas.Tasks, tags=["tasks"])
@@ -121,14 +119,16 @@ async def _listed(
     """One answer for each input, by one task whose kind this endpoint answers."""
     card = state.find(body.model, context.caller)
     kind = BASE_MODEL if card is None else find_kind(card.kind)
-    if kind.name and kind.endpoint != request.url.path:
+    if kind.name and kind.endpoint != (path := path_of(request.scope)):
         raise HTTPError(
             400,
-            f"The task `{body.model}` is of kind {kind.name}, which {request.url.path} does not answer; use {kind.endpoint}.",
+            f"The task `{body.model}` is of kind {kind.name}, which {path} does not answer; use {kind.endpoint}.",
             param="model",
         )
-    made = engine_requests(state, context.id, [(body.model, card)], inputs, [SamplingParams()], truncate=body.truncate)
-    charge(state, context, made)
+    made = await state.threads.run(
+        context.num_bytes, engine_requests, state, context.id, [(body.model, card)], inputs, [SamplingParams()], truncate=body.truncate
+    )
+    made = charge(state, context, made)
     found = await _collected(request, state, context, made, apart=False)
     if found is None:
         return Response(status_code=GONE)
@@ -165,8 +165,8 @@ def _value(found: RequestOutput) -> Any:
     return found.answer.value
 
 
-def _item(index: int, found: RequestOutput) -> Json:
-    where = {"index": index, "model": found.ask.model, "input": found.ask.input}
+def _item(found: RequestOutput) -> Json:
+    where = {"model": found.ask.model, "input": found.ask.input}
     if found.failed is not None:
         return where | error_of_failed(found.failed).document
     assert found.done is not None

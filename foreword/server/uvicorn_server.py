@@ -17,6 +17,7 @@ from foreword.errors import UsageError
 from foreword.server.auth import Keys
 from foreword.server.request_log import config
 from foreword.server.server_state import ServerState
+from foreword.server.tls import Certificate
 
 BACKLOG = 2048
 HEADER_BYTES = 32 << 10  # of all headers together
@@ -51,18 +52,20 @@ def listen(host: str, port: int) -> socket.socket:
     return made
 
 
-def url_of(made: socket.socket) -> str:
+def url_of(made: socket.socket, *, tls: bool = False) -> str:
     """The URL for a client on this machine."""
     host, port = made.getsockname()[:2]
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    return f"http://{shown}:{port}"
+    return f"{'https' if tls else 'http'}://{shown}:{port}"
 
 
 @final
 class Server:
     """A running server. `stop` shuts it down gracefully: new requests are refused, running ones may finish; a second `stop` ends it at once."""
 
-    def __init__(self, app: FastAPI, state: ServerState, made: socket.socket, *, drain_seconds: float) -> None:
+    def __init__(
+        self, app: FastAPI, state: ServerState, made: socket.socket, *, drain_seconds: float, certificate: Certificate | None = None
+    ) -> None:
         self._state, self._socket, self._drain_seconds = state, made, drain_seconds
         settings = uvicorn.Config(
             app,
@@ -73,6 +76,8 @@ class Server:
             ws="none",
             h11_max_incomplete_event_size=HEADER_BYTES,
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+            ssl_certfile=None if certificate is None else certificate.certfile,
+            ssl_keyfile=None if certificate is None else certificate.keyfile,
         )
         self._server = uvicorn.Server(settings)
         self._stopping, self._at_once = asyncio.Event(), asyncio.Event()

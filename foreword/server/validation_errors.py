@@ -41,6 +41,8 @@ def error_of_body(errors: Sequence[Mapping[str, Any]]) -> HTTPError:
 
 def _wanted(error: Mapping[str, Any]) -> str:
     """What pydantic expected, without its opening words."""
+    if error["type"] == "model_type":
+        return "an object"  # pydantic names the class
     text = str(error["msg"])
     for opening in ("Input should be ", "Value error, ", "String should have ", "List should have "):
         if text.startswith(opening):

@@ -235,7 +235,7 @@ class EngineThread:
         except CapacityError as error:
             if self.core.running:
                 return  # it waits until others were evicted
-            self.core.scheduler.waiting.fail(key, Failed("capacity", str(error)))
+            self.core.scheduler.waiting.fail(key, Failed("capacity", error.request_message))
         except Exception as error:
             self.core.scheduler.waiting.fail(key, Failed("engine", f"the task '{key.task}' was not loaded ({describe(error)})."))
             self._survive(error)
@@ -250,10 +250,10 @@ class EngineThread:
             self._ready[task.key] = task
         elif isinstance(error, ServingError):  # the engine's trouble, which may pass
             kind = "capacity" if isinstance(error, CapacityError) else "engine"
-            self.core.scheduler.waiting.fail(key, Failed(kind, str(error)))
+            self.core.scheduler.waiting.fail(key, Failed(kind, error.request_message))
         else:
             self.registry.mark_broken(key, str(error))
-            self.core.scheduler.waiting.fail(key, Failed("task", str(error)))
+            self.core.scheduler.waiting.fail(key, Failed("task", error.request_message))
 
     def _emit(self, request_id: str, event: Event) -> None:
         if request_id in self._open:

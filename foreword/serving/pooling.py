@@ -50,7 +50,7 @@ def _eval_feature(item: PoolingRequest) -> EvalFeature | None:
     try:
         return task.task.eval_feature(item.request.example, task.model.info, task.length_budget, truncate=item.request.truncate)[0]
     except ForewordError as error:
-        item.emit(Failed("request", str(error)))
+        item.emit(Failed("request", error.request_message))
     except Exception as error:  # whatever an example holds, it is nobody else's trouble
         item.emit(Failed("request", f"the request could not be read ({type(error).__name__}: {error})."))
     return None

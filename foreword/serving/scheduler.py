@@ -159,7 +159,7 @@ class Scheduler:
         try:
             return self.open_sequence(entry.request, None if entry.key is None else self.adapters.tasks[entry.key], entry.emit)
         except ForewordError as error:
-            entry.emit(Failed("request", str(error)))
+            entry.emit(Failed("request", error.request_message))
         except Exception as error:  # whatever the error, it is this request's alone
             entry.emit(Failed("request", f"the request could not be read ({type(error).__name__}: {error})."))
         self.waiting.remove(entry)

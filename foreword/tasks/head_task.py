@@ -148,7 +148,8 @@ def check_fits(encoded: Encoded, needed: int, info: ModelInfo, length_budget: Le
     """Raise DataError for a text that was truncated without `truncate`; `needed` is its full number of tokens."""
     if encoded.cut and not truncate:
         raise DataError(
-            f"a text needs {needed + length_budget.soft_tokens} tokens with its virtual tokens, but {length_budget.max_tokens} fit in {info.name}; shorten it, or pass --truncate."
+            f"a text needs {needed + length_budget.soft_tokens} tokens with its virtual tokens, but {length_budget.max_tokens} fit in {info.name}; shorten it.",
+            option="truncate",
         )
 
 

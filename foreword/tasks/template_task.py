@@ -101,7 +101,8 @@ class TemplateTask(Task):
             full = self.template.render(example, info.tokenizer, length_budget.soft_tokens)
             raise DataError(
                 f"a text needs {full.num_tokens + max_answer_tokens} tokens with its template and answer, "
-                f"but {length_budget.max_tokens} fit in {info.name}; shorten it, or pass --truncate."
+                f"but {length_budget.max_tokens} fit in {info.name}; shorten it.",
+                option="truncate",
             )
         return row, cut
 

@@ -8,7 +8,7 @@ import json
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -134,14 +134,30 @@ class Served:
 
 
 def serve(
-    folder: Path, *, keys: Keys | None = None, limits: Limits | None = None, texts: bool = False, drain: float = 5.0, **engine: Any
+    folder: Path,
+    *,
+    keys: Keys | None = None,
+    limits: Limits | None = None,
+    texts: bool = False,
+    drain: float = 5.0,
+    root_path: str = "",
+    origins: Sequence[str] = (),
+    **engine: Any,
 ) -> Served:
     """A server over a store; end it with stop() and join()."""
-    return serve_engine(LocalEngine(model(), str(folder), **engine), keys=keys, limits=limits, texts=texts, drain=drain)
+    made = LocalEngine(model(), str(folder), **engine)
+    return serve_engine(made, keys=keys, limits=limits, texts=texts, drain=drain, root_path=root_path, origins=origins)
 
 
 def serve_engine(
-    engine: Engine, *, keys: Keys | None = None, limits: Limits | None = None, texts: bool = False, drain: float = 5.0
+    engine: Engine,
+    *,
+    keys: Keys | None = None,
+    limits: Limits | None = None,
+    texts: bool = False,
+    drain: float = 5.0,
+    root_path: str = "",
+    origins: Sequence[str] = (),
 ) -> Served:
     """A server over any engine, which the application starts."""
     ready, found, log = threading.Event(), list[Served](), io.StringIO()
@@ -149,7 +165,7 @@ def serve_engine(
 
     async def run() -> None:
         state = ServerState(engine, Base.of(engine.info), keys=keys, limits=limits, log=Log(log.write, texts=texts), keep_alive=0.5)
-        running = Server(create_app(state), state, made, drain_seconds=drain)
+        running = Server(create_app(state, root_path=root_path, origins=origins), state, made, drain_seconds=drain)
         found.append(Served(url_of(made), state, engine, log, asyncio.get_running_loop(), running, threading.current_thread()))
         await running.run(ready.set)
 

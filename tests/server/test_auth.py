@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,12 @@ from openai import AuthenticationError, OpenAI
 from server.given import BASE, Served, ask, serve
 
 from foreword.errors import UsageError
-from foreword.server.auth import Caller, Keys, hash_key, make_key, read_keys
+from foreword.server.auth import Caller, Keys, hash_key, make_key, read_keys, writable_by_others
+from foreword.server.dependencies import charge
 from foreword.server.http_errors import HTTPError
+from foreword.server.preprocessing import EngineRequest
+from foreword.server.server_state import RequestContext
+from foreword.serving.request import Request
 
 ALL, ONE, SLOW = "key-of-all", "key-of-one", "key-that-is-slow"
 
@@ -49,13 +55,15 @@ def test_a_hidden_task_looks_unknown(guarded: Served) -> None:
             ask(guarded.url, f"/v1/models/{name}", **mine),
             ask(guarded.url, f"/v1/tasks/{name}", **mine),
             ask(guarded.url, "/v1/completions", {"model": name, "prompt": "x"}, **mine),
-            ask(guarded.url, "/v1/batch", {"model": ["writer", name], "input": "x"}, **mine),
+            ask(guarded.url, "/v1/batch", {"model": name, "input": ["x"]}, **mine),
             ask(guarded.url, "/v1/tasks/load", {"name": name}, **mine),
             ask(guarded.url, "/v1/tasks/unload", {"name": name}, **mine),
         ]
         assert {(found.status, found.message) for found in refused} == {
             (404, f"The model `{name}` does not exist; GET /v1/models lists those that do.")
         }
+        fine, hidden = ask(guarded.url, "/v1/batch", {"model": ["writer", name], "input": "x"}, **mine).json["data"]
+        assert "text" in fine and hidden["error"] == refused[0].json["error"]
     assert ask(guarded.url, "/metrics", **mine).status == 401
     assert ask(guarded.url, "/metrics", Authorization=f"Bearer {ALL}").status == 200
 
@@ -117,3 +125,34 @@ def test_a_wrong_file_of_keys_is_refused(tmp_path: Path, content: str, sentence:
     assert str(caught.value) == sentence.format(path=path)
     with pytest.raises(UsageError):
         make_key("a:b")
+
+
+def test_keys_of_the_command_line_have_all_rights(tmp_path: Path) -> None:
+    key, line = make_key("alice", ["writer"])
+    path = tmp_path / "keys.txt"
+    path.write_text(line, "utf-8")
+    keys = read_keys(path, "environment's", ("first", "second", "second"))
+    assert [keys.caller(f"Bearer {given}") for given in ("first", "second", "environment's", key)] == [
+        *(Caller("api-key-1"), Caller("api-key-2"), Caller("environment"), Caller("alice", frozenset({"writer"}))),
+    ]
+    for wrong in ("", "  ", "schlüssel", "a\nb"):
+        with pytest.raises(UsageError) as caught:
+            read_keys(None, None, ("fine", wrong))
+        assert str(caught.value) == "--api-key is not a key; give printable ASCII characters, such as a key that `foreword make-key` made."
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files are POSIX")
+@pytest.mark.parametrize(("mode", "open_to_others"), [(0o600, False), (0o644, False), (0o620, True), (0o602, True), (0o666, True)])
+def test_a_file_that_others_can_change_is_seen(tmp_path: Path, mode: int, open_to_others: bool) -> None:
+    path = tmp_path / "keys.txt"
+    path.write_text("", "utf-8")
+    path.chmod(mode)
+    assert writable_by_others(path) is open_to_others
+
+
+def test_a_request_runs_in_the_name_of_its_key(guarded: Served) -> None:
+    context = RequestContext(caller=Caller("alice"))
+    asked = [EngineRequest(Request(f"{index}", "writer", {"text": "x"}), None, "writer", index, 1) for index in range(2)]
+    made = charge(guarded.state, context, asked)
+    assert [each.request for each in made] == [replace(each.request, tenant="alice") for each in asked]
+    assert (context.model, context.answers) == ("writer", 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +77,55 @@ def test_what_fails_in_a_batch_fails_alone(served: Served) -> None:
     assert cut["finish_reason"] in ("stop", "length")
     whole = ask(served.url, "/v1/completions", {"model": "writer", "prompt": ["a film", "word " * 500]})
     assert whole.status == 400 and "fit in tiny-llama" in whole.message
+
+
+def test_items_of_a_batch_that_cannot_be_read_fail_alone(served: Served) -> None:
+    good = {"question": "what", "context": "a film"}
+    body = {
+        "model": "pairs",
+        "input": [good, "x", {"question": "x"}, {**good, "more": "x"}, 5, {"question": 1, "context": "x"}, "HALF", good],
+    }
+    items = ask(served.url, "/v1/batch", json.dumps(body).replace("HALF", "\\ud800 x").encode()).json["data"]
+    assert [(item["index"], item["model"], item["input"]) for item in items] == [(index, "pairs", index) for index in range(8)]
+    assert items[0]["text"] == items[7]["text"] == predicted("pairs", good).text
+    assert [item["error"]["message"] for item in items[1:7]] == [
+        "The task `pairs` reads question, context, but one text came; give an object with these columns.",
+        "`pairs` reads question, context, but question came; give exactly these columns.",
+        "`pairs` reads question, context, but question, context, more came; give exactly these columns.",
+        "`input` should be a valid string or a valid dictionary, but 5 came; correct it, or see /docs.",
+        '`input` should be a valid string or a valid list, but {"question": 1, "context": "x"} came; correct it, or see /docs.',
+        "`input` holds half of a surrogate pair, which is no character; send whole characters.",
+    ]
+    assert {item["error"]["code"] for item in items[1:7]} == {400}
+
+
+def test_models_of_a_batch_that_do_not_exist_fail_alone(served: Served) -> None:
+    body = {"model": ["writer", "nobody", "HALF", "sentiment", "writer"], "input": ["x", "a film"], "temperature": 0.5, "seed": 1}
+    items = ask(served.url, "/v1/batch", json.dumps(body).replace("HALF", "\\ud800").encode()).json["data"]
+    assert [item["index"] for item in items] == list(range(10)) and [item["input"] for item in items] == [0, 1] * 5
+    assert [item["text"] for item in items[:2]] == [item["text"] for item in items[8:]]
+    assert [item["error"]["message"] for item in items[2:8:2]] == [
+        "The model `nobody` does not exist; GET /v1/models lists those that do.",
+        "The model `�` does not exist; GET /v1/models lists those that do.",
+        "The task `sentiment` (classify) samples no tokens, so `temperature` does not apply; leave it out.",
+    ]
+    assert [item["error"]["code"] for item in items[2:8]] == [404] * 4 + [400] * 2
+    nobody = ask(served.url, "/v1/batch", {"model": "nobody", "input": ["x"]})
+    assert (nobody.status, nobody.message) == (404, "The model `nobody` does not exist; GET /v1/models lists those that do.")
+    none = ask(served.url, "/v1/batch", {"model": ["nobody"], "input": "x"}).json
+    assert none["data"][0]["error"]["code"] == 404 and none["usage"]["total_tokens"] == 0
+
+
+def test_an_error_names_the_field_of_the_request_and_no_option(served: Served) -> None:
+    long = "word " * 500
+    for path, body in {
+        "/v1/completions": {"model": "writer", "prompt": long},
+        "/v1/classify": {"model": "topic", "input": long},
+        "/v1/tag": {"model": "names", "input": long},
+    }.items():
+        found = ask(served.url, path, body)
+        assert found.status == 400 and found.message.endswith("fit in tiny-llama; shorten it, or set `truncate` to true.")
+        assert ask(served.url, path, {**body, "truncate": True}).status == 200
 
 
 def test_columns_are_said_exactly(served: Served) -> None:

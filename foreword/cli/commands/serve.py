@@ -14,7 +14,7 @@ from foreword.cli.support import output
 from foreword.cli.support.dataclass_options import expand
 from foreword.cli.support.loaders import base_of_store, open_model
 from foreword.cli.support.options import Device, Dtype
-from foreword.cli.support.serve_options import KEY_VARIABLE, PORT, Access, Amounts, InMemory, needed
+from foreword.cli.support.serve_options import KEY_VARIABLE, PORT, Access, Amounts, InMemory, Network, needed
 
 if TYPE_CHECKING:
     from foreword.adapters.store import AdapterStore
@@ -22,15 +22,17 @@ if TYPE_CHECKING:
     from foreword.server.admission import Limits
     from foreword.server.auth import Keys
     from foreword.server.server_state import ServerState
+    from foreword.server.tls import Certificate
     from foreword.serving.local_engine import LocalEngine
 
 SHOWN = 8  # tasks named in the banner
 
 
-@expand(access="Access", amounts="Limits", memory="Memory")
+@expand(access="Access", network="HTTP", amounts="Limits", memory="Memory")
 def serve(
     folder: Annotated[str, typer.Argument(metavar="STORE", help="Folder of adapters, or URL of a store such as s3://bucket/prompts.")],
     access: Access,
+    network: Network,
     amounts: Amounts,
     memory: InMemory,
     model: Annotated[str | None, typer.Option("--model", help="Base model; by default the one recorded in the adapters.")] = None,
@@ -53,15 +55,19 @@ def serve(
 
     with needed():
         from foreword.server.auth import read_keys
+        from foreword.server.cors import check_origins
+        from foreword.server.tls import read_certificate
         from foreword.server.uvicorn_server import check_address, listen
-    keys = read_keys(access.keys, os.environ.get(KEY_VARIABLE))
+    keys = read_keys(access.keys, os.environ.get(KEY_VARIABLE), access.api_key or ())
     check_address(host, keys, insecure=access.insecure)
+    check_origins(network.allow_origin or ())
+    certificate = read_certificate(network.ssl_certfile, network.ssl_keyfile)
     store = AdapterStore(folder)
     name, quantize = base_of_store(store, model)
     made = listen(host, port)  # before the model is loaded, so that a port in use is reported at once
     with made:
         frozen = open_model(name, dtype=dtype, device=device, quantize=quantize)
-        asyncio.run(_run(frozen, model_name, store, made, keys, access.log_texts, amounts, memory))
+        asyncio.run(_run(frozen, model_name, store, made, keys, certificate, access, network, amounts, memory))
 
 
 async def _run(
@@ -70,7 +76,9 @@ async def _run(
     store: AdapterStore,
     made: socket.socket,
     keys: Keys,
-    log_texts: bool,
+    certificate: Certificate | None,
+    access: Access,
+    network: Network,
     amounts: Amounts,
     memory: InMemory,
 ) -> None:
@@ -86,9 +94,10 @@ async def _run(
     try:
         for task in _names(engine, memory.load):
             await engine.load(task)
-        state = ServerState(engine, Base.of(engine.info, model_name), keys=keys, limits=_limits(amounts), log=Log(texts=log_texts))
-        running = Server(create_app(state), state, made, drain_seconds=amounts.drain_seconds)
-        await running.run(lambda: _say(state, url_of(made)))
+        state = ServerState(engine, Base.of(engine.info, model_name), keys=keys, limits=_limits(amounts), log=Log(texts=access.log_texts))
+        app = create_app(state, root_path=network.prefix, origins=network.allow_origin or ())
+        running = Server(app, state, made, drain_seconds=amounts.drain_seconds, certificate=certificate)
+        await running.run(lambda: _say(state, url_of(made, tls=certificate is not None), access.keys))
     finally:
         await engine.close()
 
@@ -111,6 +120,7 @@ def _limits(amounts: Amounts) -> Limits:
 
     return Limits(
         body_bytes=amounts.max_body << 20,
+        values=amounts.max_values,
         text_chars=amounts.max_text,
         answers=amounts.max_answers,
         queued=amounts.max_queued,
@@ -125,8 +135,10 @@ def _names(engine: LocalEngine, load: str | None) -> Sequence[str]:
     return [name.strip() for name in load.split(",")] if load else []
 
 
-def _say(state: ServerState, url: str) -> None:
+def _say(state: ServerState, url: str, keys_path: str | None) -> None:
     """Print the banner."""
+    from foreword.server.auth import writable_by_others
+
     cards = state.engine.tasks()
     whole = [card for card in cards if card.problem is None]
     broken = [card for card in cards if card.problem is not None]
@@ -134,6 +146,8 @@ def _say(state: ServerState, url: str) -> None:
     output.say("  tasks: " + (_listed([card.name for card in whole]) or "none yet"))
     for card in broken:
         output.say(f"  note: {card.problem}")
+    if keys_path is not None and writable_by_others(keys_path):
+        output.say(f"  note: other users can change '{keys_path}' and add keys of their own; run chmod go-w '{keys_path}'.")
     output.say("  keys:  " + (output.count(len(state.keys), "key") if state.keys else "none; everybody who reaches this address may ask"))
     for card in whole[:1]:
         text = json.dumps({"model": card.name, "input": dict.fromkeys(card.columns, "…")}, ensure_ascii=False)

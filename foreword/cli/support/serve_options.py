@@ -32,9 +32,9 @@ def needed() -> Iterator[None]:
         raise
 
 
-def option(default: Any, help: str, least: float | None = None) -> Any:
-    """A field of an option with its help and its minimum."""
-    return field(default=default, metadata={"help": help, "least": least})
+def option(default: Any, help: str, least: float | None = None, *, secret: bool = False) -> Any:
+    """A field of an option with its help and its minimum; one that is secret is never printed."""
+    return field(default=default, metadata={"help": help, "least": least}, repr=not secret)
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,28 @@ class Access(Checked):
     """Options of access."""
 
     keys: str | None = option(None, "File of API keys, one line per key, as printed by `foreword make-key`.")
+    api_key: list[str] | None = option(
+        None,
+        "An API key with all rights; may be repeated. Other users can see it in a list of processes: FOREWORD_API_KEY hides it.",
+        secret=True,
+    )
     insecure: bool = option(False, "Allow requests from other machines without API keys.")
     log_texts: bool = option(False, "Log input texts and answers.")
+
+
+@dataclass(frozen=True)
+class Network(Checked):
+    """Options of HTTP."""
+
+    allow_origin: list[str] | None = option(None, "Origin of web pages that may send requests, or *; may be repeated.")
+    root_path: str = option("", "Prefix under which a proxy serves the API, such as /llm.")
+    ssl_certfile: str | None = option(None, "PEM file of a certificate, with its chain, for HTTPS.")
+    ssl_keyfile: str | None = option(None, "PEM file of the certificate's private key.")
+
+    @property
+    def prefix(self) -> str:
+        """The root path as HTTP servers write it: "", or "/llm"."""
+        return f"/{path}" if (path := self.root_path.strip("/")) else ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +86,7 @@ class Amounts(Checked):
     max_queued_tokens: int = option(1_000_000, "Maximum number of waiting text tokens; further requests get 503.", 1)
     max_answers: int = option(1024, "Maximum number of answers per request.", 1)
     max_body: int = option(4, "Maximum size of a request body in MB.", 1)
+    max_values: int = option(200_000, "Maximum number of values in a request body.", 16)
     max_text: int = option(200_000, "Maximum number of characters per text.", 1)
     drain_seconds: float = option(30.0, "Time for running requests to finish after SIGTERM.", 0)
 

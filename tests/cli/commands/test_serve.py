@@ -3,64 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from cli.given import Foreword, save_tiny
-from server.given import adapter, ask, predicted, until
-
-from foreword.adapters.adapter import Adapter
+from cli.given import Foreword
+from server.given import ask, predicted, until
+from server.server_process import ServerProcess, save_prompts, start
 
 OWNER = "a key from the environment"
 
 
-@dataclass
-class Process:
-    """A server, and what it says. `words` are how `foreword ask` reaches it."""
-
-    popen: subprocess.Popen[str]
-    said: list[str] = field(default_factory=list)
-    url: str = ""
-    ended: bool = False
-
-    def listen(self) -> None:
-        assert self.popen.stderr is not None
-        for line in self.popen.stderr:
-            self.said.append(line.rstrip("\n"))
-        self.ended = True
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        return ("--url", self.url, "--key", OWNER)
-
-
-def start(*words: str | Path, **environment: str) -> Process:
-    """A server on a free port, once it takes requests."""
-    command = [sys.executable, "-m", "foreword", "serve", *map(str, words), "--port", "0"]
-    made = Process(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}))
-    threading.Thread(target=made.listen, daemon=True).start()
-    until(lambda: any("  try:" in line for line in made.said) or made.popen.poll() is not None, 280)
-    assert made.popen.poll() is None, made.said
-    made.url = next(line for line in made.said if " at http" in line).split(" at ")[1].split()[0]
-    return made
+def words(process: ServerProcess) -> tuple[str, ...]:
+    """How `foreword ask` reaches a server."""
+    return ("--url", process.url, "--key", OWNER)
 
 
 @pytest.fixture(scope="session")
 def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three tasks beside the model they record as a folder."""
-    folder = tmp_path_factory.mktemp("served")
-    base = save_tiny(folder / "base")
-    for name in ("writer", "sentiment", "pairs"):
-        found = adapter(name)
-        Adapter(**{**vars(found), "base": str(base)}).save(folder / "prompts" / name)
-    return folder / "prompts"
+    return save_prompts(tmp_path_factory.mktemp("served"))
 
 
 @pytest.fixture(scope="session")
@@ -75,20 +38,16 @@ def alice(tmp_path_factory: pytest.TempPathFactory, foreword: Foreword) -> tuple
 
 
 @pytest.fixture(scope="session")
-def processes() -> Iterator[list[Process]]:
+def processes() -> Iterator[list[ServerProcess]]:
     """Those started so far."""
-    found: list[Process] = []
+    found: list[ServerProcess] = []
     yield found
     for made in found:
-        made.popen.kill()
-        made.popen.wait(30)
-        until(lambda made=made: made.ended)
-        assert made.popen.stderr is not None
-        made.popen.stderr.close()
+        made.kill()
 
 
 @pytest.fixture
-def process(processes: list[Process], prompts: Path, alice: tuple[str, Path]) -> Process:
+def process(processes: list[ServerProcess], prompts: Path, alice: tuple[str, Path]) -> ServerProcess:
     """A server; the last one, unless a test has ended it."""
     if not processes or processes[-1].popen.poll() is not None:
         more = ("--load", "writer", "--model-name", "tiny", "--keys", alice[1], "--drain-seconds", "5")
@@ -96,7 +55,7 @@ def process(processes: list[Process], prompts: Path, alice: tuple[str, Path]) ->
     return processes[-1]
 
 
-def test_the_banner_says_what_is_served(process: Process) -> None:
+def test_the_banner_says_what_is_served(process: ServerProcess) -> None:
     assert process.said[:4] == [
         f"serving 3 tasks on tiny at {process.url} (docs: {process.url}/docs)",
         "  tasks: pairs, sentiment, writer",
@@ -107,13 +66,13 @@ def test_the_banner_says_what_is_served(process: Process) -> None:
     assert ask(process.url, "/v1/tasks/writer", Authorization=f"Bearer {OWNER}").json["state"] == "resident"
 
 
-def test_ask_prints_what_predict_prints(process: Process, prompts: Path, foreword: Foreword, tmp_path: Path) -> None:
+def test_ask_prints_what_predict_prints(process: ServerProcess, prompts: Path, foreword: Foreword, tmp_path: Path) -> None:
     for name, text in (("sentiment", "a film"), ("writer", "a film")):
-        assert foreword("ask", name, text, *process.words).stdout == foreword("predict", prompts / name, text).stdout
+        assert foreword("ask", name, text, *words(process)).stdout == foreword("predict", prompts / name, text).stdout
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps({"text": text}) + "\n" for text in ("a film", "x")), "utf-8")
     for more in ([], ["--json"]):
-        asked = foreword("ask", "sentiment", "--file", rows, *process.words, *more).stdout
+        asked = foreword("ask", "sentiment", "--file", rows, *words(process), *more).stdout
         told = foreword("predict", prompts / "sentiment", "--file", rows, *more).stdout
         assert len(asked) == len(told) and (not more or [json.loads(line)["label"] for line in asked.splitlines()] == labels(told))
 
@@ -122,16 +81,16 @@ def labels(told: str) -> list[str]:
     return [json.loads(line)["label"] for line in told.splitlines()]
 
 
-def test_ask_streams_and_reads_several_columns(process: Process, foreword: Foreword) -> None:
-    assert foreword("ask", "writer", "a film", "--stream", *process.words).stdout == predicted("writer", "a film").text + "\n"
+def test_ask_streams_and_reads_several_columns(process: ServerProcess, foreword: Foreword) -> None:
+    assert foreword("ask", "writer", "a film", "--stream", *words(process)).stdout == predicted("writer", "a film").text + "\n"
     example = {"question": "what", "context": "a film"}
-    found = foreword("ask", "pairs", "--json", *process.words, input=json.dumps(example))
+    found = foreword("ask", "pairs", "--json", *words(process), input=json.dumps(example))
     assert json.loads(found.stdout) == {"input": example, "output": predicted("pairs", example).text}
-    assert foreword("ask", "tiny", "a film", "--max-tokens", "3", *process.words).exit_code == 0
+    assert foreword("ask", "tiny", "a film", "--max-tokens", "3", *words(process)).exit_code == 0
 
 
-def test_ask_says_what_is_wrong_in_one_sentence(process: Process, foreword: Foreword) -> None:
-    missing = foreword("ask", "nobody", "x", *process.words)
+def test_ask_says_what_is_wrong_in_one_sentence(process: ServerProcess, foreword: Foreword) -> None:
+    missing = foreword("ask", "nobody", "x", *words(process))
     assert missing.exit_code == 2
     assert missing.stderr == "foreword: error: The model `nobody` does not exist; GET /v1/models lists those that do.\n"
     nowhere = foreword("ask", "writer", "x", "--url", "http://127.0.0.1:9")
@@ -139,7 +98,7 @@ def test_ask_says_what_is_wrong_in_one_sentence(process: Process, foreword: Fore
         "foreword: error: no server answers at http://127.0.0.1:9 ([Errno 111] Connection refused); "
         "start one with `foreword serve`, or give --url.\n"
     )
-    wrong = foreword("ask", "sentiment", "x", "--temperature", "1", *process.words)
+    wrong = foreword("ask", "sentiment", "x", "--temperature", "1", *words(process))
     assert (
         wrong.stderr
         == "foreword: error: The task `sentiment` (classify) samples no tokens, so `temperature` does not apply; leave it out.\n"
@@ -149,7 +108,7 @@ def test_ask_says_what_is_wrong_in_one_sentence(process: Process, foreword: Fore
     )
 
 
-def test_serve_refuses_before_it_loads(prompts: Path, foreword: Foreword, tmp_path: Path, process: Process) -> None:
+def test_serve_refuses_before_it_loads(prompts: Path, foreword: Foreword, tmp_path: Path, process: ServerProcess) -> None:
     port = process.url.rpartition(":")[2]
     for words, sentence in {
         (str(prompts), "--host", "0.0.0.0"): "--host 0.0.0.0 accepts other machines, but no API keys are set; give --keys FILE "
@@ -166,7 +125,7 @@ def test_serve_refuses_before_it_loads(prompts: Path, foreword: Foreword, tmp_pa
         assert (found.exit_code, found.stderr) == (2, f"foreword: error: {sentence}\n")
 
 
-def test_a_key_sees_its_tasks_and_sigterm_ends_the_server(process: Process, foreword: Foreword, alice: tuple[str, Path]) -> None:
+def test_a_key_sees_its_tasks_and_sigterm_ends_the_server(process: ServerProcess, foreword: Foreword, alice: tuple[str, Path]) -> None:
     key, _ = alice
     assert ask(process.url, "/v1/models").status == 401
     refused = foreword("ask", "writer", "x", "--url", process.url)
