@@ -193,7 +193,7 @@ class Run:
 
     def _scores(self, baked: dict[str, Tensor]) -> dict[str, Score]:
         """Validation scores of baked tensors, which are put into the model where weights are trained."""
-        adapter_state = self.trainable.adapter_state(baked, self.model.shape)
+        adapter_state = self.trainable.adapter_state(baked, self.model)
         return self.objective.evaluate(self.task, self.model, adapter_state, self.eval_set, batch_size=self.plan.batch_size)
 
     def _save_checkpoint(self) -> None:
@@ -238,7 +238,7 @@ class Run:
     def _adapter(self, scores: dict[str, Score]) -> Adapter:
         task = self.task
         if self.plan.calibrate_prior:
-            tokens = self.trainable.adapter_state(self.best_tensors, self.model.shape).tokens
+            tokens = self.trainable.adapter_state(self.best_tensors, self.model).tokens
             task = task.calibrated(self.model, tokens, self.length_budget.soft_tokens)
         provenance = {
             "seed": self.plan.seed,
