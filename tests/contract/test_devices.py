@@ -18,6 +18,9 @@ from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.attention.builtin_observers import AttentionToPrompt
 from foreword.backbone.batch import collate
 from foreword.backbone.frozen_model import FrozenModel
+from foreword.backbone.loading.load_model import wrap
+from foreword.backbone.quantization import has_experts
+from foreword.errors import ModelError
 from foreword.evaluation.evaluate import Reader
 from foreword.methods import METHODS, WRITTEN, lora
 from foreword.prompts.head import Head
@@ -74,6 +77,8 @@ def read(name: str, kind: str, method: str, device: torch.device | str) -> Reade
 @pytest.mark.parametrize("method", ["prompt-tuning", "p-tuning-v2"])
 def test_every_family_reads_alike(name: str, method: str, device: torch.device) -> None:
     kinds = {"causal": ("generate", "classify"), "encoder": ("tag", "choice"), "encoder-decoder": ("seq2seq", "probe")}[kind_of(name)]
+    if has_experts(on(name).network.config) and not torch.cuda.is_available():
+        pytest.skip("transformers runs experts on a GPU by kernels that a CPU does not have")
     for kind in kinds:
         if why_not(method, kind, name) is None:
             near(*(read(name, kind, method, place).predict(JOBS[kind].examples) for place in (device, "cpu")))
@@ -107,7 +112,7 @@ def test_killed_and_resumed_is_never_killed(method: str, kind: str, device: torc
 
 @pytest.mark.parametrize("kind", INIT_KINDS)
 @pytest.mark.parametrize("method", ["prompt-tuning", "prefix-tuning"])
-@pytest.mark.parametrize("name", ["llama", "bert", "t5"])
+@pytest.mark.parametrize("name", ["llama", "t5"])
 def test_every_initialiser_gives_the_same_numbers(kind: str, method: str, name: str, device: torch.device) -> None:
     if kind == "kv_of_text" and method == "prompt-tuning":
         pytest.skip("an initialiser of the other site")
@@ -143,7 +148,7 @@ def test_a_trainer_gets_the_same_loss(kind: str, device: torch.device) -> None:
         assert loss is not None
         loss.backward()
         assert all(p.grad is not None and p.grad.device == p.device for p in model.parameters())
-        found.append(float(loss))
+        found.append(float(loss.detach()))
         model.adapter()
     assert found[0] == pytest.approx(found[1], abs=1e-4)
 
@@ -174,6 +179,17 @@ def test_dampening_and_a_calibrated_prior(device: torch.device) -> None:
     adapter: Adapter = fit(model, spec("prompt-tuning", 3), job.task, job.examples, job.examples[:2], plan).adapter
     assert len(adapter.task["prior"]) == 2
     near(*(Reader.of(place, adapter).predict(job.examples) for place in (model, on("llama"))))
+
+
+def test_a_model_spread_over_devices_is_refused(device: torch.device) -> None:
+    model = on("llama", device)
+    model.network.get_output_embeddings().to("cpu")
+    with pytest.raises(ModelError) as caught:
+        wrap(model.network, model.tokenizer.inner, name="tiny")
+    assert str(caught.value) == (
+        "model 'tiny' is spread over cpu, cuda:0, but Foreword reads a model on one device; load it without device_map, "
+        "or with quantize='nf4' where it does not fit."
+    )
 
 
 def test_every_method_is_trained_with_every_task() -> None:

@@ -49,5 +49,5 @@ def test_served_there_is_predicted_here(device: torch.device) -> None:
 def test_sampled_tokens_and_the_base_model(device: torch.device) -> None:
     sampling = SamplingParams(temperature=0.8, top_p=0.9, top_k=20, seed=3, max_tokens=6, repetition_penalty=1.2, logprobs=2)
     asked = [(name, text, sampling) for name in ("prefix", "suffix", "lora", None) for text in TEXTS[:2]]
-    asked.append(("prefix", "x", SamplingParams(max_tokens=5, json_schema={"type": "integer"})))
+    asked.append(("prefix", "x", SamplingParams(max_tokens=5, json_schema='{"type": "integer"}')))
     assert served(device, asked) == served("cpu", asked)
