@@ -27,9 +27,11 @@ from foreword.training.fit_result import FitResult
 from foreword.training.initial_values import resolve_lora, setup_training, task_for_model
 from foreword.training.interrupt import Interrupt
 from foreword.training.loss_monitor import LossMonitor
+from foreword.training.loss_scale import LossScale
 from foreword.training.objective import Objective, TaskLoss
 from foreword.training.optimization import adamw, cosine_schedule_with_warmup, set_learning_rates
 from foreword.training.plan import TrainPlan
+from foreword.training.random_state import random_states, restore_random_states
 from foreword.training.run_log import Listener, peak_memory, versions
 from foreword.training.sampler import BucketSampler
 
@@ -127,6 +129,7 @@ class Run:
         self.loss_monitor = LossMonitor(plan.steps, rate)
         self.accelerator = self.processes.accelerator
         self.optimizer = self.accelerator.prepare_optimizer(adamw(groups, plan.weight_decay))
+        self.loss_scale = LossScale(self.model.dtype == torch.float16 and self.accelerator.scaler is None)
         self.sampler = BucketSampler([feature.num_tokens for feature in features], plan.batch_size, plan.seed)
         torch.manual_seed(plan.seed)
         self.processes.track({"learning_rate": rate, "steps": plan.steps})
@@ -155,13 +158,17 @@ class Run:
         loss = self._loss(self.sampler.batch(self.step))
         value = self.processes.sum(float(loss.detach()))
         notice = self.loss_monitor.update(value, self.step + 1)
-        self.accelerator.backward(loss)
+        self.accelerator.backward(self.loss_scale.scaled(loss))
         self.processes.sum_gradients(self.trainable.parameters())
-        norm = self.accelerator.clip_grad_norm_(self.trainable.parameters(), self.plan.clip)
-        self.optimizer.step()
+        self.loss_scale.unscale(self.trainable.parameters())
+        norm = float(self.accelerator.clip_grad_norm_(self.trainable.parameters(), self.plan.clip))  # type: ignore[arg-type]  # None only under DeepSpeed
+        if self.loss_scale.accepts(norm, self.step + 1):
+            self.optimizer.step()
+        else:
+            self.run_log.add("skipped", step=self.step + 1, loss_scale=self.loss_scale.value)
         self.optimizer.zero_grad()
         self.step += 1
-        self.run_log.add("step", step=self.step, loss=value, gradient=float(norm))  # type: ignore[arg-type]  # None only under DeepSpeed
+        self.run_log.add("step", step=self.step, loss=value, gradient=norm if math.isfinite(norm) else None)
         self.processes.log({"loss": value}, self.step)
         if notice:
             self.notices.append(notice)
@@ -199,7 +206,7 @@ class Run:
     def _save_checkpoint(self) -> None:
         if self.folder is None or not self.processes.main:
             return
-        state = (self.trainable.state_dict(), self.optimizer.state_dict(), torch.get_rng_state())
+        state = (self.trainable.state_dict(), self.optimizer.state_dict(), self.loss_scale.state(), random_states(self.model.device))
         so_far = (self.best_tensors, self.best_metric, self.evals_since_best, self._seconds())
         checkpoint.save(Checkpoint(self.step, *state, *so_far, self.history, self.identity), self.folder)
 
@@ -214,7 +221,8 @@ class Run:
         found = checkpoint.load(self.folder, self.identity)
         self.trainable.load_state_dict(found.trainable)
         self.optimizer.load_state_dict(found.optimizer)
-        torch.set_rng_state(found.rng)
+        self.loss_scale.load(found.loss_scale)
+        restore_random_states(found.random_states, self.model.device)
         self.step, self.best_tensors, self.best_metric = found.step, found.best_tensors, found.best_metric
         self.history, self.seconds_before, self.evals_since_best = found.history, found.seconds, found.evals_since_best
 
