@@ -24,7 +24,7 @@ from foreword.training import checkpoint
 from foreword.training.checkpoint import Checkpoint
 from foreword.training.distributed import Processes
 from foreword.training.fit_result import FitResult
-from foreword.training.initial_values import resolve_lora, setup_training, task_for_model
+from foreword.training.initial_values import check_options, resolve_lora, setup_training, task_for_model
 from foreword.training.interrupt import Interrupt
 from foreword.training.loss_monitor import LossMonitor
 from foreword.training.loss_scale import LossScale
@@ -88,6 +88,7 @@ class Run:
         self.recipe, self.lora = resolve_lora(recipe, model)
         self.base, self.plan, self.objective, self.out = model, plan, objective, out
         self.task = task_for_model(task, self.recipe, model.info)
+        check_options(plan, self.task)
         self.length_budget: LengthBudget = budget_for(recipe.prompt, model.info, plan.max_length)
         self.started_at, self.seconds_before = time.monotonic(), 0.0
         self.folder = None if out is None else checkpoint.folder(out)
