@@ -14,6 +14,7 @@ from contract.laws import kind_of
 from pretended_device import CUDA, pretended_gpu
 
 from foreword.backbone.frozen_model import FrozenModel
+from foreword.backbone.quantization import has_experts
 
 DEVICES = [
     "pretended",
@@ -31,4 +32,6 @@ def on(name: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch
     """A tiny model of any kind on a device."""
     made = {"causal": tiny, "encoder": tiny_encoders, "encoder-decoder": tiny_seq2seq}[kind_of(name)].build(name)
     made.network.to(torch.device(device), dtype)
+    if has_experts(made.network.config) and not torch.cuda.is_available():
+        made.network.set_experts_implementation("eager")  # on a GPU transformers takes kernels that a CPU does not have
     return made

@@ -19,7 +19,6 @@ from foreword.backbone.attention.builtin_observers import AttentionToPrompt
 from foreword.backbone.batch import collate
 from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.loading.load_model import wrap
-from foreword.backbone.quantization import has_experts
 from foreword.errors import ModelError
 from foreword.evaluation.evaluate import Reader
 from foreword.methods import METHODS, WRITTEN, lora
@@ -77,8 +76,6 @@ def read(name: str, kind: str, method: str, device: torch.device | str) -> Reade
 @pytest.mark.parametrize("method", ["prompt-tuning", "p-tuning-v2"])
 def test_every_family_reads_alike(name: str, method: str, device: torch.device) -> None:
     kinds = {"causal": ("generate", "classify"), "encoder": ("tag", "choice"), "encoder-decoder": ("seq2seq", "probe")}[kind_of(name)]
-    if has_experts(on(name).network.config) and not torch.cuda.is_available():
-        pytest.skip("transformers runs experts on a GPU by kernels that a CPU does not have")
     for kind in kinds:
         if why_not(method, kind, name) is None:
             near(*(read(name, kind, method, place).predict(JOBS[kind].examples) for place in (device, "cpu")))
