@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 
 import pytest
 import tiny
@@ -21,11 +21,10 @@ _PLACES = [os.environ["FOREWORD_LAWS_ON"]] if "FOREWORD_LAWS_ON" in os.environ e
 
 def _moved(kind: str) -> Iterator[None]:
     """The shared tiny models are on this device."""
-    built = cache(on)
-    with pytest.MonkeyPatch.context() as patch:
-        for device in entered(kind):
+    for device in entered(kind):
+        with pytest.MonkeyPatch.context() as patch:
             for module in (tiny, tiny_encoders, tiny_seq2seq):
-                patch.setattr(module, "frozen", lambda name: built(name, device))
+                patch.setattr(module, "frozen", cache(partial(on, device=device)))
             yield
 
 

@@ -24,7 +24,7 @@ def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
 def served(place: torch.device | str, asked: list[tuple[str | None, str, SamplingParams]]) -> list[str]:
     """Texts of the engine, which reads its tasks from adapters."""
     model = on("llama", place)
-    core = EngineCore(model, max_sequences=4)
+    core = EngineCore(model, max_sequences=4, memory_bytes=1 << 24)
     events: list[list[Event]] = [[] for _ in asked]
     for name in {name for name, _, _ in asked if name}:
         core.install(LoadedTask.of(model, adapter("llama", name), AdapterKey(name, "1")))

@@ -6,7 +6,6 @@ import pytest
 import tiny
 import torch
 from torch import Tensor
-
 from transformers.models.gemma2.modeling_gemma2 import Gemma2Attention
 
 from foreword.backbone.attention.interface import EAGER, SDPA
