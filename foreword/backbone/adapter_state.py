@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
+
+import torch
 
 from foreword.prompts.head import Head
 from foreword.prompts.tokens import VirtualTokens
@@ -14,6 +17,12 @@ class AdapterState:
 
     tokens: VirtualTokens | None = None
     head: Head | None = None
+
+    def to(self, device: torch.device) -> AdapterState:
+        """The same on a model's device, where heads must be; this one does not change."""
+        tokens, head = self.tokens, self.head
+        moved = head is not None and head.weight.device != device
+        return AdapterState(tokens and tokens.to(device), copy.deepcopy(head).to(device) if head is not None and moved else head)
 
     def needed_head(self) -> Head:
         """The head of a task that has one."""

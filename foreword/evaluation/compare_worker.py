@@ -32,7 +32,7 @@ from foreword.tasks.metrics.base import Score
 from foreword.tasks.registry import task_from_dict
 from foreword.tasks.template_task import TemplateTask
 from foreword.training.fit_result import FitResult
-from foreword.training.initial_values import task_for_model
+from foreword.training.initial_values import check_options, task_for_model
 from foreword.training.loop import fit
 
 UNTRAINED = {
@@ -95,6 +95,7 @@ def look(job: dict[str, Any], tell: Tell) -> Event:
     bench = Bench.of(RunConfig.from_dict(job["setting"]))
     model, setting = bench.model, bench.setting
     task = (bench.written or bench.task).for_model(model.info, None)
+    check_options(setting.plan, task)
     length_budget = budget_for(None, model.info, setting.plan.max_length)
     map_rows(setting.train, lambda example: task.train_features(example, model.info, length_budget))
     for part in (setting.valid, setting.test):

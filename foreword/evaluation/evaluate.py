@@ -35,7 +35,7 @@ class Reader:
         return cls(
             adapter.model(model),
             task_from_dict(adapter.task),
-            adapter.adapter_state(),
+            adapter.adapter_state().to(model.device),
             budget_for(adapter.recipe.prompt, model.info, max_length),
         )
 

@@ -67,7 +67,7 @@ def initial_values(spec: PromptSpec, source: Source, material: Material, *, seed
     kind = _resolve(spec, material)
     maker = _MAKERS[kind]
     if kind in ("random", "uniform") and spec.site == "kv":
-        return InitialValues(_noise(kind, (spec.length, len(scale)), generator) * spec.init.scale * scale, scale)
+        return InitialValues(_noise(kind, (spec.length, len(scale)), generator).to(scale.device) * spec.init.scale * scale, scale)
     rows = maker(_Context(spec, source, material, table, generator)) * spec.init.scale
     if spec.site == "input":
         return InitialValues(rows, scale.clone())
@@ -106,7 +106,7 @@ def _noise(kind: str, size: tuple[int, int], generator: torch.Generator) -> Tens
 def _random(context: _Context) -> Tensor:
     """Noise with the RMS of the embedding table; PEFT's N(0, 1) is 20 to 50 times too large."""
     kind = context.spec.init.kind
-    return _noise(kind, (context.spec.length, context.table.shape[1]), context.generator) * _rms(context.table)
+    return _noise(kind, (context.spec.length, context.table.shape[1]), context.generator).to(context.table.device) * _rms(context.table)
 
 
 def _vocabulary(context: _Context) -> Tensor:

@@ -40,7 +40,7 @@ class SoftPrompt(nn.Module):
         self.register_buffer("origin", origin.detach().float().clone())
         self.register_buffer("scale", scale.detach().float().clone())
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed GPUs as well
             self.reparam = reparam.build(spec.reparam, spec.length, spec.width(shape))
 
     def flat(self) -> Float[Tensor, "P W"]:

@@ -26,6 +26,10 @@ class EmbeddingPrefix:
     def length(self) -> int:
         return self.vectors.shape[0]
 
+    def to(self, device: torch.device) -> EmbeddingPrefix:
+        """The same on a device."""
+        return EmbeddingPrefix(self.vectors.to(device))
+
 
 @final
 @dataclass(frozen=True)
@@ -42,6 +46,11 @@ class KVPrefix:
     @property
     def length(self) -> int:
         return next(iter(self.keys.values())).shape[1]
+
+    def to(self, device: torch.device) -> KVPrefix:
+        """The same on a device."""
+        keys, values = ({index: side.to(device) for index, side in of.items()} for of in (self.keys, self.values))
+        return KVPrefix(keys, values, self.window)
 
     def cast(self, device: torch.device, dtype: torch.dtype) -> KVPrefix:
         """The same on a device and in a dtype, as contiguous tensors."""

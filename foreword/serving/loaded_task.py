@@ -78,7 +78,7 @@ class LoadedTask:
             task_from_dict(adapter.task),
             budget_for(adapter.recipe.prompt, model.info),
             adapter.model(model),
-            adapter.adapter_state(),
+            adapter.adapter_state().to(model.device),
         )
         own = sum(tensor.nbytes for name, tensor in adapter.tensors.items() if view is not model and name.startswith(("lora.", "full.")))
         plain = cls(key, task, length_budget, view, adapter_state, weight_bytes=own)

@@ -99,6 +99,7 @@ class Task(ABC):
     kind: ClassVar[str]
     metric: ClassVar[str]
     target: ClassVar[str]
+    has_prior: ClassVar[bool] = False  # whether `calibrated` measures anything
 
     @classmethod
     def of(cls, examples: Sequence[Example], **settings: Any) -> Task:

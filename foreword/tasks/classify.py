@@ -42,6 +42,7 @@ class Classify(TemplateTask):
     metric: ClassVar[str] = "accuracy"
     target: ClassVar[str] = "label"
     takes_shots: ClassVar[bool] = True
+    has_prior: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -12,19 +11,21 @@ import torch
 from torch import Tensor
 
 from foreword.errors import TrainingError
+from foreword.evaluation.atomic_file import atomic_file
 
 _FILE = "checkpoint.pt"
 
 
 @dataclass
 class Checkpoint:
-    """State after `step` steps: everything trained (encoders too), optimiser, RNG, the best tensors so far, all scores
+    """State after `step` steps: everything trained (encoders too), optimiser, loss scale, random states by device, the best tensors so far, all scores
     so far, and `identity`: facts that must be equal in a run that resumes it."""
 
     step: int
     trainable: dict[str, Tensor]
     optimizer: dict[str, Any]
-    rng: Tensor
+    loss_scale: dict[str, float]
+    random_states: dict[str, Tensor]
     best_tensors: dict[str, Tensor]
     best_metric: float
     evals_since_best: int
@@ -39,17 +40,11 @@ def folder(out: Path) -> Path:
 
 
 def save(checkpoint: Checkpoint, run: Path) -> Path:
-    """Write atomically: a kill or a full disk leaves the previous checkpoint."""
+    """Write atomically: a kill or a full disk leaves the previous checkpoint. Raises UsageError if it cannot be written."""
     run.mkdir(parents=True, exist_ok=True)
-    target, temporary = run / _FILE, run / f".{_FILE}.{os.getpid()}"
-    try:
-        with temporary.open("wb") as file:
-            torch.save(vars(checkpoint), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    target = run / _FILE
+    with atomic_file(target) as file:
+        torch.save(vars(checkpoint), file)
     return target
 
 

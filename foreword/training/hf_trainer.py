@@ -27,6 +27,7 @@ from foreword.backbone.trainer_model import (
     next_states,
 )
 from foreword.errors import DataError, ModelError, UsageError
+from foreword.evaluation.atomic_file import atomic_file
 from foreword.families.registry import check_site
 from foreword.prompts.template import Bos, Soft
 from foreword.recipe import LoraSpec, Recipe
@@ -202,9 +203,8 @@ class Trainable(TrainerModel):
         folder.mkdir(parents=True, exist_ok=True)
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         for name, data in {STATE: save(state, {"format": "pt"}), **self.adapter().files(str(folder))}.items():
-            temporary = folder / f".{name}.{os.getpid()}"
-            temporary.write_bytes(data)
-            os.replace(temporary, folder / name)
+            with atomic_file(folder / name) as file:
+                file.write(data)
 
 
 def _task_for_trainer(task: Task, info: ModelInfo, recipe: Recipe) -> Task:

@@ -26,6 +26,7 @@ from foreword.prompts.template import Row
 from foreword.recipe import Recipe
 from foreword.specs import PromptSpec
 from foreword.tasks.base import Task, TrainFeature
+from foreword.training.plan import TrainPlan
 from foreword.training.trainable_module import TrainableModule
 
 _PROBES = 16  # training features whose states give a head its scale
@@ -45,6 +46,19 @@ def task_for_model(task: Task, recipe: Recipe, info: ModelInfo) -> Task:
     if not recipe.trains and found.head is None:
         raise UsageError(f"method '{recipe.method}' trains nothing of task '{task.kind}', which has no head; evaluate it as it is.")
     return found
+
+
+def check_options(plan: TrainPlan, task: Task) -> None:
+    """Raise UsageError for an option of the plan that would do nothing for this task."""
+    if plan.dampening and task.head is not None:
+        raise UsageError(
+            f"dampening is {plan.dampening}, but a '{task.kind}' task has a head, which reads a text and predicts none of its tokens; "
+            "leave it at 0."
+        )
+    if plan.calibrate_prior and not task.has_prior:
+        raise UsageError(
+            f"calibrate_prior is set, but a '{task.kind}' task scores no labels by their words, so there is no prior to subtract; leave it out."
+        )
 
 
 def resolve_lora(recipe: Recipe, base: FrozenModel) -> tuple[Recipe, dict[str, Tensor] | None]:

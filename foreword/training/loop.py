@@ -24,12 +24,14 @@ from foreword.training import checkpoint
 from foreword.training.checkpoint import Checkpoint
 from foreword.training.distributed import Processes
 from foreword.training.fit_result import FitResult
-from foreword.training.initial_values import resolve_lora, setup_training, task_for_model
+from foreword.training.initial_values import check_options, resolve_lora, setup_training, task_for_model
 from foreword.training.interrupt import Interrupt
 from foreword.training.loss_monitor import LossMonitor
+from foreword.training.loss_scale import LossScale
 from foreword.training.objective import Objective, TaskLoss
 from foreword.training.optimization import adamw, cosine_schedule_with_warmup, set_learning_rates
 from foreword.training.plan import TrainPlan
+from foreword.training.random_state import random_states, restore_random_states
 from foreword.training.run_log import Listener, peak_memory, versions
 from foreword.training.sampler import BucketSampler
 
@@ -86,6 +88,7 @@ class Run:
         self.recipe, self.lora = resolve_lora(recipe, model)
         self.base, self.plan, self.objective, self.out = model, plan, objective, out
         self.task = task_for_model(task, self.recipe, model.info)
+        check_options(plan, self.task)
         self.length_budget: LengthBudget = budget_for(recipe.prompt, model.info, plan.max_length)
         self.started_at, self.seconds_before = time.monotonic(), 0.0
         self.folder = None if out is None else checkpoint.folder(out)
@@ -127,6 +130,7 @@ class Run:
         self.loss_monitor = LossMonitor(plan.steps, rate)
         self.accelerator = self.processes.accelerator
         self.optimizer = self.accelerator.prepare_optimizer(adamw(groups, plan.weight_decay))
+        self.loss_scale = LossScale(self.model.dtype == torch.float16 and self.accelerator.scaler is None)
         self.sampler = BucketSampler([feature.num_tokens for feature in features], plan.batch_size, plan.seed)
         torch.manual_seed(plan.seed)
         self.processes.track({"learning_rate": rate, "steps": plan.steps})
@@ -155,13 +159,17 @@ class Run:
         loss = self._loss(self.sampler.batch(self.step))
         value = self.processes.sum(float(loss.detach()))
         notice = self.loss_monitor.update(value, self.step + 1)
-        self.accelerator.backward(loss)
+        self.accelerator.backward(self.loss_scale.scaled(loss))
         self.processes.sum_gradients(self.trainable.parameters())
-        norm = self.accelerator.clip_grad_norm_(self.trainable.parameters(), self.plan.clip)
-        self.optimizer.step()
+        self.loss_scale.unscale(self.trainable.parameters())
+        norm = float(self.accelerator.clip_grad_norm_(self.trainable.parameters(), self.plan.clip))  # type: ignore[arg-type]  # None only under DeepSpeed
+        if self.loss_scale.accepts(norm, self.step + 1):
+            self.optimizer.step()
+        else:
+            self.run_log.add("skipped", step=self.step + 1, loss_scale=self.loss_scale.value)
         self.optimizer.zero_grad()
         self.step += 1
-        self.run_log.add("step", step=self.step, loss=value, gradient=float(norm))  # type: ignore[arg-type]  # None only under DeepSpeed
+        self.run_log.add("step", step=self.step, loss=value, gradient=norm if math.isfinite(norm) else None)
         self.processes.log({"loss": value}, self.step)
         if notice:
             self.notices.append(notice)
@@ -193,13 +201,13 @@ class Run:
 
     def _scores(self, baked: dict[str, Tensor]) -> dict[str, Score]:
         """Validation scores of baked tensors, which are put into the model where weights are trained."""
-        adapter_state = self.trainable.adapter_state(baked, self.model.shape)
+        adapter_state = self.trainable.adapter_state(baked, self.model)
         return self.objective.evaluate(self.task, self.model, adapter_state, self.eval_set, batch_size=self.plan.batch_size)
 
     def _save_checkpoint(self) -> None:
         if self.folder is None or not self.processes.main:
             return
-        state = (self.trainable.state_dict(), self.optimizer.state_dict(), torch.get_rng_state())
+        state = (self.trainable.state_dict(), self.optimizer.state_dict(), self.loss_scale.state(), random_states(self.model.device))
         so_far = (self.best_tensors, self.best_metric, self.evals_since_best, self._seconds())
         checkpoint.save(Checkpoint(self.step, *state, *so_far, self.history, self.identity), self.folder)
 
@@ -214,7 +222,8 @@ class Run:
         found = checkpoint.load(self.folder, self.identity)
         self.trainable.load_state_dict(found.trainable)
         self.optimizer.load_state_dict(found.optimizer)
-        torch.set_rng_state(found.rng)
+        self.loss_scale.load(found.loss_scale)
+        restore_random_states(found.random_states, self.model.device)
         self.step, self.best_tensors, self.best_metric = found.step, found.best_tensors, found.best_metric
         self.history, self.seconds_before, self.evals_since_best = found.history, found.seconds, found.evals_since_best
 
@@ -238,7 +247,7 @@ class Run:
     def _adapter(self, scores: dict[str, Score]) -> Adapter:
         task = self.task
         if self.plan.calibrate_prior:
-            tokens = self.trainable.adapter_state(self.best_tensors, self.model.shape).tokens
+            tokens = self.trainable.adapter_state(self.best_tensors, self.model).tokens
             task = task.calibrated(self.model, tokens, self.length_budget.soft_tokens)
         provenance = {
             "seed": self.plan.seed,

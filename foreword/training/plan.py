@@ -27,7 +27,9 @@ class TrainPlan:
     warmup: float = _option(0.06, "Share of the steps for linear warm-up; then a cosine schedule to zero.")
     clip: float = _option(1.0, "Maximum gradient norm.")
     weight_decay: float = _option(0.0, "Weight decay towards the initial values.")
-    dampening: float = _option(0.0, "Weight of an additional loss on the tokens of the text; typically 0.1 to 0.3.")
+    dampening: float = _option(
+        0.0, "Weight of an additional loss on the tokens of the text; typically 0.1 to 0.3. Not for tasks with a head."
+    )
     seed: int = _option(0, "Seed for the initial values and the order of examples.")
     max_length: int | None = _option(None, "Maximum number of tokens of text and answer; by default the model's limit.")
     eval_every: int = _option(50, "Steps between evaluations.")

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from foreword.adapters.adapter import HEAD
 from foreword.adapters.safetensors_file import KEY
 from foreword.backbone.adapter_state import AdapterState
+from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.weights.weight_adapters import WeightAdapter
 from foreword.learning_rates import main_part, prompt_part, rate_of
 from foreword.prompts.head import Head
 from foreword.prompts.soft_prompt import SoftPrompt, as_tokens
 from foreword.recipe import Recipe
-from foreword.shape import Kind, ModelShape
+from foreword.shape import Kind
 from foreword.training import lr_scaling
 
 
@@ -66,10 +67,10 @@ class TrainableModule(nn.Module):
             baked |= {HEAD + name: tensor for name, tensor in self.head.bake().items()}
         return baked | (self.weight_adapter.state() if self.weight_adapter else {})
 
-    def adapter_state(self, baked: dict[str, Tensor], shape: ModelShape) -> AdapterState:
-        """What tasks read, from baked tensors; trained weights are put back into the model."""
+    def adapter_state(self, baked: dict[str, Tensor], model: FrozenModel) -> AdapterState:
+        """What tasks read, from baked tensors on any device (a checkpoint's are on the CPU); trained weights are put back into the model."""
         if self.weight_adapter is not None:
             self.weight_adapter.load(baked)
         head = {name.removeprefix(HEAD): tensor for name, tensor in baked.items() if name.startswith(HEAD)}
-        tokens = as_tokens(baked[KEY], self.prompt.spec, shape) if self.prompt else None
-        return AdapterState(tokens, Head.read(head).to(next(iter(head.values())).device) if head else None)
+        tokens = as_tokens(baked[KEY], self.prompt.spec, model.shape) if self.prompt else None
+        return AdapterState(tokens, Head.read(head) if head else None).to(model.device)

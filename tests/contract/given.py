@@ -30,7 +30,7 @@ def spec(method: str, length: int = 4, *, window: Window = "pinned", layers: Lay
 def prompt(model: FrozenModel, made: PromptSpec, seed: int = 0) -> SoftPrompt:
     """A trained-looking prompt: every number of the re-parameterisation is moved, or it would add nothing yet."""
     first = initial_values(made, model, Material(), seed=seed)
-    soft = SoftPrompt(made, model.shape, first.origin, first.scale, seed=seed)
+    soft = SoftPrompt(made, model.shape, first.origin.cpu(), first.scale.cpu(), seed=seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in soft.parameters():
@@ -97,4 +97,4 @@ def text_columns(row: Row) -> list[int]:
 def distance(left: Tensor, right: Tensor) -> float:
     """Largest difference; shapes must agree."""
     assert left.shape == right.shape
-    return (left - right).abs().max().item()
+    return (left.cpu() - right.cpu()).abs().max().item()

@@ -31,7 +31,7 @@ def batch_for(soft: SoftPrompt) -> Batch:
 
 def gradients(model: FrozenModel, soft: SoftPrompt, on: bool, *, inside: bool = True) -> list[Tensor]:
     """Gradients of every trained parameter; the backward pass inside the block or after it."""
-    batch, block = batch_for(soft), model.gradient_checkpointing(on)
+    batch, block = batch_for(soft).to(model.device), model.gradient_checkpointing(on)
     with block:
         logits = model.predicting(batch, soft(), batch.labels >= 0)
         loss = nn.functional.cross_entropy(logits, batch.labels[batch.labels >= 0])

@@ -126,7 +126,7 @@ def loss(name: str, soft: SoftPrompt) -> Tensor:
     model, read = tiny_encoders.frozen(name), soft()
     batch = collate([placed(text(name, n), read) for n in (4, 9)])
     states = model.hidden(batch, read)[batch.mask]
-    return (states - torch.linspace(-1, 1, states.numel()).view_as(states)).square().mean()
+    return (states - torch.linspace(-1, 1, states.numel(), device=states.device).view_as(states)).square().mean()
 
 
 @law("frozen", "encoder")

@@ -20,7 +20,7 @@ def test_training_leaves_the_base_model_bit_identical(method: str, name: str) ->
     before = {key: value.clone() for key, value in model.network.state_dict().items()}
     first, marks = soft.bake(), [(p.data_ptr(), p._version) for p in model.network.parameters()]
     at = (0,) * soft.spec.length if soft.spec.site == "input" else ()
-    batch = collate([labelled((tiny.BOS, *words(n)), at, (-100, *words(n, 1))) for n in (4, 9)])
+    batch = collate([labelled((tiny.BOS, *words(n)), at, (-100, *words(n, 1))) for n in (4, 9)]).to(model.device)
     optimiser = torch.optim.AdamW(soft.parameters(), lr=0.1)
     losses = []
     for _ in range(3):

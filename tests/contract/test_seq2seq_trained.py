@@ -26,7 +26,7 @@ def batch_for(soft: SoftPrompt) -> Batch:
 
 
 def loss_of(model: FrozenModel, soft: SoftPrompt) -> Tensor:
-    batch = batch_for(soft)
+    batch = batch_for(soft).to(model.device)
     select = batch.labels >= 0
     return nn.functional.cross_entropy(model.predicting(batch, soft(), select), batch.labels[select])
 

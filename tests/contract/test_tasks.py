@@ -45,7 +45,7 @@ def ready(method: str, kind: str, name: str) -> tuple[FrozenModel, Task, LengthB
         task,
         budget_for(made, model.info),
         prompt(model, made),
-        Head(task.head, model.shape.states, seed=3) if task.head else None,
+        Head(task.head, model.shape.states, seed=3).to(model.device) if task.head else None,
     )
 
 

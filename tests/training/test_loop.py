@@ -19,9 +19,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from foreword.adapters.adapter import Adapter
 from foreword.backbone.frozen_model import FrozenModel
 from foreword.errors import DivergedError, TrainingError, UsageError
-from foreword.tasks.base import Losses
+from foreword.tasks.base import Losses, Task
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
+from foreword.tasks.head_classify import HeadClassify
 from foreword.training.loop import TrainingInterrupted, fit
 from foreword.training.optimization import cosine_schedule_with_warmup
 from foreword.training.plan import TrainPlan
@@ -261,3 +262,21 @@ def test_checkpoints_of_other_versions_and_broken_ones_are_refused(tmp_path: Pat
         with pytest.raises(TrainingError) as error:
             fit(tiny.build("llama"), spec("p-tuning-v2"), TASK, examples(8), examples(8, 100), PLAN, out=tmp_path / "a", resume=True)
         assert str(error.value) == f"'{path}' {why} delete '{tmp_path / 'a.run'}' and train again."
+
+
+@pytest.mark.parametrize("task", [HeadClassify(("no", "yes")), Generate()], ids=lambda task: task.kind)
+def test_options_that_would_do_nothing_are_refused(task: Task) -> None:
+    model, rows = tiny.build("llama"), [{**row, "input": row["text"], "output": row["label"]} for row in examples(4)]
+
+    def refusal(plan: TrainPlan) -> str:
+        with pytest.raises(UsageError) as caught:
+            fit(model, spec("prefix-tuning"), task, rows, rows, plan)
+        return str(caught.value)
+
+    assert refusal(replace(PLAN, calibrate_prior=True)) == (
+        f"calibrate_prior is set, but a '{task.kind}' task scores no labels by their words, so there is no prior to subtract; leave it out."
+    )
+    if task.head is not None:
+        assert refusal(replace(PLAN, dampening=0.2)) == (
+            "dampening is 0.2, but a 'classify-head' task has a head, which reads a text and predicts none of its tokens; leave it at 0."
+        )

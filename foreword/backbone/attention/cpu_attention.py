@@ -26,11 +26,12 @@ def attention(
 ) -> Float[Tensor, "B T A O"]:
     """softmax(q·kᵀ·scaling)·v with the A query heads of a key/value head packed into its rows, so keys are never repeated; softmax in fp32.
 
-    `bias` is added to the scores of each query head.
+    `bias` is added to the scores of each query head. A query that sees no key gets zeros, as SDPA gives it.
     """
     batch, heads, length, _ = query.shape
     weights = attention_weights(query, key, mask, scaling, bias).to(query.dtype).view(batch, key.shape[1], -1, key.shape[2])
-    return torch.matmul(weights, value).view(batch, heads, length, -1).transpose(1, 2)
+    found = torch.matmul(weights, value).view(batch, heads, length, -1)
+    return found.masked_fill(~mask.any(3, keepdim=True), 0.0).transpose(1, 2)
 
 
 def attention_weights(
@@ -43,6 +44,8 @@ def attention_weights(
     """softmax(q·kᵀ·scaling) in fp32."""
     batch, heads, length, dim = query.shape
     packed = query.reshape(batch, key.shape[1], -1, dim)
+    if packed.dtype == torch.float16:  # products of large states overflow there, and softmax makes NaN of two infinities
+        packed, key = packed.float(), key.float()
     scores = torch.matmul(packed, key.transpose(2, 3)).float() * (dim**-0.5 if scaling is None else scaling)
     scores = scores.view(batch, heads, length, -1)
     scores = (scores if bias is None else scores + bias.float()).masked_fill(~mask, torch.finfo(torch.float32).min)

@@ -9,6 +9,7 @@ import sys
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -67,7 +68,11 @@ def _sdpa_mask(*args: Any, **kwargs: Any) -> Tensor | None:
 
 
 def _eager_mask(*args: Any, **kwargs: Any) -> Tensor | None:
-    return eager_mask(*args, **{**kwargs, "allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})
+    """Eager attention's mask, which is added to the scores. Half of the lowest number, because the sum of both must not be -∞ in float16:
+    softmax makes NaN of a row of them, and NaN at pads would reach every token.
+    """
+    mask = eager_mask(*args, **{**kwargs, "allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})
+    return None if mask is None else mask.clamp_min(torch.finfo(mask.dtype).min / 2)
 
 
 for _name, _mask in ((SDPA, _sdpa_mask), (EAGER, _eager_mask)):

@@ -36,7 +36,7 @@ class PrefixAttachment:
         prefix = [side[slot].to(key.device).expand(rows, -1, -1, -1) for side in (self.keys, self.values)]
         seen = self._visible(slot).to(mask.device).expand(rows, 1, mask.shape[2], -1)
         if mask.dtype != torch.bool:
-            seen = torch.zeros_like(seen, dtype=mask.dtype).masked_fill(~seen, torch.finfo(mask.dtype).min)
+            seen = torch.zeros_like(seen, dtype=mask.dtype).masked_fill(~seen, torch.finfo(mask.dtype).min / 2)
         mask = mask.expand(rows, -1, -1, -1)
         return torch.cat([prefix[0], key], 2), torch.cat([prefix[1], value], 2), torch.cat([seen, mask], 3)
 

@@ -62,9 +62,18 @@ def load(
 
 
 def wrap(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str | None = None) -> FrozenModel:
-    """Freeze a model that is already in memory; its weights are shared, never copied. The head of an encoder is left out."""
+    """Freeze a model that is already in memory; its weights are shared, never copied. The head of an encoder is left out.
+
+    Raises ModelError for an unknown or refused family, and for a model that `device_map` spread over several devices.
+    """
     shape = shape_of(network.config.to_dict())
     name = name or network.name_or_path or type(network).__name__
+    devices = sorted({str(parameter.device) for parameter in network.parameters()})
+    if len(devices) > 1:
+        raise ModelError(
+            f"model '{name}' is spread over {', '.join(devices)}, but Foreword reads a model on one device; load it without device_map, "
+            "or with quantize='nf4' where it does not fit."
+        )
     return FrozenModel(network.base_model if shape.kind == "encoder" else network, tokenizer, shape, name)  # type: ignore[arg-type]  # base_model is typed as any module
 
 

@@ -90,7 +90,7 @@ def attach(
         fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in chosen.values()),
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed GPUs as well
         inject_adapter_in_model(config, network, _ADAPTER)
     view = model.over(network)
     layers = LoraLayers(network, spec, model.name)

@@ -6,6 +6,7 @@ import pytest
 import tiny
 import torch
 from torch import Tensor
+from transformers.models.gemma2.modeling_gemma2 import Gemma2Attention
 
 from foreword.backbone.attention.interface import EAGER, SDPA
 from foreword.backbone.batch import collate
@@ -40,3 +41,20 @@ def test_a_prefix_in_some_layers_only_and_a_prefix_elsewhere_in_one_batch() -> N
     for b, (row, read) in enumerate(zip(rows, (first, last), strict=True)):
         alone = model.forward(collate([row]), read)[0]
         assert (together[b, -len(row.ids) :] - alone).abs().max() < 1e-4
+
+
+def test_pads_in_float16_are_numbers_under_eager_attention() -> None:
+    """Every score is at Gemma 2's lower cap; added to the lowest number it was -∞ in all of a pad's row, so that its softmax was NaN."""
+    model = tiny.build("gemma2", attn_logit_softcapping=50.0)
+    with torch.no_grad():
+        embeddings = model.network.get_input_embeddings().weight
+        embeddings.copy_(embeddings[5].clone().expand_as(embeddings))
+        for module in model.network.modules():
+            if isinstance(module, Gemma2Attention):
+                queries = module.q_proj.weight.view(2, 2, -1, 32)
+                queries[:, 1] = queries[:, 0]
+                module.k_proj.weight.copy_(-30 * queries[:, 0].reshape_as(module.k_proj.weight))
+    model.network.to(torch.float16)
+    batch = collate([Row((5,)), Row((5, 6, 7))])
+    with torch.no_grad():
+        assert model.hidden(batch).isfinite().all()
