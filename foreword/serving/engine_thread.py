@@ -252,7 +252,7 @@ class EngineThread:
             kind = "capacity" if isinstance(error, CapacityError) else "engine"
             self.core.scheduler.waiting.fail(key, Failed(kind, error.request_message))
         else:
-            self.registry.mark_broken(key, str(error))
+            self.registry.mark_broken(key, error.request_message)
             self.core.scheduler.waiting.fail(key, Failed("task", error.request_message))
 
     def _emit(self, request_id: str, event: Event) -> None:

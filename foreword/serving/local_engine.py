@@ -148,7 +148,7 @@ class LocalEngine:
         try:
             check_request(request, self.info)
         except DataError as error:
-            return Failed("request", str(error))
+            return Failed("request", error.request_message)
         return None
 
     async def _events(self, name: str, events: asyncio.Queue[Event]) -> AsyncIterator[Event]:

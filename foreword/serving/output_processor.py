@@ -50,7 +50,7 @@ def _advance(sequence: Sequence, outcome: Outcome) -> bool:
         if reason is not None:
             finish(sequence, reason)
     except Exception as error:  # whatever the error, the other sequences go on
-        what = str(error) if isinstance(error, ForewordError) else f"the step failed ({type(error).__name__}: {error})."
+        what = error.request_message if isinstance(error, ForewordError) else f"the step failed ({type(error).__name__}: {error})."
         sequence.emit(Failed("engine", what))
         return True
     return reason is not None

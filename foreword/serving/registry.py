@@ -117,7 +117,7 @@ class Registry:
             columns = tuple(str(column) for column in task_from_dict(manifest.task).columns)
             version = Version(AdapterKey(name, digest), mark, str(manifest.task["kind"]), manifest.base, columns, manifest.size)
         except AdapterError as error:
-            problem = str(error)
+            problem = error.request_message
         except Exception as error:  # a manifest may hold anything
             why = str(error).rstrip(".") if isinstance(error, ForewordError) else f"{type(error).__name__}: {error}"
             problem = f"adapter '{self.store.url}/{name}' has a task that cannot be read ({why}); copy the adapter again or retrain."
