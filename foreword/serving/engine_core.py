@@ -21,7 +21,7 @@ from foreword.serving.kv_cache_manager import KVCacheManager
 from foreword.serving.loaded_task import LoadedTask
 from foreword.serving.memory_budget import MemoryBudget, default_memory
 from foreword.serving.model_runner import Chunk, ModelRunner
-from foreword.serving.output_processor import finish, process_logits, process_prompt_logits, process_prompt_logits
+from foreword.serving.output_processor import finish, process_logits, process_prompt_logits
 from foreword.serving.pooling import pool
 from foreword.serving.request import Event, Failed, Request
 from foreword.serving.scheduler import Scheduler

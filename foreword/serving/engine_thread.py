@@ -252,8 +252,9 @@ class EngineThread:
             kind = "capacity" if isinstance(error, CapacityError) else "engine"
             self.core.scheduler.waiting.fail(key, Failed(kind, error.request_message))
         else:
-            self.registry.mark_broken(key, error.request_message)
-            self.core.scheduler.waiting.fail(key, Failed("task", error.request_message))
+            message = error.request_message if isinstance(error, ForewordError) else str(error)
+            self.registry.mark_broken(key, message)
+            self.core.scheduler.waiting.fail(key, Failed("task", message))
 
     def _emit(self, request_id: str, event: Event) -> None:
         if request_id in self._open:
