@@ -17,7 +17,7 @@ from foreword.serving.adapter_loader import AdapterLoader
 from foreword.serving.engine_core import EngineCore
 from foreword.serving.loaded_task import LoadedTask
 from foreword.serving.registry import Registry
-from foreword.serving.request import END, Event, Failed, Request
+from foreword.serving.request import END, Done, Event, Failed, Request
 
 Events = Sequence[tuple[str, Event]]
 Result = TypeVar("Result")
@@ -96,9 +96,18 @@ class EngineThread:
         return done
 
     def add(self, request: Request, key: AdapterKey | None) -> None:
-        """Add a request; its events come from now on."""
+        """Add a request; its events come from now on. A structure that it asks for is compiled elsewhere first, which may take seconds."""
+        if request.sampling.structured:
+            self.call(lambda: self._open.add(request.id))
+            prepared = self.core.input_processor.structured_output.prepare(request.sampling)
+            prepared.add_done_callback(lambda _: self._add(request, key, prepared=True))
+        else:
+            self._add(request, key)
 
+    def _add(self, request: Request, key: AdapterKey | None, *, prepared: bool = False) -> None:
         def work() -> None:
+            if prepared and request.id not in self._open:
+                return  # cancelled meanwhile
             self._open.add(request.id)
             try:
                 self.core.add(request, key, lambda event: self._emit(request.id, event))
@@ -114,6 +123,7 @@ class EngineThread:
         def work() -> None:
             try:
                 self.core.cancel(request_id)
+                self._emit(request_id, Done("cancelled", 0, 0))  # if it has not ended: it was not yet added
             except Exception as error:
                 self._emit(request_id, Failed("engine", f"the request was not cancelled ({describe(error)})."))
                 raise

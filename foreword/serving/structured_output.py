@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import OrderedDict
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, final
 
 import numpy as np
@@ -67,11 +67,16 @@ class StructuredOutputManager:
         self._reading = threading.Lock()
         self._read: LLTokenizer | None = None
         self._compiled: OrderedDict[tuple[str, str], Future[LLMatcher]] = OrderedDict()  # the newest, mistakes too
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="foreword-grammar")
 
-    def prepare(self, params: SamplingParams) -> None:
-        """Compile what an answer must follow, if anything; what is wrong with it, `grammar` says."""
-        if params.structured:
-            self._matcher(params).exception()
+    def prepare(self, params: SamplingParams) -> Future[None]:
+        """Compile what an answer must follow, if anything, in another thread; what is wrong with it, `grammar` says."""
+
+        def compile_it() -> None:
+            if params.structured:
+                self._matcher(params).exception()
+
+        return self._threads.submit(compile_it)
 
     def grammar(self, params: SamplingParams) -> Grammar | None:
         """The beginning of an answer, None where any may follow. Raises UsageError for what is no schema, expression or grammar, or one it cannot follow."""

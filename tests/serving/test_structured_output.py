@@ -175,8 +175,8 @@ def test_grammars_are_made_in_many_threads_at_once() -> None:
 
 def test_a_grammar_is_compiled_once_and_each_answer_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     shared, params = manager(), SamplingParams(regex="ab")
-    shared.prepare(params)
-    shared.prepare(SamplingParams())
+    shared.prepare(params).result()
+    shared.prepare(SamplingParams()).result()
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: 1 / 0)
     for _ in range(2):
         grammar = shared.grammar(params)
@@ -187,7 +187,7 @@ def test_a_grammar_is_compiled_once_and_each_answer_begins_anew(monkeypatch: pyt
 
 def test_a_mistake_is_remembered_too() -> None:
     shared, params = manager(), SamplingParams(json_schema='{"type": "integer", "multipleOf": 99999999}')
-    shared.prepare(params)
+    shared.prepare(params).result()
     begin = time.perf_counter()
     for _ in range(2):
         with pytest.raises(UsageError, match="takes too long to compile"):
