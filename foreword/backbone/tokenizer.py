@@ -14,6 +14,7 @@ from foreword.backbone.family_overrides import marian_tokenizer
 from foreword.backbone.token_alignment import NOWHERE, Encoded, SpecialTokens, TokenizedText, assemble, in_words
 from foreword.errors import ModelError
 
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _HERE = "\ue000"  # stands for the user's message while a chat format is laid out: a character of no language, so no format rewrites it
 
 
@@ -149,8 +150,18 @@ class TextTokenizer:
         spans = iter(in_words(line.spans[:kept], words))
         return replace(made, spans=tuple(next(spans) if of == 0 else NOWHERE for of in made.text))
 
-    def decode(self, ids: Sequence[int]) -> str:
-        return str(self.inner.decode(list(ids), skip_special_tokens=True))
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        return str(self.inner.decode(list(ids), skip_special_tokens=skip_special_tokens))
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Tokens that `decode` skips."""
+        return frozenset(self._specials.values())
+
+    @cached_property
+    def byte_ids(self) -> frozenset[int]:
+        """Tokens that stand for one byte each, for characters that have no token (byte fallback): a line of them is decoded as one."""
+        return frozenset(index for name, index in self.inner.get_vocab().items() if _BYTE.fullmatch(name))
 
     def chat(self, template: str) -> str:
         """A template as the user's message of this model's chat format; the marker {bos} stands where the format puts that token."""

@@ -12,7 +12,7 @@ from foreword.server.http_errors import RETRY_AFTER, HTTPError, error_of_failed
 from foreword.server.metrics import RequestTimer
 from foreword.server.preprocessing import EngineRequest
 from foreword.server.server_state import ServerState
-from foreword.serving.request import END, Answer, Done, Event, Failed, Token
+from foreword.serving.request import END, Answer, Done, Event, Failed, PromptLogprobs, Token
 
 Result = TypeVar("Result")
 STOPPING = Failed("capacity", "The server is stopping; use another one, or try again later.")
@@ -92,6 +92,7 @@ class RequestOutput:
     ask: EngineRequest
     text: str = ""
     tokens: list[Token] = field(default_factory=list)
+    prompt: PromptLogprobs | None = None
     answer: Answer | None = None
     done: Done | None = None
     failed: Failed | None = None
@@ -102,6 +103,8 @@ class RequestOutput:
             self.tokens.append(event)
         elif isinstance(event, Answer):
             self.text, self.answer = event.text, event
+        elif isinstance(event, PromptLogprobs):
+            self.prompt = event
         elif isinstance(event, Done):
             self.done = event
         else:

@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from foreword.server.admission import Admission
 from foreword.serving.engine import Engine
-from foreword.serving.request import Answer, Event, Failed, Token
+from foreword.serving.request import Answer, Event, Failed, PromptLogprobs, Token
 
 SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)  # few: every task has its own
 BETWEEN = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
@@ -98,6 +98,8 @@ class RequestTimer:
 
     def observe(self, event: Event) -> None:
         """Record the time of an event."""
+        if isinstance(event, PromptLogprobs):
+            return
         now = self.clock()
         if isinstance(event, Token | Answer):
             if self.last is None:

@@ -19,7 +19,7 @@ from foreword.serving.kv_cache_manager import KVCacheManager
 from foreword.serving.loaded_task import LoadedTask
 from foreword.serving.memory_budget import MemoryBudget, default_memory
 from foreword.serving.model_runner import Chunk, ModelRunner
-from foreword.serving.output_processor import finish, process_logits
+from foreword.serving.output_processor import finish, process_logits, process_prompt_logits
 from foreword.serving.pooling import pool
 from foreword.serving.request import Event, Failed, Request
 from foreword.serving.scheduler import Scheduler
@@ -119,6 +119,9 @@ class EngineCore:
         ready = [chunk for chunk in chunks if chunk.last]
         ends = list(itertools.accumulate(len(chunk.kept) for chunk in chunks))
         last = [end - 1 for chunk, end in zip(chunks, ends, strict=True) if chunk.last]
+        for chunk, end in zip(chunks, ends, strict=True):
+            if chunk.kept and chunk.sequence.prompt_scores is not None:
+                process_prompt_logits(chunk.sequence, logits[end - len(chunk.kept) : end], chunk.kept.start)
         if ready:
             rows = logits if len(last) == len(logits) else logits[last]
             for sequence in process_logits([chunk.sequence for chunk in ready], rows):

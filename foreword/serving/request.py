@@ -29,6 +29,18 @@ class Request:
 
 
 @dataclass(frozen=True)
+class PromptLogprobs:
+    """The text's own tokens with their template, before the first `Token` where they are asked for; virtual tokens are never part of it.
+
+    `top[i]` maps the likeliest tokens at place i to log-probabilities. A token without a distribution before it, the first or one of a compiled prompt, has None and {}.
+    """
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float | None, ...]
+    top: tuple[Mapping[int, float], ...]
+
+
+@dataclass(frozen=True)
 class Token:
     """One more token: its `text` is what the answer grows by, empty while a character lacks bytes; `top` maps tokens to log-probabilities."""
 
@@ -65,5 +77,5 @@ class Failed:
     message: str
 
 
-Event = Token | Answer | Done | Failed
+Event = PromptLogprobs | Token | Answer | Done | Failed
 END = (Done, Failed)

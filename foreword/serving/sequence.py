@@ -12,8 +12,9 @@ from foreword.prompts.tokens import EmbeddingPrefix
 from foreword.serving.detokenizer import Detokenizer
 from foreword.serving.loaded_task import LoadedTask
 from foreword.serving.prefix_cache import Block, Root
+from foreword.serving.prompt_scores import PromptScores
 from foreword.serving.request import Event, Request
-from foreword.serving.sampling import Sampler
+from foreword.serving.sampling_state import SamplingState
 from foreword.serving.slot_table import SlotTable
 
 
@@ -32,24 +33,26 @@ class Sequence:
     num_prompt_tokens: int
     max_tokens: int
     eos_tokens: frozenset[int]
-    sampler: Sampler
+    sampling: SamplingState
     detokenizer: Detokenizer
     emit: Callable[[Event], None]
+    prompt_scores: PromptScores | None = None
     tokens: list[int] = field(default_factory=list)
     inputs: list[int] = field(init=False)
     soft: EmbeddingPrefix | None = field(init=False)  # vectors that are merged into the prompt
     table: SlotTable = field(default_factory=SlotTable)
     blocks: list[Block] = field(default_factory=list)
     num_computed: int = 0
-    next_prompt_logits: int | None = (
-        None  # where the prompt's log-probabilities are asked for: the first input whose logits are still to come
-    )
+    next_prompt_logits: int | None = field(
+        init=False
+    )  # where the prompt's log-probabilities are asked for: the first input whose logits are still to come
     preempted: bool = False
     alone: bool = False  # a step with it and others failed: its next one has nothing else
 
     def __post_init__(self) -> None:
         self.inputs = merged_inputs(self.prompt)
         self.soft = self.task.soft if self.task else None
+        self.next_prompt_logits = None if self.prompt_scores is None else 0
 
     @property
     def root(self) -> Root:

@@ -1,8 +1,11 @@
-"""Structured output, answers that are JSON of a schema: which tokens may come next, by llguidance, which vLLM and SGLang use too."""
+"""Structured output, answers that follow a JSON schema, an expression, a choice or a grammar: which tokens may come next, by llguidance, which vLLM and SGLang use too."""
 
 from __future__ import annotations
 
-from functools import cached_property
+import re
+import threading
+from collections import OrderedDict
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, final
 
 import numpy as np
@@ -11,10 +14,15 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from foreword.backbone.model_info import ModelInfo
-from foreword.errors import UsageError
+from foreword.errors import ServingError, UsageError
+from foreword.serving.grammar_check import check_compiles
+from foreword.serving.sampling import STRUCTURES, SamplingParams
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
+
+LEXER_FUEL = 100_000  # llguidance's own limit is ten times as high, and lets one token of a giant repetition take half a second
+MAX_COMPILED = 32  # an application's own schema is compiled once
 
 
 @final
@@ -30,43 +38,111 @@ class Grammar:
         return self._matcher.is_stopped()
 
     def allowed_tokens(self) -> Bool[Tensor, " V"]:
-        """A mark for each token; those behind the tokenizer's last are never allowed."""
-        bits = np.unpackbits(np.frombuffer(self._matcher.compute_bitmask(), np.uint8), bitorder="little")[: self._vocabulary]
+        """A mark for each token; those behind the tokenizer's last are never allowed. Raises ServingError where the answer has become too complex to follow."""
+        mask = self._matcher.compute_bitmask()
+        self._check()
+        bits = np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little")[: self._vocabulary]
         return torch.from_numpy(np.pad(bits, (0, self._vocabulary - len(bits))).astype(bool))
 
     def accept_token(self, token: int) -> None:
-        """Take the next token of the answer."""
+        """Take the next token of the answer. Raises ServingError for one that is not allowed."""
         self._matcher.consume_token(token)
+        self._check()
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise ServingError(f"the answer cannot follow its structure any longer ({_problem(self._matcher)}); simplify the structure.")
 
 
 @final
 class StructuredOutputManager:
-    """Grammars for a model's tokenizer, which is read when the first is asked for."""
+    """Grammars for a model's tokenizer. Safe for threads.
+
+    Compiling takes from a few tenths of a second to some seconds, so an engine calls `prepare` in another thread before a request joins; then `grammar` is fast.
+    """
 
     def __init__(self, info: ModelInfo) -> None:
         self.info = info
+        self._lock = threading.Lock()
+        self._reading = threading.Lock()
+        self._read: LLTokenizer | None = None
+        self._compiled: OrderedDict[tuple[str, str], Future[LLMatcher]] = OrderedDict()  # the newest, mistakes too
 
-    @cached_property
+    def prepare(self, params: SamplingParams) -> None:
+        """Compile what an answer must follow, if anything; what is wrong with it, `grammar` says."""
+        if params.structured:
+            self._matcher(params).exception()
+
+    def grammar(self, params: SamplingParams) -> Grammar | None:
+        """The beginning of an answer, None where any may follow. Raises UsageError for what is no schema, expression or grammar, or one it cannot follow."""
+        if not params.structured:
+            return None
+        found = self._matcher(params)
+        error = found.exception()
+        if error is not None:
+            raise error.with_traceback(None)  # it may be raised again
+        return Grammar(found.result().deep_copy(), self.info.shape.vocabulary)
+
+    def _matcher(self, params: SamplingParams) -> Future[LLMatcher]:
+        """The beginning of a grammar, which only one of several threads compiles."""
+        name, text = next((name, str(value)) for name in STRUCTURES if (value := getattr(params, name)) is not None)
+        made: Future[LLMatcher] = Future()
+        with self._lock:
+            found = self._compiled.setdefault((name, text), made)
+            self._compiled.move_to_end((name, text))
+            if len(self._compiled) > MAX_COMPILED:
+                self._compiled.popitem(last=False)
+        if found is made:
+            try:
+                made.set_result(self._compile(params, name))
+            except Exception as error:  # the caller's mistake, which all who wait for this grammar made
+                made.set_exception(error)
+        return found
+
+    def _compile(self, params: SamplingParams, name: str) -> LLMatcher:
+        tokenizer = self._tokenizer()
+        from llguidance import LLMatcher, LLParserLimits
+
+        compiled = _compiled(params)
+        check_compiles(compiled, name, LEXER_FUEL)
+        matcher = LLMatcher(tokenizer, compiled, log_level=0, limits=LLParserLimits(initial_lexer_fuel=LEXER_FUEL, verbose_errors=False))
+        if not matcher.is_error():
+            matcher.compute_bitmask()  # the first is the most expensive
+        if matcher.is_error():
+            raise UsageError(f"{name} is not supported ({_problem(matcher)}); simplify the {'schema' if name == 'json_schema' else name}.")
+        return matcher
+
     def _tokenizer(self) -> LLTokenizer:
         try:
             from llguidance.hf import from_tokenizer
         except ImportError as error:
             raise UsageError(
-                "answers by a JSON schema need the package 'llguidance', which is not installed; run pip install 'foreword[serve]'."
+                "answers of a given structure need the package 'llguidance', which is not installed; run pip install 'foreword[serve]'."
             ) from error
-        return from_tokenizer(self.info.tokenizer.inner)  # type: ignore[arg-type]  # a fast tokenizer, which loading checks
+        with self._reading:
+            if self._read is None:
+                self._read = from_tokenizer(self.info.tokenizer.inner)  # type: ignore[arg-type]  # a fast tokenizer, which loading checks
+            return self._read
 
-    def grammar(self, schema: str) -> Grammar:
-        """The beginning of an answer, without white space that says nothing. Raises UsageError for what is no schema, or one it cannot follow."""
-        tokenizer = self._tokenizer
-        from llguidance import LLMatcher
 
+def _compiled(params: SamplingParams) -> str:
+    """What the answer must follow in its form for the matcher. No white space that says nothing is allowed in JSON."""
+    from llguidance import LLMatcher
+
+    if params.json_schema is not None:
         try:
-            compiled = LLMatcher.grammar_from_json_schema(schema, defaults={"whitespace_flexible": False})
+            return LLMatcher.grammar_from_json_schema(params.json_schema, defaults={"whitespace_flexible": False})
         except ValueError as error:
             raise UsageError(f"json_schema is not valid JSON ({error}); give a JSON schema.") from error
-        matcher = LLMatcher(tokenizer, compiled, log_level=0)
-        if matcher.is_error():
-            problem = " ".join(matcher.get_error().split())
-            raise UsageError(f"json_schema is not supported ({problem}); simplify the schema.")
-        return Grammar(matcher, self.info.shape.vocabulary)
+    if params.regex is not None:
+        return LLMatcher.grammar_from_regex(params.regex)
+    if params.choice is not None:
+        return LLMatcher.grammar_from_regex("|".join(map(re.escape, params.choice)))
+    assert params.grammar is not None, "one of the four is given"
+    return LLMatcher.grammar_from_lark(params.grammar)
+
+
+def _problem(matcher: LLMatcher) -> str:
+    """What the matcher says, in one line of bounded length."""
+    words = " ".join(matcher.get_error().split())
+    return words if len(words) <= 300 else words[:299] + "…"
