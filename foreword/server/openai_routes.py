@@ -15,7 +15,7 @@ from foreword.server.dependencies import ERRORS, EVENTS, GONE, Context, State, c
 from foreword.server.http_errors import HTTPError
 from foreword.server.inflight_requests import ClientDisconnected, collect, with_cancellation
 from foreword.server.preprocessing import EngineRequest, preprocess
-from foreword.server.request_schemas import Chat, Completion
+from foreword.server.request_schemas import ChatCompletionRequest, CompletionRequest
 from foreword.server.request_validation import check_generation
 from foreword.server.responses import ChatBuilder, CompletionBuilder, Json, ResponseBuilder, json_response, usage
 from foreword.server.server_state import RequestContext, ServerState
@@ -39,20 +39,20 @@ async def show_model(name: str, state: State, context: Context) -> Response:
     return json_response(base_card(state) if found is None else card(state, found))
 
 
-@router.post("/v1/completions", response_model=response_schemas.Completion, responses=EVENTS, tags=["answers"])
-async def complete(body: Completion, request: Request, state: State, context: Context) -> Response:
+@router.post("/v1/completions", response_model=response_schemas.CompletionResponse, responses=EVENTS, tags=["answers"])
+async def complete(body: CompletionRequest, request: Request, state: State, context: Context) -> Response:
     """An answer to a text. With `stream`, server-sent events."""
     return await answer(request, state, context, body, CompletionBuilder(state.base, logprobs=body.logprobs is not None))
 
 
-@router.post("/v1/chat/completions", response_model=response_schemas.Chat, responses=EVENTS, tags=["answers"])
-async def chat(body: Chat, request: Request, state: State, context: Context) -> Response:
+@router.post("/v1/chat/completions", response_model=response_schemas.ChatCompletionResponse, responses=EVENTS, tags=["answers"])
+async def chat(body: ChatCompletionRequest, request: Request, state: State, context: Context) -> Response:
     """An answer to a message. With `stream`, server-sent events."""
     return await answer(request, state, context, body, ChatBuilder(state.base, logprobs=bool(body.logprobs)))
 
 
 async def answer(
-    request: Request, state: ServerState, context: RequestContext, body: Completion | Chat, shape: ResponseBuilder
+    request: Request, state: ServerState, context: RequestContext, body: CompletionRequest | ChatCompletionRequest, shape: ResponseBuilder
 ) -> Response:
     """A complete response, or a stream."""
     card = state.find(body.model, context.caller)

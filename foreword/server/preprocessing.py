@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from foreword.server.admission import Limits
+from foreword.server.chat_prompt import conversation_prompt
 from foreword.server.http_errors import HTTPError, shorten
-from foreword.server.request_schemas import Chat, Completion, to_sampling_params
+from foreword.server.request_schemas import ChatCompletionRequest, CompletionRequest, to_sampling_params
 from foreword.server.server_state import ServerState
 from foreword.serving.engine import TaskCard
 from foreword.serving.request import Request
@@ -28,10 +29,12 @@ class EngineRequest:
     tokens: int
 
 
-def preprocess(state: ServerState, request_id: str, body: Completion | Chat, card: TaskCard | None) -> list[EngineRequest]:
+def preprocess(
+    state: ServerState, request_id: str, body: CompletionRequest | ChatCompletionRequest, card: TaskCard | None
+) -> list[EngineRequest]:
     """The engine requests of a completion or a chat: every prompt n times."""
-    logprobs = body.logprobs if isinstance(body, Completion) else (body.top_logprobs or 0) if body.logprobs else None
-    prompts = _messages(body, card, state) if isinstance(body, Chat) else _prompts(body.prompt)
+    logprobs = body.logprobs if isinstance(body, CompletionRequest) else (body.top_logprobs or 0) if body.logprobs else None
+    prompts = [conversation_prompt(state, body, card)] if isinstance(body, ChatCompletionRequest) else _prompts(body.prompt)
     sampling_params = [to_sampling_params(body, logprobs=logprobs, draw=draw) for draw in range(body.n or 1)]
     return engine_requests(state, request_id, [(body.model, card)], prompts, sampling_params, truncate=body.truncate)
 
@@ -106,31 +109,6 @@ def _prompts(prompt: object) -> list[Prompt]:
     if isinstance(prompt, list) and not all(isinstance(token, int) for token in prompt):
         return list(prompt)
     return [prompt] if prompt != [] else []  # type: ignore[list-item]  # the schema has checked what it is
-
-
-def _messages(body: Chat, card: TaskCard | None, state: ServerState) -> list[Prompt]:
-    """A task reads one message of a user, the base model a conversation."""
-    if card is None:
-        state.base.check_writes()
-        if len(body.messages) > state.base.shape.positions:
-            raise HTTPError(
-                400,
-                f"The conversation has {len(body.messages)} messages, but {state.base.shape.positions} tokens fit in {state.base.name}; send fewer.",
-                param="messages",
-            )
-        longest = max(len(message.text) for message in body.messages)
-        if longest > state.limits.text_chars:
-            raise HTTPError(
-                400, f"A message has {longest} characters, but at most {state.limits.text_chars} are allowed; shorten it.", param="messages"
-            )
-        return [list(state.base.conversation([{"role": message.role, "content": message.text} for message in body.messages]))]
-    if len(body.messages) != 1 or body.messages[0].role != "user":
-        raise HTTPError(
-            400,
-            f"The task `{body.model}` reads one message of role user, but {_listed([message.role for message in body.messages])} came; send only that message.",
-            param="messages",
-        )
-    return [body.messages[0].text]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, TypeAdapter, WithJsonSchema, model_validator
 
 from foreword.server.bounded_schema import BoundedSchema
+from foreword.server.unsupported_fields import OF_MESSAGES, UNSUPPORTED, requests_nothing
 from foreword.serving.sampling import SamplingParams
 
 Columns = Annotated[dict[str, str | list[str]], Field(description="the columns of a task's template by name")]
@@ -15,38 +17,24 @@ Input = str | Columns
 Inputs = Annotated[list[Any], WithJsonSchema(TypeAdapter(list[Input]).json_schema())]  # each is validated by itself
 Seed = Annotated[int, Field(ge=-(2**62), le=2**62)]
 
-# OpenAI's fields that this server does not support; any other name is a mistake.
-OTHERS = frozenset(
-    (
-        "audio",
-        "best_of",
-        "echo",
-        "function_call",
-        "functions",
-        "modalities",
-        "parallel_tool_calls",
-        "prediction",
-        "prompt_cache_retention",
-        "reasoning_effort",
-        "suffix",
-        "tool_choice",
-        "tools",
-        "verbosity",
-        "web_search_options",
-    )
-)
-
 
 class Body(BoundedSchema):
     """A body, or an object within one."""
 
+    unsupported: ClassVar[Mapping[str, tuple[object, ...]]] = UNSUPPORTED
+
     @model_validator(mode="before")
     @classmethod
     def _without_nothing(cls, given: Any) -> Any:
-        """Drop OpenAI's fields that request nothing (null, false, an empty list)."""
+        """Drop null for fields of this schema, and unsupported fields that request nothing."""
         if not isinstance(given, dict):
             return given
-        return {name: value for name, value in given.items() if name not in OTHERS or value not in (None, False, [], "none")}
+        known, unsupported = cls.model_fields, cls.unsupported
+        return {
+            name: value
+            for name, value in given.items()
+            if (value is not None if name in known else not requests_nothing(name, value, unsupported))
+        }
 
 
 class StreamOptions(Body):
@@ -108,32 +96,46 @@ class GenerationRequest(ModelRequest):
     stream_options: StreamOptions | None = None
 
 
-class Completion(GenerationRequest):
+class CompletionRequest(GenerationRequest):
     """`POST /v1/completions`"""
 
     prompt: str | list[str] | list[int] | list[list[int]] | Columns | list[Columns] = Field(
         description="a text, an object with the task's columns, or token ids (base model); or a list of these"
     )
     logprobs: int | None = Field(None, description="number of alternatives to report for each token")
+    best_of: int | None = Field(None, description="only 1, or the same as n")
 
 
-class Part(Body):
+class TextPart(Body):
     type: Literal["text"]
     text: str
+    unsupported = OF_MESSAGES
 
 
 class Message(Body):
+    """A message, also as this API or another gave it out: empty fields of an answer are taken."""
+
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part]
+    content: str | list[TextPart] | None = Field(None, description="null only for an assistant that said nothing")
     name: str | None = None
+    parsed: Any = Field(None, description="what OpenAI's client has made of the content; not read")
+    unsupported = OF_MESSAGES
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Message:
+        if self.content is None and self.role != "assistant":
+            raise ValueError(f"a message with content, as its role is {self.role}")
+        return self
 
     @property
     def text(self) -> str:
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        if self.content is None or isinstance(self.content, str):
+            return self.content or ""
+        return "".join(part.text for part in self.content)
 
 
-class Chat(GenerationRequest):
-    """`POST /v1/chat/completions`. A task reads one message of a user; the base model reads a whole conversation in its chat format."""
+class ChatCompletionRequest(GenerationRequest):
+    """`POST /v1/chat/completions`. The base model reads the conversation in its chat format; a task reads it as it was trained to, by default its last message."""
 
     messages: list[Message] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, description="the same as max_tokens")
@@ -188,7 +190,7 @@ def to_sampling_params(body: GenerationRequest | Batch, *, logprobs: int | None 
     """The sampling parameters of a body; the n-th of several answers has the seed + n. Raises UsageError for values that are not valid."""
     names = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
     given: dict[str, Any] = {name: value for name in names if (value := getattr(body, name, None)) is not None}
-    if isinstance(body, Chat) and body.max_completion_tokens is not None:
+    if isinstance(body, ChatCompletionRequest) and body.max_completion_tokens is not None:
         given["max_tokens"] = body.max_completion_tokens
     if "seed" in given:
         given["seed"] += draw

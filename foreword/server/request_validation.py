@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from foreword.server.http_errors import HTTPError, shorten
-from foreword.server.request_schemas import Batch, Chat, Completion, GenerationRequest
+from foreword.server.request_schemas import Batch, ChatCompletionRequest, CompletionRequest, GenerationRequest
 from foreword.serving.engine import TaskCard
 from foreword.task_kinds import find_kind
 
@@ -14,7 +14,7 @@ SCHEMA_CHARS = 50_000
 SAMPLING_FIELDS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "stop", "n", "logit_bias", "logprobs", "top_logprobs")
 
 
-def check_generation(body: Completion | Chat, card: TaskCard | None, vocabulary: int) -> None:
+def check_generation(body: CompletionRequest | ChatCompletionRequest, card: TaskCard | None, vocabulary: int) -> None:
     """Raise HTTPError for fields that the server or this task does not support."""
     for name in ("frequency_penalty", "presence_penalty"):
         if getattr(body, name):
@@ -29,10 +29,10 @@ def check_generation(body: Completion | Chat, card: TaskCard | None, vocabulary:
                 f"`logit_bias` names the token '{shorten(token, 40)}', but token ids are numbers below {vocabulary}; correct it.",
                 param="logit_bias",
             )
-    if isinstance(body, Chat) and body.max_tokens is not None and body.max_completion_tokens is not None:
-        raise HTTPError(400, "`max_tokens` and `max_completion_tokens` were both given; give one of them.", param="max_tokens")
-    if isinstance(body, Chat) and body.top_logprobs is not None and not body.logprobs:
-        raise HTTPError(400, "`top_logprobs` needs `logprobs`; leave it out, or set logprobs.", param="top_logprobs")
+    if isinstance(body, ChatCompletionRequest):
+        _check_chat(body)
+    elif body.best_of not in (None, 1, body.n):
+        raise HTTPError(400, f"`best_of` is {body.best_of}, but only n answers are written; leave it out.", param="best_of")
     if card is not None and not find_kind(card.kind).streams:
         _check_no_sampling(body.model, card, body)
     elif (body.n or 1) > 1 and not body.temperature:
@@ -41,7 +41,19 @@ def check_generation(body: Completion | Chat, card: TaskCard | None, vocabulary:
         )
 
 
-def _check_format(body: Completion | Chat) -> None:
+def _check_chat(body: ChatCompletionRequest) -> None:
+    """Raise HTTPError for two lengths that differ, and for alternatives of tokens that are not reported."""
+    if body.max_tokens is not None and body.max_completion_tokens not in (None, body.max_tokens):
+        raise HTTPError(
+            400,
+            f"`max_tokens` is {body.max_tokens}, but `max_completion_tokens` is {body.max_completion_tokens}; give one of them.",
+            param="max_tokens",
+        )
+    if body.top_logprobs and not body.logprobs:
+        raise HTTPError(400, "`top_logprobs` needs `logprobs`; leave it out, or set logprobs.", param="top_logprobs")
+
+
+def _check_format(body: CompletionRequest | ChatCompletionRequest) -> None:
     """Raise HTTPError for an incomplete or contradictory response format."""
     wanted = body.response_format
     if wanted is None:

@@ -56,6 +56,7 @@ class Task(BaseModel):
     digest: str
     num_bytes: int
     problem: str | None
+    conversation: str
 
 
 class Tasks(BaseModel):
@@ -73,7 +74,7 @@ class Choice(BaseModel):
     scores: dict[str, float | None] | None = None
 
 
-class Completion(BaseModel):
+class CompletionResponse(BaseModel):
     id: str
     object: Literal["text_completion"]
     created: int
@@ -97,7 +98,7 @@ class ChatChoice(BaseModel):
     scores: dict[str, float | None] | None = None
 
 
-class Chat(BaseModel):
+class ChatCompletionResponse(BaseModel):
     id: str
     object: Literal["chat.completion"]
     created: int

@@ -203,7 +203,8 @@ class LocalEngine:
         if version is None:
             return TaskCard(name, "", "", root, "broken", problem=problem)
         state = "resident" if version.key in self.core.adapters.tasks else "loading" if version.key in self.loader.busy else "known"
-        return TaskCard(name, version.kind, version.base, root, state, version.columns, version.key.digest, version.num_bytes, problem)
+        facts = (version.columns, version.key.digest, version.num_bytes, problem, version.conversation)
+        return TaskCard(name, version.kind, version.base, root, state, *facts)
 
     def stats(self) -> Stats:
         """Counts at this moment."""

@@ -23,6 +23,7 @@ class Version:
     base: str
     columns: tuple[str, ...]
     num_bytes: int
+    conversation: str
 
 
 @dataclass
@@ -102,9 +103,11 @@ class Registry:
         try:
             entry.mark = self.store.mark(name)
             manifest, digest = self.store.version(name)
-            columns = tuple(task_from_dict(manifest.task).columns)
+            task = task_from_dict(manifest.task)
             key = AdapterKey(name, digest)
-            entry.version = Version(key, entry.mark, manifest.task["kind"], manifest.base, columns, manifest.size)
+            entry.version = Version(
+                key, entry.mark, manifest.task["kind"], manifest.base, tuple(task.columns), manifest.size, task.conversation
+            )
         except AdapterError as error:
             entry.problem = str(error)
         with self._lock:

@@ -60,9 +60,26 @@ SENTENCES = [
     ("/v1/chat/completions", {"model": "writer", "messages": [{"content": "x"}]}, "`messages[0].role` is missing; give it."),
     (
         "/v1/chat/completions",
-        {"model": "writer", "messages": [{"role": "system", "content": "x"}, {"role": "user", "content": "x"}]},
-        "The task `writer` reads one message of role user, but system, user came; send only that message.",
+        {"model": "writer", "messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}]},
+        "a conversation ends with a message of role assistant, but a task answers a user; end with a message of role user.",
     ),
+    (
+        "/v1/chat/completions",
+        {"model": "writer", "messages": [{"role": "user", "content": None}]},
+        '`messages[0]` should be a message with content, as its role is user, but {"role": "user", "content": null} came; correct it, or see /docs.',
+    ),
+    (
+        "/v1/chat/completions",
+        {"model": "writer", "messages": [{"role": "assistant", "content": "x", "audio": {"id": "a"}}, {"role": "user", "content": "x"}]},
+        "`messages[0].audio` is not supported; leave it out, or see /docs.",
+    ),
+    (
+        "/v1/chat/completions",
+        {"model": "writer", "messages": [{"role": "user", "content": "x"}], "max_tokens": 3, "max_completion_tokens": 4},
+        "`max_tokens` is 3, but `max_completion_tokens` is 4; give one of them.",
+    ),
+    ("/v1/completions", {"model": "writer", "prompt": "x", "best_of": 3}, "`best_of` is 3, but only n answers are written; leave it out."),
+    ("/v1/completions", {"model": "writer", "prompt": "x", "suffix": "y"}, "`suffix` is not supported; leave it out, or see /docs."),
     ("/v1/batch", {"model": [], "input": "x"}, "`model` is an empty list; name at least one task."),
 ]
 
@@ -83,6 +100,11 @@ def test_what_asks_for_nothing_is_taken(served: Served) -> None:
         "n": 1,
         "logit_bias": {},
         "stop": None,
+        "best_of": 1,
+        "suffix": "",
+        "temperature": None,
+        "stream_options": None,
+        "truncate": None,
     }
     assert ask(served.url, "/v1/completions", {"model": "writer", "prompt": "x", **more, "response_format": {"type": "text"}}).status == 200
 
