@@ -11,15 +11,17 @@ from starlette.responses import Response, StreamingResponse
 
 from foreword.server import response_schemas
 from foreword.server.body_route import BodyRoute
+from foreword.server.chat_schemas import ChatCompletionRequest
 from foreword.server.dependencies import ERRORS, EVENTS, GONE, Context, State, charge
 from foreword.server.http_errors import HTTPError
 from foreword.server.inflight_requests import ClientDisconnected, collect, with_cancellation
 from foreword.server.preprocessing import EngineRequest, preprocess
-from foreword.server.request_schemas import ChatCompletionRequest, CompletionRequest
+from foreword.server.request_schemas import CompletionRequest
 from foreword.server.request_validation import check_generation
 from foreword.server.responses import ChatBuilder, CompletionBuilder, Json, ResponseBuilder, json_response, usage
 from foreword.server.server_state import RequestContext, ServerState
 from foreword.server.stream import Stream, note
+from foreword.server.tool_responses import ToolCallBuilder
 from foreword.serving.engine import TaskCard
 
 router = APIRouter(route_class=BodyRoute, responses=ERRORS)
@@ -48,7 +50,9 @@ async def complete(body: CompletionRequest, request: Request, state: State, cont
 @router.post("/v1/chat/completions", response_model=response_schemas.ChatCompletionResponse, responses=EVENTS, tags=["answers"])
 async def chat(body: ChatCompletionRequest, request: Request, state: State, context: Context) -> Response:
     """An answer to a message. With `stream`, server-sent events."""
-    return await answer(request, state, context, body, ChatBuilder(state.base, logprobs=bool(body.logprobs)))
+    shape = ChatBuilder(state.base, logprobs=bool(body.logprobs))
+    calls = body.tools and body.tool_choice != "none"
+    return await answer(request, state, context, body, ToolCallBuilder(shape, body) if calls else shape)
 
 
 async def answer(

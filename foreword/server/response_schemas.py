@@ -85,8 +85,9 @@ class CompletionResponse(BaseModel):
 
 class ChatMessage(BaseModel):
     role: Literal["assistant"]
-    content: str
+    content: str | None
     refusal: None
+    tool_calls: list[Any] | None = None
 
 
 class ChatChoice(BaseModel):

@@ -26,6 +26,7 @@ UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
     "modalities": (["text"],),
     "parallel_tool_calls": (True,),
     "prediction": (),
+    "prompt_logprobs": (),
     "prompt_cache_retention": ("in-memory", "in_memory"),
     "reasoning_effort": ("medium", "none"),
     "spaces_between_special_tokens": (True,),
@@ -51,8 +52,6 @@ OF_MESSAGES: Mapping[str, tuple[object, ...]] = {
     "reasoning_details": (),
     "refusal": (),
     "thinking_blocks": (),
-    "tool_call_id": (),
-    "tool_calls": (),
 }
 
 

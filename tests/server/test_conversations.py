@@ -75,7 +75,7 @@ def test_default_values_are_taken(served: Served) -> None:
     plain = ask(served.url, CHAT, {"model": "writer", "messages": [USER], "max_tokens": 4})
     found = ask(served.url, CHAT, {"model": "writer", "messages": [USER], **defaults})
     assert found.status == plain.status == 200 and found.json["choices"] == plain.json["choices"]
-    for field in ("tool_choice", "modalities", "reasoning_effort", "audio"):
+    for field in ("modalities", "reasoning_effort", "audio"):
         refused = ask(served.url, CHAT, {"model": "writer", "messages": [USER], field: "high"})
         assert refused.message == f"`{field}` is not supported; leave it out, or see /docs."
 

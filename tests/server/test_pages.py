@@ -30,7 +30,11 @@ SENTENCES = [
     ),
     ("/v1/completions", {"model": "writer", "prompt": "x", "max_tokens": 0}, "max_tokens is 0, but it must be at least 1."),
     ("/v1/completions", {"model": "writer", "prompt": []}, "The request has no input; give at least one."),
-    ("/v1/completions", {"model": "writer", "prompt": [1, 2]}, "The task `writer` reads text, but token ids came; give a text."),
+    (
+        "/v1/completions",
+        {"model": "writer", "prompt": [1, 2]},
+        "The task `writer` reads text, but these token ids are not those of a text; give a text.",
+    ),
     ("/v1/completions", {"model": "tiny-llama", "prompt": [999]}, "A list of token ids needs at least one, each from 0 to 319."),
     (
         "/v1/completions",
@@ -39,8 +43,43 @@ SENTENCES = [
     ),
     (
         "/v1/completions",
-        {"model": "writer", "prompt": "x", "presence_penalty": 1.0},
-        "`presence_penalty` is not supported; leave it out, or use `repetition_penalty`.",
+        {"model": "writer", "prompt": "x", "presence_penalty": 3.0},
+        "presence_penalty is 3.0, but it must be from -2 to 2.",
+    ),
+    (
+        "/v1/completions",
+        {"model": "writer", "prompt": "x", "guided_regex": "a", "guided_choice": ["b"]},
+        "guided_regex and guided_choice came with more than one structure, but an answer follows only one; leave out the others.",
+    ),
+    (
+        "/v1/completions",
+        {"model": "writer", "prompt": "x", "stop_token_ids": [400]},
+        "`stop_token_ids` has 400, but token ids are numbers below 320; correct it.",
+    ),
+    (
+        "/v1/completions",
+        {"model": "writer", "prompt": "x", "echo": True, "stream": True},
+        "`echo` cannot be streamed; leave out one of `echo` and `stream`.",
+    ),
+    (
+        "/v1/completions",
+        {"model": "sentiment", "prompt": "x", "guided_choice": ["b"]},
+        "The task `sentiment` (classify) samples no tokens, so `guided_choice` does not apply; leave it out.",
+    ),
+    (
+        "/v1/chat/completions",
+        {"model": "writer", "messages": [{"role": "user", "content": "x"}], "chat_template_kwargs": {"a": 1}},
+        "The task `writer` reads no chat format, so `chat_template_kwargs` does not apply; leave it out.",
+    ),
+    (
+        "/v1/chat/completions",
+        {"model": "tiny-llama", "messages": [{"role": "user", "content": "x"}], "chat_template_kwargs": {"tokenize": True}},
+        "`chat_template_kwargs` gives `tokenize`, which is set by the server; leave it out.",
+    ),
+    (
+        "/v1/chat/completions",
+        {"model": "tiny-llama", "messages": [{"role": "user", "content": "x"}], "tools": [{"type": "function", "function": {"name": "f"}}]},
+        "The chat format of `tiny-llama` takes no tools; leave them out, or use `response_format`.",
     ),
     (
         "/v1/completions",
