@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from foreword.errors import DataError
@@ -20,17 +21,7 @@ def conversation_prompt(state: ServerState, body: ChatCompletionRequest, card: T
     if card is not None:
         return _task_text(state, body, card)
     state.base.check_writes()
-    if len(body.messages) > state.base.shape.positions:
-        raise HTTPError(
-            400,
-            f"The conversation has {len(body.messages)} messages, but {state.base.shape.positions} tokens fit in {state.base.name}; send fewer.",
-            param="messages",
-        )
-    longest = max(len(message.text) for message in body.messages)
-    if longest > state.limits.text_chars:
-        raise HTTPError(
-            400, f"A message has {longest} characters, but at most {state.limits.text_chars} are allowed; shorten it.", param="messages"
-        )
+    check_messages(state, body.messages)
     tools = [tool.model_dump(exclude_none=True) for tool in body.tools or []] if body.tool_choice != "none" else []
     go_on = bool(body.continue_final_message)
     how = ChatFormat(tools, body.chat_template_kwargs, body.add_generation_prompt is not False, go_on)
@@ -38,10 +29,25 @@ def conversation_prompt(state: ServerState, body: ChatCompletionRequest, card: T
         raise HTTPError(
             400, f"`continue_final_message` needs a last message of role assistant, but its role is {body.messages[-1].role}; leave it out."
         )
-    return list(chat_tokens(state.base, [_turn(message) for message in body.messages], how))
+    return list(chat_tokens(state.base, [turn_of(message) for message in body.messages], how))
 
 
-def _turn(message: Message) -> dict[str, Any]:
+def check_messages(state: ServerState, messages: Sequence[Message]) -> None:
+    """Raise HTTPError for more messages, or longer ones, than the model or the server takes."""
+    if len(messages) > state.base.shape.positions:
+        raise HTTPError(
+            400,
+            f"The conversation has {len(messages)} messages, but {state.base.shape.positions} tokens fit in {state.base.name}; send fewer.",
+            param="messages",
+        )
+    longest = max(len(message.text) for message in messages)
+    if longest > state.limits.text_chars:
+        raise HTTPError(
+            400, f"A message has {longest} characters, but at most {state.limits.text_chars} are allowed; shorten it.", param="messages"
+        )
+
+
+def turn_of(message: Message) -> dict[str, Any]:
     """A message as chat templates read it; raises HTTPError for arguments of a call that are no JSON object."""
     turn: dict[str, Any] = {"role": message.role, "content": message.text}
     if message.tool_call_id is not None:

@@ -18,6 +18,7 @@ from foreword.server.inflight_requests import ClientDisconnected, collect, with_
 from foreword.server.preprocessing import EngineRequest, preprocess
 from foreword.server.request_schemas import CompletionRequest
 from foreword.server.request_validation import check_generation
+from foreword.server.response_api import ResponseStream
 from foreword.server.responses import ChatBuilder, CompletionBuilder, Json, ResponseBuilder, json_response, usage
 from foreword.server.server_state import RequestContext, ServerState
 from foreword.server.stream import Stream, note
@@ -66,11 +67,12 @@ async def answer(
     head: Json = {"id": f"{shape.prefix}-{context.id}", "object": shape.chunk, "created": int(time.time()), "model": body.model}
     if body.stream:
         with_usage = bool(body.stream_options and body.stream_options.include_usage)
-        return await _streamed(request, Stream(state, context, engine_requests, shape, head, with_usage=with_usage))
+        return await stream_response(request, Stream(state, context, engine_requests, shape, head, with_usage=with_usage))
     return await whole(request, state, context, engine_requests, {**head, "object": shape.whole}, shape)
 
 
-async def _streamed(request: Request, stream: Stream) -> Response:
+async def stream_response(request: Request, stream: Stream | ResponseStream) -> Response:
+    """The response of a stream that has begun; one that fails at once fails with its status."""
     try:
         await with_cancellation(request.receive, stream.opened())
     except BaseException as error:

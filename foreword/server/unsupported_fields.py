@@ -46,6 +46,8 @@ OF_MESSAGES: Mapping[str, tuple[object, ...]] = {
     "cache_control": (),
     "function_call": (),
     "images": (),
+    "logprobs": (),
+    "phase": (),
     "provider_specific_fields": (),
     "reasoning": (),
     "reasoning_content": (),
@@ -53,6 +55,21 @@ OF_MESSAGES: Mapping[str, tuple[object, ...]] = {
     "refusal": (),
     "thinking_blocks": (),
 }
+
+# Of the Responses API. Nothing is stored, so nothing goes on from what was stored; the rest are tools and their results.
+OF_RESPONSES: Mapping[str, tuple[object, ...]] = {
+    **UNSUPPORTED,
+    "context_management": (),
+    "conversation": (),
+    "include": (),
+    "max_tool_calls": (),
+    "previous_response_id": (),
+    "prompt": (),
+    "reasoning": (),
+    "top_logprobs": (0,),
+    "truncation": ("disabled",),
+}
+ALL_UNSUPPORTED = frozenset((*OF_RESPONSES, *OF_MESSAGES))
 
 
 def is_empty(value: Any) -> bool:

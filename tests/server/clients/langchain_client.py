@@ -32,7 +32,7 @@ def main(url: str, task: str) -> None:
                 "stream_usage": sum(piece.usage_metadata["output_tokens"] for piece in pieces if piece.usage_metadata),
                 "usage": first.usage_metadata["output_tokens"] if first.usage_metadata else 0,
                 "async": asyncio.run(model.ainvoke(asked)).content,
-                "completion": OpenAI(model=task, base_url=url, api_key="none", max_retries=0, max_tokens=9).invoke("a film"),
+                "completion": OpenAI(model=task, base_url=url, api_key="none", max_retries=0, max_tokens=9, temperature=0).invoke("a film"),
                 "film": film.model_dump() if isinstance(film, Film) else film,
             }
         )
