@@ -69,7 +69,8 @@ OF_RESPONSES: Mapping[str, tuple[object, ...]] = {
     "top_logprobs": (0,),
     "truncation": ("disabled",),
 }
-ALL_UNSUPPORTED = frozenset((*OF_RESPONSES, *OF_MESSAGES))
+OF_EMBEDDINGS: Mapping[str, tuple[object, ...]] = {"add_special_tokens": (True,), "dimensions": (), "truncate_prompt_tokens": ()}
+ALL_UNSUPPORTED = frozenset((*OF_RESPONSES, *OF_MESSAGES, *OF_EMBEDDINGS))
 
 
 def is_empty(value: Any) -> bool:
