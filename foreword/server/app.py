@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
 from foreword.errors import ForewordError
-from foreword.server import embedding_routes, health, openai_routes, response_routes, task_routes, tokenizer_routes
+from foreword.server import cors, embedding_routes, health, openai_routes, response_routes, task_routes, tokenizer_routes
 from foreword.server.http_errors import HTTPError, error_of, shorten
 from foreword.server.middleware import RequestMiddleware
 from foreword.server.server_state import ServerState

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from foreword.server.chat_schemas import ChatCompletionRequest, Message, TextPart
+from foreword.server.chat_schemas import ChatCompletionRequest, Message
 from foreword.server.request_schemas import Body, ModelRequest, NamedSchema, ResponseFormat, StreamOptions
 from foreword.server.unsupported_fields import OF_MESSAGES, OF_RESPONSES
 
@@ -29,8 +29,8 @@ class InputMessage(Body):
 
     def message(self) -> Message:
         """The same in a chat."""
-        content = self.content if isinstance(self.content, str) else [TextPart(type="text", text=part.text) for part in self.content]
-        return Message(role=self.role, content=content)
+        content = self.content if isinstance(self.content, str) else [{"type": "text", "text": part.text} for part in self.content]
+        return Message.model_validate({"role": self.role, "content": content})
 
 
 class TextFormat(Body):
@@ -67,18 +67,12 @@ class ResponsesRequest(ModelRequest):
 
     def chat(self) -> ChatCompletionRequest:
         """The same as a chat."""
-        said = [InputMessage(role="user", content=self.input)] if isinstance(self.input, str) else self.input
-        system = [] if self.instructions is None else [InputMessage(role="system", content=self.instructions)]
+        said = [{"role": "user", "content": self.input}] if isinstance(self.input, str) else [each.message() for each in self.input]
+        system = [] if self.instructions is None else [{"role": "system", "content": self.instructions}]
         wanted = self.text.format if self.text is not None else None
-        return ChatCompletionRequest(
-            model=self.model,
-            truncate=self.truncate,
-            messages=[each.message() for each in (*system, *said)],
-            max_tokens=self.max_output_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            response_format=None if wanted is None else wanted.response_format(),
-        )
+        same = {name: getattr(self, name) for name in ("model", "truncate", "temperature", "top_p")}
+        rest = {"max_tokens": self.max_output_tokens, "response_format": None if wanted is None else wanted.response_format()}
+        return ChatCompletionRequest.model_validate({**same, **rest, "messages": [*system, *said]})
 
 
 class ResponsesResponse(BaseModel):

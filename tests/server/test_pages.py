@@ -161,6 +161,7 @@ def test_the_page_names_every_endpoint_and_its_errors(served: Served) -> None:
     assert set(page["paths"]) == {
         *("/v1/models", "/v1/models/{name}", "/v1/completions", "/v1/chat/completions", "/v1/classify", "/v1/tag", "/v1/qa", "/v1/batch"),
         *("/v1/tasks", "/v1/tasks/{name}", "/v1/tasks/load", "/v1/tasks/unload", "/health", "/ready", "/metrics"),
+        *("/v1/responses", "/v1/embeddings", "/tokenize", "/detokenize", "/version"),
     }
     for path, methods in page["paths"].items():
         for method, operation in methods.items():
