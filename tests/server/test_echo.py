@@ -1,20 +1,17 @@
-"""`echo`: an engine that scores the text it is asked, and what lm-evaluation-harness makes of it."""
+"""`echo`: a text's own log-probabilities, and what lm-evaluation-harness makes of them."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.openai_completions import LocalCompletionsAPI
-from server.given import BASE, Served, ask, model, reader, serve_engine
+from server.given import BASE, Served, ask, model, reader
 
 from foreword.backbone.batch import collate
-from foreword.serving.local_engine import LocalEngine
-from foreword.serving.request import Done, Event, PromptLogprobs, Request, Token
+from foreword.serving.request import PromptLogprobs, Request
 from foreword.tasks.template_task import TemplateTask
 
 PAIRS = [("a film", " about"), ("one two three", " four five"), ("a joy", " to watch and so on")]
@@ -38,34 +35,6 @@ def scores(name: str, request: Request) -> PromptLogprobs:
     return PromptLogprobs(tuple(row_ids), tuple(values), tuple(tops))
 
 
-class Scoring:
-    """A local engine that answers requests for log-probabilities of a prompt by computing them directly."""
-
-    def __init__(self, inner: LocalEngine) -> None:
-        self._inner = inner
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    def submit(self, request: Request) -> AsyncIterator[Event]:
-        return self._inner.submit(request) if request.sampling.prompt_logprobs is None else self._scored(request)
-
-    async def _scored(self, request: Request) -> AsyncIterator[Event]:
-        found = scores(request.task or BASE, request)
-        yield found
-        if request.sampling.max_tokens:
-            yield Token("!", 40, -1.0, {40: -1.0})
-        yield Done("length", len(found.tokens), request.sampling.max_tokens or 0)
-
-
-@pytest.fixture(scope="module")
-def scoring(folder: Path) -> Iterator[Served]:
-    found = serve_engine(Scoring(LocalEngine(model(), str(folder))))
-    yield found
-    found.stop()
-    found.join()
-
-
 def expected(name: str, context: str, more: str) -> tuple[float, bool]:
     """The log-likelihood of a text behind another, where a task reads both, and whether greedy decoding would write it."""
     encode = model().tokenizer.encode
@@ -79,12 +48,12 @@ def expected(name: str, context: str, more: str) -> tuple[float, bool]:
 
 
 @pytest.mark.parametrize("tokenized", [True, False])
-@pytest.mark.parametrize("name", [BASE, "writer"])
-def test_the_harness_scores_a_served_model(scoring: Served, tmp_path: Path, name: str, tokenized: bool) -> None:
+@pytest.mark.parametrize("name", [BASE, "writer", "long"])
+def test_the_harness_scores_a_served_model(served: Served, tmp_path: Path, name: str, tokenized: bool) -> None:
     tokenizer = tmp_path / "tokenizer"
     model().tokenizer.inner.save_pretrained(tokenizer)
     harness = LocalCompletionsAPI(
-        base_url=f"{scoring.url}/v1/completions",
+        base_url=f"{served.url}/v1/completions",
         model=name,
         tokenizer=str(tokenizer),
         tokenizer_backend="huggingface",
@@ -98,21 +67,22 @@ def test_the_harness_scores_a_served_model(scoring: Served, tmp_path: Path, name
         assert (logprob, greedy) == (pytest.approx(wanted[0], abs=1e-4), wanted[1])
 
 
-def test_an_echo_is_the_prompt_and_its_tokens(scoring: Served) -> None:
+def test_an_echo_is_the_prompt_and_its_tokens(served: Served) -> None:
     ids = model().tokenizer.encode("a film")
     for name in (BASE, "writer"):
         body = {"model": name, "prompt": "a film", "echo": True, "max_tokens": 0, "logprobs": 2}
-        found = ask(scoring.url, "/v1/completions", body).json["choices"][0]
+        found = ask(served.url, "/v1/completions", body).json["choices"][0]
         assert found["text"] == "a film" and "".join(found["logprobs"]["tokens"]) == "a film"
         assert len(found["logprobs"]["token_logprobs"]) == len(ids) and found["logprobs"]["text_offset"][:2] == [0, 1]
         assert all(
             top and min(top.values()) <= value
             for top, value in zip(found["logprobs"]["top_logprobs"], found["logprobs"]["token_logprobs"], strict=True)
         )
-        whole = ask(scoring.url, "/v1/completions", {**body, "max_tokens": 1}).json["choices"][0]
-        assert whole["text"] == "a film!" and whole["logprobs"]["token_logprobs"][-1] == -1.0
+        whole = ask(served.url, "/v1/completions", {**body, "max_tokens": 1}).json["choices"][0]
+        assert whole["text"].startswith("a film") and len(whole["logprobs"]["token_logprobs"]) == len(ids) + 1
+        assert whole["logprobs"]["token_logprobs"][: len(ids)] == pytest.approx(found["logprobs"]["token_logprobs"], abs=1e-4)
     first = ask(
-        scoring.url,
+        served.url,
         "/v1/completions",
         {"model": BASE, "prompt": [*model().tokenizer.opening, *ids], "echo": True, "max_tokens": 0, "logprobs": 0},
     )
