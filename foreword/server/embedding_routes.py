@@ -34,7 +34,7 @@ async def embed(body: EmbeddingRequest, request: Request, state: State, context:
             400, f"The model `{state.base.name}` is not an encoder, so it makes no embeddings; serve an encoder for them.", param="model"
         )
     made = await state.threads.run(context.num_bytes, _requests, state, context.id, body)
-    charge(state, context, made)
+    made = charge(state, context, made)
     try:
         found = await with_cancellation(request.receive, collect(state, made))
     except ClientDisconnected:

@@ -25,7 +25,7 @@ async def respond(body: ResponsesRequest, request: Request, state: State, contex
     card, chat = state.find(body.model, context.caller), body.chat()
     check_generation(chat, card, state.base.shape.vocabulary)
     made = await state.threads.run(context.num_bytes, preprocess, state, context.id, chat, card)
-    charge(state, context, made)
+    made = charge(state, context, made)
     shape = ResponseObject(context, body)
     if body.stream:
         return await stream_response(request, ResponseStream(state, context, made[0], shape))
