@@ -9,6 +9,8 @@ from foreword.shape import Kind
 
 Answers = Literal["label words", "head", "text"]
 BATCH = "/v1/batch"  # the endpoint of every task
+# How a task that reads one text reads a conversation; the first is the default.
+CONVERSATIONS = ("last-user", "system-in-front", "whole")
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ _ROWS = (
         answers="label words",
         guessed=True,
         with_head="classify-head",
-        options=(*_TEMPLATE, "words"),
+        options=(*_TEMPLATE, "words", "conversation"),
         made_from="labels",
         endpoint=_CLASSIFY,
     ),
@@ -89,7 +91,7 @@ _ROWS = (
         "foreword.tasks.head_classify:HeadClassify",
         ("text", "label"),
         "label",
-        options=("pooling",),
+        options=("pooling", "conversation"),
         head_outputs="labels",
         endpoint=_CLASSIFY,
         peft=PeftHead("SEQ_CLS", _SEQ_CLS),
@@ -99,7 +101,7 @@ _ROWS = (
         "foreword.tasks.multilabel:MultiLabel",
         ("text", "label"),
         "label",
-        options=("pooling",),
+        options=("pooling", "conversation"),
         head_outputs="labels",
         endpoint=_CLASSIFY,
         peft=PeftHead("SEQ_CLS", f"{_SEQ_CLS}; a label holds where its logit is above 0"),
@@ -109,7 +111,7 @@ _ROWS = (
         "foreword.tasks.regress:Regress",
         ("text", "label"),
         "label",
-        options=("pooling",),
+        options=("pooling", "conversation"),
         head_outputs=1,
         endpoint=_CLASSIFY,  # PEFT adds no number: its model would lack `center` and `spread`
     ),
@@ -121,7 +123,7 @@ _ROWS = (
         answers="text",
         guessed=True,
         on_encoder_decoder="seq2seq",
-        options=(*_TEMPLATE, "max_new_tokens"),
+        options=(*_TEMPLATE, "max_new_tokens", "conversation"),
         made_from="options",
         endpoint=_COMPLETIONS,
         streams=True,
@@ -132,7 +134,7 @@ _ROWS = (
         ("input", "output"),
         "output",
         answers="text",
-        options=(*_TEMPLATE, "max_new_tokens"),
+        options=(*_TEMPLATE, "max_new_tokens", "conversation"),
         made_from="options",
         endpoint=_COMPLETIONS,
     ),

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
 from foreword.errors import ForewordError
-from foreword.server import cors, health, openai_routes, task_routes
+from foreword.server import cors, embedding_routes, health, openai_routes, response_routes, task_routes, tokenizer_routes
 from foreword.server.http_errors import HTTPError, error_of, shorten
 from foreword.server.middleware import RequestMiddleware
 from foreword.server.server_state import ServerState
@@ -45,6 +45,9 @@ def create_app(state: ServerState, *, root_path: str = "", origins: Sequence[str
     app.state.server_state = state
     app.include_router(task_routes.router)
     app.include_router(openai_routes.router)
+    app.include_router(response_routes.router)
+    app.include_router(embedding_routes.router)
+    app.include_router(tokenizer_routes.router)
     app.include_router(health.router)
     app.add_exception_handler(HTTPError, _http_error)
     app.add_exception_handler(ForewordError, _foreword_error)

@@ -12,9 +12,10 @@ from foreword.server.bounded_schema import BoundedSchema
 from foreword.server.http_errors import HTTPError, error_of, shorten
 from foreword.server.json_body import check_values
 from foreword.server.preprocessing import EngineRequest, check_count, engine_requests
-from foreword.server.request_schemas import Batch, Input, to_sampling_params
+from foreword.server.request_schemas import Batch, Input
 from foreword.server.request_validation import check_batch
 from foreword.server.responses import Json
+from foreword.server.sampling_fields import to_sampling_params
 from foreword.server.server_state import RequestContext, ServerState
 from foreword.server.validation_errors import error_of_body
 from foreword.serving.sampling import SamplingParams

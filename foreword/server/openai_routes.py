@@ -11,15 +11,18 @@ from starlette.responses import Response, StreamingResponse
 
 from foreword.server import response_schemas
 from foreword.server.body_route import BodyRoute
+from foreword.server.chat_schemas import ChatCompletionRequest
 from foreword.server.dependencies import ERRORS, EVENTS, GONE, Context, State, charge
 from foreword.server.http_errors import HTTPError
 from foreword.server.inflight_requests import ClientDisconnected, collect, with_cancellation
 from foreword.server.preprocessing import EngineRequest, preprocess
-from foreword.server.request_schemas import Chat, Completion
+from foreword.server.request_schemas import CompletionRequest
 from foreword.server.request_validation import check_generation
+from foreword.server.response_api import ResponseStream
 from foreword.server.responses import ChatBuilder, CompletionBuilder, Json, ResponseBuilder, json_response, usage
 from foreword.server.server_state import RequestContext, ServerState
 from foreword.server.stream import Stream, note
+from foreword.server.tool_responses import ToolCallBuilder
 from foreword.serving.engine import TaskCard
 
 router = APIRouter(route_class=BodyRoute, responses=ERRORS)
@@ -39,20 +42,22 @@ async def show_model(name: str, state: State, context: Context) -> Response:
     return json_response(base_card(state) if found is None else card(state, found))
 
 
-@router.post("/v1/completions", response_model=response_schemas.Completion, responses=EVENTS, tags=["answers"])
-async def complete(body: Completion, request: Request, state: State, context: Context) -> Response:
+@router.post("/v1/completions", response_model=response_schemas.CompletionResponse, responses=EVENTS, tags=["answers"])
+async def complete(body: CompletionRequest, request: Request, state: State, context: Context) -> Response:
     """An answer to a text. With `stream`, server-sent events."""
     return await answer(request, state, context, body, CompletionBuilder(state.base, logprobs=body.logprobs is not None))
 
 
-@router.post("/v1/chat/completions", response_model=response_schemas.Chat, responses=EVENTS, tags=["answers"])
-async def chat(body: Chat, request: Request, state: State, context: Context) -> Response:
+@router.post("/v1/chat/completions", response_model=response_schemas.ChatCompletionResponse, responses=EVENTS, tags=["answers"])
+async def chat(body: ChatCompletionRequest, request: Request, state: State, context: Context) -> Response:
     """An answer to a message. With `stream`, server-sent events."""
-    return await answer(request, state, context, body, ChatBuilder(state.base, logprobs=bool(body.logprobs)))
+    shape = ChatBuilder(state.base, logprobs=bool(body.logprobs))
+    calls = body.tools and body.tool_choice != "none"
+    return await answer(request, state, context, body, ToolCallBuilder(shape, body) if calls else shape)
 
 
 async def answer(
-    request: Request, state: ServerState, context: RequestContext, body: Completion | Chat, shape: ResponseBuilder
+    request: Request, state: ServerState, context: RequestContext, body: CompletionRequest | ChatCompletionRequest, shape: ResponseBuilder
 ) -> Response:
     """A complete response, or a stream."""
     card = state.find(body.model, context.caller)
@@ -62,11 +67,12 @@ async def answer(
     head: Json = {"id": f"{shape.prefix}-{context.id}", "object": shape.chunk, "created": int(time.time()), "model": body.model}
     if body.stream:
         with_usage = bool(body.stream_options and body.stream_options.include_usage)
-        return await _streamed(request, Stream(state, context, engine_requests, shape, head, with_usage=with_usage))
+        return await stream_response(request, Stream(state, context, engine_requests, shape, head, with_usage=with_usage))
     return await whole(request, state, context, engine_requests, {**head, "object": shape.whole}, shape)
 
 
-async def _streamed(request: Request, stream: Stream) -> Response:
+async def stream_response(request: Request, stream: Stream | ResponseStream) -> Response:
+    """The response of a stream that has begun; one that fails at once fails with its status."""
     try:
         await with_cancellation(request.receive, stream.opened())
     except BaseException as error:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from foreword.server.admission import Limits
+from foreword.server.chat_prompt import conversation_prompt
+from foreword.server.chat_schemas import ChatCompletionRequest
+from foreword.server.echo import Echo
 from foreword.server.http_errors import HTTPError, shorten
-from foreword.server.request_schemas import Chat, Completion, to_sampling_params
+from foreword.server.request_schemas import CompletionRequest
+from foreword.server.sampling_fields import to_sampling_params
 from foreword.server.server_state import ServerState
 from foreword.serving.engine import TaskCard
 from foreword.serving.request import Request
@@ -19,21 +23,36 @@ Prompt = str | Mapping[str, str | list[str]] | list[int]
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """The request for one answer: `input` is the index of its input, `tokens` the number of tokens of its text."""
+    """The request for one answer: `input` is the index of its input, `tokens` the number of tokens of its text, `echo` what stands before the answer."""
 
     request: Request
     card: TaskCard | None
     model: str
     input: int
     tokens: int
+    echo: Echo | None = None
 
 
-def preprocess(state: ServerState, request_id: str, body: Completion | Chat, card: TaskCard | None) -> list[EngineRequest]:
+def preprocess(
+    state: ServerState, request_id: str, body: CompletionRequest | ChatCompletionRequest, card: TaskCard | None
+) -> list[EngineRequest]:
     """The engine requests of a completion or a chat: every prompt n times."""
-    logprobs = body.logprobs if isinstance(body, Completion) else (body.top_logprobs or 0) if body.logprobs else None
-    prompts = _messages(body, card, state) if isinstance(body, Chat) else _prompts(body.prompt)
+    logprobs = body.logprobs if isinstance(body, CompletionRequest) else (body.top_logprobs or 0) if body.logprobs else None
+    prompts = [conversation_prompt(state, body, card)] if isinstance(body, ChatCompletionRequest) else _prompts(body.prompt)
     sampling_params = [to_sampling_params(body, logprobs=logprobs, draw=draw) for draw in range(body.n or 1)]
-    return engine_requests(state, request_id, [(body.model, card)], prompts, sampling_params, truncate=body.truncate)
+    made = engine_requests(state, request_id, [(body.model, card)], prompts, sampling_params, truncate=body.truncate)
+    if isinstance(body, CompletionRequest) and body.echo:
+        return [replace(each, echo=_echo(state, prompts[each.input])) for each in made]
+    return made
+
+
+def _echo(state: ServerState, prompt: Prompt) -> Echo:
+    """A prompt as it came; raises HTTPError for an object with columns."""
+    if isinstance(prompt, str):
+        return Echo(prompt, tuple(state.base.tokenizer.encode(prompt)))
+    if isinstance(prompt, list):
+        return Echo(state.base.text(prompt), tuple(prompt))
+    raise HTTPError(400, "`echo` repeats a text or token ids, but an object with columns came; leave out echo.", param="echo")
 
 
 def engine_requests(
@@ -70,14 +89,14 @@ def check_count(limits: Limits, prompts: Sequence[object], answers: int) -> None
 def _example(given: Prompt, name: str, card: TaskCard | None, state: ServerState) -> tuple[dict[str, str], tuple[int, ...]]:
     """The input of an engine: columns of an example, or tokens for the base model."""
     if isinstance(given, list):
-        if card is not None:
-            raise HTTPError(400, f"The task `{name}` reads text, but token ids came; give a text.", param="prompt")
         if not given or not all(0 <= token < state.base.shape.vocabulary for token in given):
             raise HTTPError(
                 400, f"A list of token ids needs at least one, each from 0 to {state.base.shape.vocabulary - 1}.", param="prompt"
             )
-        state.base.check_writes()
-        return {}, tuple(given)
+        if card is None:
+            state.base.check_writes()
+            return {}, tuple(given)
+        given = _text_of(given, name, state)
     if card is None:
         state.base.check_writes()
     elif card.problem and not card.columns:
@@ -101,36 +120,21 @@ def _example(given: Prompt, name: str, card: TaskCard | None, state: ServerState
     return example, ()
 
 
+def _text_of(ids: list[int], name: str, state: ServerState) -> str:
+    """The text of token ids, for a task, whose template adds what opens a text; raises HTTPError where they are not a text's tokens."""
+    opening = list(state.base.tokenizer.opening)
+    plain = ids[len(opening) :] if opening and ids[: len(opening)] == opening else ids
+    text = state.base.text(plain)
+    if state.base.tokenizer.encode(text) != plain:
+        raise HTTPError(400, f"The task `{name}` reads text, but these token ids are not those of a text; give a text.", param="prompt")
+    return text
+
+
 def _prompts(prompt: object) -> list[Prompt]:
     """One prompt, or several."""
     if isinstance(prompt, list) and not all(isinstance(token, int) for token in prompt):
         return list(prompt)
     return [prompt] if prompt != [] else []  # type: ignore[list-item]  # the schema has checked what it is
-
-
-def _messages(body: Chat, card: TaskCard | None, state: ServerState) -> list[Prompt]:
-    """A task reads one message of a user, the base model a conversation."""
-    if card is None:
-        state.base.check_writes()
-        if len(body.messages) > state.base.shape.positions:
-            raise HTTPError(
-                400,
-                f"The conversation has {len(body.messages)} messages, but {state.base.shape.positions} tokens fit in {state.base.name}; send fewer.",
-                param="messages",
-            )
-        longest = max(len(message.text) for message in body.messages)
-        if longest > state.limits.text_chars:
-            raise HTTPError(
-                400, f"A message has {longest} characters, but at most {state.limits.text_chars} are allowed; shorten it.", param="messages"
-            )
-        return [list(state.base.conversation([{"role": message.role, "content": message.text} for message in body.messages]))]
-    if len(body.messages) != 1 or body.messages[0].role != "user":
-        raise HTTPError(
-            400,
-            f"The task `{body.model}` reads one message of role user, but {_listed([message.role for message in body.messages])} came; send only that message.",
-            param="messages",
-        )
-    return [body.messages[0].text]
 
 
 def _listed(names: Sequence[str]) -> str:

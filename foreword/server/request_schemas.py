@@ -3,50 +3,37 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, TypeAdapter, WithJsonSchema, model_validator
 
 from foreword.server.bounded_schema import BoundedSchema
-from foreword.serving.sampling import SamplingParams
+from foreword.server.unsupported_fields import UNSUPPORTED, requests_nothing
 
 Columns = Annotated[dict[str, str | list[str]], Field(description="the columns of a task's template by name")]
 Input = str | Columns
 Inputs = Annotated[list[Any], WithJsonSchema(TypeAdapter(list[Input]).json_schema())]  # each is validated by itself
 Seed = Annotated[int, Field(ge=-(2**62), le=2**62)]
 
-# OpenAI's fields that this server does not support; any other name is a mistake.
-OTHERS = frozenset(
-    (
-        "audio",
-        "best_of",
-        "echo",
-        "function_call",
-        "functions",
-        "modalities",
-        "parallel_tool_calls",
-        "prediction",
-        "prompt_cache_retention",
-        "reasoning_effort",
-        "suffix",
-        "tool_choice",
-        "tools",
-        "verbosity",
-        "web_search_options",
-    )
-)
-
 
 class Body(BoundedSchema):
     """A body, or an object within one."""
 
+    unsupported: ClassVar[Mapping[str, tuple[object, ...]]] = UNSUPPORTED
+
     @model_validator(mode="before")
     @classmethod
     def _without_nothing(cls, given: Any) -> Any:
-        """Drop OpenAI's fields that request nothing (null, false, an empty list)."""
+        """Drop null for fields of this schema, and unsupported fields that request nothing."""
         if not isinstance(given, dict):
             return given
-        return {name: value for name, value in given.items() if name not in OTHERS or value not in (None, False, [], "none")}
+        known, unsupported = cls.model_fields, cls.unsupported
+        return {
+            name: value
+            for name, value in given.items()
+            if (value is not None if name in known else not requests_nothing(name, value, unsupported))
+        }
 
 
 class StreamOptions(Body):
@@ -75,6 +62,16 @@ class ResponseFormat(Body):
         return json.dumps({"type": "object"} if self.json_schema is None else self.json_schema.schema_)
 
 
+class StructuredOutputs(Body):
+    """vLLM's envelope of what an answer must follow; one of them."""
+
+    schema_: dict[str, Any] | str | None = Field(None, alias="json", description="a JSON schema")
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
+
+
 class ModelRequest(Body):
     """The model, and fields for other servers' operators, which do not change answers."""
 
@@ -97,48 +94,37 @@ class GenerationRequest(ModelRequest):
     top_k: int | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
-    frequency_penalty: float | None = Field(None, description="only 0 is supported; use repetition_penalty")
-    presence_penalty: float | None = Field(None, description="only 0 is supported; use repetition_penalty")
+    frequency_penalty: float | None = Field(None, description="subtracted from a token's logit for each time that the answer has it")
+    presence_penalty: float | None = Field(None, description="subtracted from the logits of all tokens that the answer has")
     stop: str | list[str] | None = None
+    stop_token_ids: list[int] | None = Field(None, description="tokens that end an answer")
+    min_tokens: int | None = Field(None, description="number of tokens before which nothing ends an answer")
+    ignore_eos: bool | None = Field(None, description="go on behind the end-of-sequence token")
+    skip_special_tokens: bool | None = Field(None, description="leave special tokens out of the text; true by default")
     seed: Seed | None = None
     n: Annotated[int, Field(ge=1, le=64)] | None = None
     logit_bias: dict[str, float] | None = Field(None, description="token ids and the values added to their logits")
     response_format: ResponseFormat | None = Field(None, description="text, any JSON object, or a JSON schema")
+    structured_outputs: StructuredOutputs | None = Field(None, description="vLLM's form of the same, also for a regex, a choice, a grammar")
+    guided_json: dict[str, Any] | str | None = Field(None, description="a JSON schema")
+    guided_regex: str | None = Field(None, description="a regular expression")
+    guided_choice: list[str] | None = Field(None, description="texts, one of which is the answer")
+    guided_grammar: str | None = Field(None, description="a grammar in Lark's format, as llguidance reads it")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
 
-class Completion(GenerationRequest):
+class CompletionRequest(GenerationRequest):
     """`POST /v1/completions`"""
 
     prompt: str | list[str] | list[int] | list[list[int]] | Columns | list[Columns] = Field(
-        description="a text, an object with the task's columns, or token ids (base model); or a list of these"
+        description="a text, an object with the task's columns, or token ids of a text; or a list of these"
+    )
+    echo: bool | None = Field(
+        None, description="put the prompt before the answer, with `logprobs` also its tokens; max_tokens may be 0 then"
     )
     logprobs: int | None = Field(None, description="number of alternatives to report for each token")
-
-
-class Part(Body):
-    type: Literal["text"]
-    text: str
-
-
-class Message(Body):
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part]
-    name: str | None = None
-
-    @property
-    def text(self) -> str:
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-
-
-class Chat(GenerationRequest):
-    """`POST /v1/chat/completions`. A task reads one message of a user; the base model reads a whole conversation in its chat format."""
-
-    messages: list[Message] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(None, description="the same as max_tokens")
-    logprobs: bool | None = None
-    top_logprobs: int | None = None
+    best_of: int | None = Field(None, description="only 1, or the same as n")
 
 
 class Classification(ModelRequest):
@@ -182,19 +168,3 @@ class TaskName(Body):
     """`POST /v1/tasks/load`, `POST /v1/tasks/unload`"""
 
     name: str
-
-
-def to_sampling_params(body: GenerationRequest | Batch, *, logprobs: int | None = None, draw: int = 0) -> SamplingParams:
-    """The sampling parameters of a body; the n-th of several answers has the seed + n. Raises UsageError for values that are not valid."""
-    names = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
-    given: dict[str, Any] = {name: value for name in names if (value := getattr(body, name, None)) is not None}
-    if isinstance(body, Chat) and body.max_completion_tokens is not None:
-        given["max_tokens"] = body.max_completion_tokens
-    if "seed" in given:
-        given["seed"] += draw
-    if body.stop is not None:
-        given["stop"] = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop)
-    if isinstance(body, GenerationRequest) and body.response_format is not None:
-        given["json_schema"] = body.response_format.schema_text
-    bias = body.logit_bias if isinstance(body, GenerationRequest) else None
-    return SamplingParams(**given, logprobs=logprobs, logit_bias={int(token): value for token, value in (bias or {}).items()})

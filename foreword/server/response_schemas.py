@@ -56,6 +56,7 @@ class Task(BaseModel):
     digest: str
     num_bytes: int
     problem: str | None
+    conversation: str
 
 
 class Tasks(BaseModel):
@@ -73,7 +74,7 @@ class Choice(BaseModel):
     scores: dict[str, float | None] | None = None
 
 
-class Completion(BaseModel):
+class CompletionResponse(BaseModel):
     id: str
     object: Literal["text_completion"]
     created: int
@@ -84,8 +85,9 @@ class Completion(BaseModel):
 
 class ChatMessage(BaseModel):
     role: Literal["assistant"]
-    content: str
+    content: str | None
     refusal: None
+    tool_calls: list[Any] | None = None
 
 
 class ChatChoice(BaseModel):
@@ -97,7 +99,7 @@ class ChatChoice(BaseModel):
     scores: dict[str, float | None] | None = None
 
 
-class Chat(BaseModel):
+class ChatCompletionResponse(BaseModel):
     id: str
     object: Literal["chat.completion"]
     created: int

@@ -26,7 +26,7 @@ class ResponseBuilder(Protocol):
 
     def choice(self, index: int, found: RequestOutput) -> Json: ...
     def first(self, index: int) -> Json | None: ...
-    def piece(self, index: int, text: str, tokens: Sequence[Token], offset: int) -> Json: ...
+    def piece(self, index: int, text: str, tokens: Sequence[Token], offset: int) -> Json | None: ...
     def last(self, index: int, reason: str) -> Json: ...
 
 
@@ -42,8 +42,12 @@ class CompletionBuilder:
 
     def choice(self, index: int, found: RequestOutput) -> Json:
         assert found.done is not None
-        reason = found.done.reason
-        return {"index": index, "text": found.text, "logprobs": self._logs(found.tokens, 0), "finish_reason": reason, **extra(found)}
+        echo = found.ask.echo
+        text = found.text if echo is None else echo.text + found.text
+        logs = self._logs(found.tokens, 0)
+        if logs is not None and echo is not None and found.prompt is not None:
+            logs = self._logs(found.tokens, 0, echo.tokens(found.prompt))
+        return {"index": index, "text": text, "logprobs": logs, "finish_reason": found.done.reason, **extra(found)}
 
     def first(self, index: int) -> Json | None:
         return None
@@ -54,19 +58,20 @@ class CompletionBuilder:
     def last(self, index: int, reason: str) -> Json:
         return {"index": index, "text": "", "logprobs": None, "finish_reason": reason}
 
-    def _logs(self, tokens: Sequence[Token], offset: int) -> Json | None:
+    def _logs(self, tokens: Sequence[Token], offset: int, echoed: Sequence[Token] = ()) -> Json | None:
+        """The echoed tokens of a prompt, whose first may have no log-probability, and those of the answer that have one."""
         if not self._logprobs:
             return None
         found: Json = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
-        for token in tokens:
-            if token.logprob is not None:
-                piece = self._base.piece(token.token)
+        for place, token in enumerate((*echoed, *tokens)):
+            piece = self._base.piece(token.token)
+            if token.logprob is not None or place < len(echoed):
                 best = {self._base.piece(other): value for other, value in sorted(token.top.items(), key=lambda item: item[1])}
                 found["tokens"].append(piece)
                 found["token_logprobs"].append(token.logprob)
-                found["top_logprobs"].append({**best, piece: token.logprob})
+                found["top_logprobs"].append(None if token.logprob is None else {**best, piece: token.logprob})
                 found["text_offset"].append(offset)
-            offset += len(token.text)
+            offset += len(piece if place < len(echoed) else token.text)
         return found
 
 

@@ -58,6 +58,7 @@ class ServerState:
         self.threads = WorkerThreads()
         self.created = int(time.time())
         self.draining = False
+        self._noted: set[str] = set()
 
     def find(self, name: str, caller: Caller) -> TaskCard | None:
         """The task of this name, None for the base model; raises HTTPError (404) for a name that does not exist or that this caller may not use."""
@@ -69,6 +70,12 @@ class ServerState:
     def visible(self, caller: Caller) -> Sequence[TaskCard]:
         """The tasks that a caller may use."""
         return [card for card in self.engine.tasks() if caller.sees(card.name)]
+
+    def note_once(self, task: str, message: str) -> None:
+        """A line in the log that a task needs only once."""
+        if task not in self._noted:
+            self._noted.add(task)
+            self.log("note", task=task, message=message)
 
     @property
     def ready(self) -> bool:

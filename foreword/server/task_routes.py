@@ -184,4 +184,5 @@ def _task(card: TaskCard) -> Json:
         "digest": card.digest,
         "num_bytes": card.num_bytes,
         "problem": card.problem,
+        "conversation": card.conversation,
     }

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from foreword.server.http_errors import HTTPError, shorten
-from foreword.server.request_schemas import OTHERS
+from foreword.server.unsupported_fields import ALL_UNSUPPORTED
 
 SHOWN = 60
 
@@ -25,7 +25,7 @@ def error_of_body(errors: Sequence[Mapping[str, Any]]) -> HTTPError:
     if first["type"] == "missing":
         return HTTPError(400, f"`{_path(place)}` is missing; give it.", param=field)
     if first["type"] == "extra_forbidden":
-        why = "is not supported" if field in OTHERS else "is not a field of this request"
+        why = "is not supported" if place[-1] in ALL_UNSUPPORTED else "is not a field of this request"
         return HTTPError(400, f"`{_path(place)}` {why}; leave it out, or see /docs.", param=shorten(field, SHOWN))
     about = [
         error

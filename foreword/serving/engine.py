@@ -8,13 +8,14 @@ from typing import Literal, Protocol, runtime_checkable
 
 from foreword.backbone.model_info import ModelInfo
 from foreword.serving.request import Event, Request
+from foreword.task_kinds import CONVERSATIONS
 
 TaskState = Literal["known", "loading", "resident", "broken"]
 
 
 @dataclass(frozen=True)
 class TaskCard:
-    """A task of an engine: its `kind`, the `columns` it reads, the `digest` of its newest version, its source and its problem, if any."""
+    """A task of an engine: its `kind`, the `columns` it reads, the `digest` of its newest version, its source and its problem, if any, and how it reads a `conversation`."""
 
     name: str
     kind: str
@@ -25,6 +26,7 @@ class TaskCard:
     digest: str = ""
     num_bytes: int = 0
     problem: str | None = None
+    conversation: str = CONVERSATIONS[0]
 
 
 @dataclass(frozen=True)

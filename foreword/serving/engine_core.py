@@ -16,6 +16,7 @@ from foreword.backbone.kv_cache import NULL_SLOT, PagedKVCache
 from foreword.backbone.weights.packed_linear import pack_linear_layers
 from foreword.serving.adapter_cache import AdapterKey
 from foreword.serving.adapter_manager import AdapterManager
+from foreword.serving.embedding import EmbeddingQueue
 from foreword.serving.input_processor import InputProcessor
 from foreword.serving.kv_cache_manager import KVCacheManager
 from foreword.serving.loaded_task import LoadedTask
@@ -53,13 +54,14 @@ class EngineCore:
         self.runner = ModelRunner(cache)
         self.adapters = AdapterManager(self.model, self.kv)
         self.input_processor = InputProcessor(self.model)
+        self.embeddings = EmbeddingQueue(self.model)
         self.scheduler = Scheduler(self.adapters, self.kv, self.input_processor.sequence, max_sequences=max_sequences)
         self.num_steps = 0
 
     @property
     def has_work(self) -> bool:
         """Whether a step would do anything."""
-        return self.scheduler.has_work
+        return self.scheduler.has_work or self.embeddings.has_work
 
     @property
     def running(self) -> list[Request]:
@@ -68,11 +70,15 @@ class EngineCore:
 
     def add(self, request: Request, key: AdapterKey | None, emit: Callable[[Event], None]) -> None:
         """Add a request; its events are emitted from `step`. Its task may be installed later."""
-        self.scheduler.add(request, key, emit)
+        if request.pooling is not None:
+            self.embeddings.add(request, emit)
+        else:
+            self.scheduler.add(request, key, emit)
 
     def cancel(self, request_id: str) -> None:
         """Cancel a request; its memory is free at once."""
         self.scheduler.cancel_waiting(request_id)
+        self.embeddings.cancel(request_id)
         for sequence in [sequence for sequence in self.scheduler.running if sequence.request.id == request_id]:
             finish(sequence, "cancelled")
             self.scheduler.release(sequence)
@@ -95,6 +101,7 @@ class EngineCore:
             began = time.perf_counter()
             pool(self.model, scheduled.pooling)
             self.scheduler.chunk_budget.observe_pooling(len(scheduled.pooling), time.perf_counter() - began)
+        self.embeddings.step()
         began = time.perf_counter()
         num_decoding = sum(chunk.sequence.decoding for chunk in scheduled.chunks)
         by_model: dict[FrozenModel, list[Chunk]] = {}  # tasks with weights of their own run apart

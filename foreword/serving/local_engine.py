@@ -225,7 +225,8 @@ class LocalEngine:
         if version is None:
             return TaskCard(name, "", "", root, "broken", problem=problem)
         state = "resident" if self._in_memory(version) else "loading" if version.key in self.loader.busy else "known"
-        return TaskCard(name, version.kind, version.base, root, state, version.columns, version.key.digest, version.num_bytes, problem)
+        facts = (version.columns, version.key.digest, version.num_bytes, problem, version.conversation)
+        return TaskCard(name, version.kind, version.base, root, state, *facts)
 
     async def _is_kept(self, version: Version, pinned: bool) -> bool:
         """Whether a version is in memory, and pinned if that is asked for."""

@@ -24,6 +24,7 @@ class Version:
     base: str
     columns: tuple[str, ...]
     num_bytes: int
+    conversation: str
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,9 @@ class Registry:
         try:
             mark = self.store.mark(name)
             manifest, digest = self.store.version(name)
-            columns = tuple(str(column) for column in task_from_dict(manifest.task).columns)
-            version = Version(AdapterKey(name, digest), mark, str(manifest.task["kind"]), manifest.base, columns, manifest.size)
+            task = task_from_dict(manifest.task)
+            columns, kind = tuple(str(column) for column in task.columns), str(manifest.task["kind"])
+            version = Version(AdapterKey(name, digest), mark, kind, manifest.base, columns, manifest.size, task.conversation)
         except AdapterError as error:
             problem = error.request_message
         except Exception as error:  # a manifest may hold anything

@@ -17,6 +17,7 @@ class Request:
 
     `truncate` cuts a text that is too long, which is refused otherwise. `ids` are tokens for the frozen model instead of a text: a
     conversation in its chat format, whose markers no text can hold. `tenant` is who asks: the engine takes turns among tenants.
+    `pooling` asks an encoder for the embedding of its text.
     """
 
     id: str
@@ -26,6 +27,7 @@ class Request:
     truncate: bool = False
     ids: tuple[int, ...] = ()
     tenant: str = ""
+    pooling: Literal["mean", "first"] | None = None
 
 
 @dataclass(frozen=True)

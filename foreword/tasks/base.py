@@ -19,6 +19,7 @@ from foreword.prompts.init import Material
 from foreword.prompts.template import Row
 from foreword.prompts.tokens import VirtualTokens
 from foreword.specs import PromptSpec
+from foreword.tasks.conversation import LAST_USER
 from foreword.tasks.metrics.base import Score
 
 Example = Mapping[str, str]
@@ -100,6 +101,7 @@ class Task(ABC):
     metric: ClassVar[str]
     target: ClassVar[str]
     has_prior: ClassVar[bool] = False  # whether `calibrated` measures anything
+    conversation: str = LAST_USER  # a setting of tasks that read one text
 
     @classmethod
     def of(cls, examples: Sequence[Example], **settings: Any) -> Task:

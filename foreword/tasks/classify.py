@@ -18,6 +18,8 @@ from foreword.prompts.init import Material
 from foreword.prompts.template import Row, Template
 from foreword.prompts.tokens import VirtualTokens
 from foreword.tasks.base import EvalFeature, Example, Prediction
+from foreword.tasks.conversation import LAST_USER, check_conversation
+from foreword.tasks.conversation import to_dict as conversation_to_dict
 from foreword.tasks.labels import check_labels, index_of, labels_in
 from foreword.tasks.metrics import base as metrics
 from foreword.tasks.metrics.base import Score
@@ -37,6 +39,7 @@ class Classify(TemplateTask):
     words: tuple[str, ...] = ()
     prior: tuple[float, ...] = ()
     description: str = ""
+    conversation: str = LAST_USER
     tokens: AnswerTokens = field(init=False, repr=False, compare=False)
     kind: ClassVar[str] = "classify"
     metric: ClassVar[str] = "accuracy"
@@ -51,12 +54,14 @@ class Classify(TemplateTask):
         words: Sequence[str] = (),
         prior: Sequence[float] = (),
         description: str = "",
+        conversation: str = LAST_USER,
     ) -> None:
         given = {"labels": tuple(labels), "template": parsed(template), "words": tuple(words), "prior": tuple(prior)}
-        for name, value in {**given, "description": description}.items():
+        for name, value in {**given, "description": description, "conversation": conversation}.items():
             object.__setattr__(self, name, value)
         object.__setattr__(self, "tokens", AnswerTokens())
         check_labels(self.labels)
+        check_conversation(conversation, self.columns)
         if self.words and len(self.words) != len(self.labels):
             raise UsageError(f"{len(self.words)} label words came for {len(self.labels)} labels; give one word for each.")
 
@@ -132,4 +137,10 @@ class Classify(TemplateTask):
 
     def to_dict(self) -> dict[str, Any]:
         named = {"labels": list(self.labels), "words": list(self.words), "prior": list(self.prior), "description": self.description}
-        return {"kind": self.kind, "template": self.template.source, "bos": self.template.bos, **named}
+        return {
+            "kind": self.kind,
+            "template": self.template.source,
+            "bos": self.template.bos,
+            **named,
+            **conversation_to_dict(self.conversation),
+        }

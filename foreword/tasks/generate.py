@@ -16,6 +16,8 @@ from foreword.prompts.init import Material
 from foreword.prompts.template import Row, Template
 from foreword.prompts.tokens import VirtualTokens
 from foreword.tasks.base import EvalFeature, Example, Prediction
+from foreword.tasks.conversation import LAST_USER, check_conversation
+from foreword.tasks.conversation import to_dict as conversation_to_dict
 from foreword.tasks.metrics import base as metrics
 from foreword.tasks.metrics.base import Score
 from foreword.tasks.streaming_task import StreamingTask
@@ -30,14 +32,19 @@ class Generate(StreamingTask):
     template: Template = Template.parse("{soft}{input}\nOutput: {answer}")
     max_new_tokens: int = 64
     description: str = ""
+    conversation: str = LAST_USER
     kind: ClassVar[str] = "generate"
     metric: ClassVar[str] = "loss"
     target: ClassVar[str] = "output"
     takes_shots: ClassVar[bool] = True
 
-    def __init__(self, template: Template | str = template, max_new_tokens: int = 64, description: str = "") -> None:
-        for name, value in {"template": parsed(template), "max_new_tokens": max_new_tokens, "description": description}.items():
+    def __init__(
+        self, template: Template | str = template, max_new_tokens: int = 64, description: str = "", conversation: str = LAST_USER
+    ) -> None:
+        given = {"max_new_tokens": max_new_tokens, "description": description, "conversation": conversation}
+        for name, value in {"template": parsed(template), **given}.items():
             object.__setattr__(self, name, value)
+        check_conversation(conversation, self.columns)
         if self.max_new_tokens < 1:
             raise UsageError(f"max_new_tokens is {self.max_new_tokens}, but it must be at least 1.")
 
@@ -93,4 +100,10 @@ class Generate(StreamingTask):
 
     def to_dict(self) -> dict[str, Any]:
         named = {"max_new_tokens": self.max_new_tokens, "description": self.description}
-        return {"kind": self.kind, "template": self.template.source, "bos": self.template.bos, **named}
+        return {
+            "kind": self.kind,
+            "template": self.template.source,
+            "bos": self.template.bos,
+            **named,
+            **conversation_to_dict(self.conversation),
+        }

@@ -13,6 +13,8 @@ from foreword.prompts.head import Head, HeadSpec
 from foreword.prompts.init import Material
 from foreword.specs import PromptSpec
 from foreword.tasks.base import EvalFeature, Example, LengthBudget, Losses, Prediction, Task, TrainFeature
+from foreword.tasks.conversation import LAST_USER, check_conversation
+from foreword.tasks.conversation import to_dict as conversation_to_dict
 from foreword.tasks.head_task import HeadInputs, HeadTask, check_pooling, pool, resolved, row_of
 from foreword.tasks.labels import check_labels, index_of, labels_in
 from foreword.tasks.metrics import base as metrics
@@ -34,6 +36,7 @@ class HeadClassify(HeadTask):
     pooling: str = "auto"
     bias: bool = True
     description: str = ""
+    conversation: str = LAST_USER
     kind: ClassVar[str] = "classify-head"
     metric: ClassVar[str] = "accuracy"
     target: ClassVar[str] = "label"
@@ -41,6 +44,7 @@ class HeadClassify(HeadTask):
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", tuple(self.labels))
         check_pooling(self.pooling)
+        check_conversation(self.conversation, self.columns)
         check_labels(self.labels)
 
     @classmethod
@@ -95,5 +99,5 @@ class HeadClassify(HeadTask):
         return Material(text, tuple(self.labels), tuple(" ".join(example[name] for name in self.columns) for example in examples))
 
     def to_dict(self) -> dict[str, Any]:
-        plain = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {"kind": self.kind, **plain, "labels": list(self.labels)}
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "conversation"}
+        return {"kind": self.kind, **plain, "labels": list(self.labels), **conversation_to_dict(self.conversation)}

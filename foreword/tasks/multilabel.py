@@ -14,6 +14,8 @@ from foreword.prompts.head import Head, HeadSpec
 from foreword.prompts.init import Material
 from foreword.specs import PromptSpec
 from foreword.tasks.base import EvalFeature, Example, LengthBudget, Losses, Prediction, Task, TrainFeature
+from foreword.tasks.conversation import LAST_USER, check_conversation
+from foreword.tasks.conversation import to_dict as conversation_to_dict
 from foreword.tasks.data.list_cells import parse_texts
 from foreword.tasks.data.row_origin import map_rows
 from foreword.tasks.head_task import HeadInputs, HeadTask, check_pooling, pool, resolved, row_of
@@ -36,6 +38,7 @@ class MultiLabel(HeadTask):
     pooling: str = "auto"
     bias: bool = True
     description: str = ""
+    conversation: str = LAST_USER
     kind: ClassVar[str] = "multi-label"
     metric: ClassVar[str] = "micro_f1"
     target: ClassVar[str] = "label"
@@ -43,6 +46,7 @@ class MultiLabel(HeadTask):
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", tuple(self.labels))
         check_pooling(self.pooling)
+        check_conversation(self.conversation, self.columns)
         if not self.labels or len(set(self.labels)) != len(self.labels):
             raise DataError(
                 f"labels {', '.join(self.labels) or 'none'} came, but they must be different and at least one; check the label column."
@@ -105,4 +109,6 @@ class MultiLabel(HeadTask):
         return Material(text, tuple(self.labels), tuple(" ".join(example[name] for name in self.columns) for example in examples))
 
     def to_dict(self) -> dict[str, Any]:
-        return {"kind": self.kind, **asdict(self), "labels": list(self.labels)}
+        plain = asdict(self)
+        del plain["conversation"]
+        return {"kind": self.kind, **plain, "labels": list(self.labels), **conversation_to_dict(self.conversation)}

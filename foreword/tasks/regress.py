@@ -15,6 +15,8 @@ from foreword.prompts.head import Head, HeadSpec
 from foreword.prompts.init import Material
 from foreword.specs import PromptSpec
 from foreword.tasks.base import EvalFeature, Example, LengthBudget, Losses, Prediction, Task, TrainFeature
+from foreword.tasks.conversation import LAST_USER, check_conversation
+from foreword.tasks.conversation import to_dict as conversation_to_dict
 from foreword.tasks.data.list_cells import cell
 from foreword.tasks.data.row_origin import map_rows
 from foreword.tasks.head_task import HeadInputs, HeadTask, check_pooling, pool, resolved, row_of
@@ -37,12 +39,14 @@ class Regress(HeadTask):
     pooling: str = "auto"
     bias: bool = True
     description: str = ""
+    conversation: str = LAST_USER
     kind: ClassVar[str] = "regress"
     metric: ClassVar[str] = "pearson"
     target: ClassVar[str] = "label"
 
     def __post_init__(self) -> None:
         check_pooling(self.pooling)
+        check_conversation(self.conversation, self.columns)
         if not (math.isfinite(self.center) and math.isfinite(self.spread) and self.spread > 0):
             raise UsageError(f"center {self.center} and spread {self.spread} came, but both must be numbers and spread above 0.")
 
@@ -98,7 +102,9 @@ class Regress(HeadTask):
         return Material(text, (), tuple(" ".join(example[name] for name in self.columns) for example in examples))
 
     def to_dict(self) -> dict[str, Any]:
-        return {"kind": self.kind, **asdict(self)}
+        plain = asdict(self)
+        del plain["conversation"]
+        return {"kind": self.kind, **plain, **conversation_to_dict(self.conversation)}
 
 
 def number(example: Example, column: str) -> float:

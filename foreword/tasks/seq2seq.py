@@ -16,6 +16,8 @@ from foreword.prompts.init import Material
 from foreword.prompts.template import Template
 from foreword.specs import PromptSpec
 from foreword.tasks.base import EvalFeature, Example, Prediction, Task
+from foreword.tasks.conversation import LAST_USER, check_conversation
+from foreword.tasks.conversation import to_dict as conversation_to_dict
 from foreword.tasks.metrics import text_metrics
 from foreword.tasks.metrics.base import Score
 from foreword.tasks.template_task import TemplateTask, parsed
@@ -34,6 +36,7 @@ class Seq2Seq(TemplateTask):
     length_penalty: float = 1.0
     max_new_tokens: int = 128
     description: str = ""
+    conversation: str = LAST_USER
     kind: ClassVar[str] = "seq2seq"
     metric: ClassVar[str] = "loss"
     target: ClassVar[str] = "output"
@@ -45,10 +48,12 @@ class Seq2Seq(TemplateTask):
         length_penalty: float = 1.0,
         max_new_tokens: int = 128,
         description: str = "",
+        conversation: str = LAST_USER,
     ) -> None:
         given = {"num_beams": num_beams, "length_penalty": length_penalty, "max_new_tokens": max_new_tokens, "description": description}
-        for name, value in {"template": parsed(template), **given}.items():
+        for name, value in {"template": parsed(template), **given, "conversation": conversation}.items():
             object.__setattr__(self, name, value)
+        check_conversation(conversation, self.columns)
         for name in ("num_beams", "max_new_tokens"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}, but it must be at least 1.")
@@ -96,7 +101,13 @@ class Seq2Seq(TemplateTask):
 
     def to_dict(self) -> dict[str, Any]:
         named = {name: getattr(self, name) for name in ("num_beams", "length_penalty", "max_new_tokens", "description")}
-        return {"kind": self.kind, "template": self.template.source, "bos": self.template.bos, **named}
+        return {
+            "kind": self.kind,
+            "template": self.template.source,
+            "bos": self.template.bos,
+            **named,
+            **conversation_to_dict(self.conversation),
+        }
 
 
 def _stop(info: ModelInfo) -> set[int]:

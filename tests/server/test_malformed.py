@@ -39,6 +39,10 @@ POSTS = [
     "/v1/batch",
     "/v1/tasks/load",
     "/v1/tasks/unload",
+    "/v1/responses",
+    "/v1/embeddings",
+    "/tokenize",
+    "/detokenize",
 ]
 
 

@@ -30,7 +30,11 @@ SENTENCES = [
     ),
     ("/v1/completions", {"model": "writer", "prompt": "x", "max_tokens": 0}, "max_tokens is 0, but it must be at least 1."),
     ("/v1/completions", {"model": "writer", "prompt": []}, "The request has no input; give at least one."),
-    ("/v1/completions", {"model": "writer", "prompt": [1, 2]}, "The task `writer` reads text, but token ids came; give a text."),
+    (
+        "/v1/completions",
+        {"model": "writer", "prompt": [1, 2]},
+        "The task `writer` reads text, but these token ids are not those of a text; give a text.",
+    ),
     ("/v1/completions", {"model": "tiny-llama", "prompt": [999]}, "A list of token ids needs at least one, each from 0 to 319."),
     (
         "/v1/completions",
@@ -39,8 +43,43 @@ SENTENCES = [
     ),
     (
         "/v1/completions",
-        {"model": "writer", "prompt": "x", "presence_penalty": 1.0},
-        "`presence_penalty` is not supported; leave it out, or use `repetition_penalty`.",
+        {"model": "writer", "prompt": "x", "presence_penalty": 3.0},
+        "presence_penalty is 3.0, but it must be from -2 to 2.",
+    ),
+    (
+        "/v1/completions",
+        {"model": "writer", "prompt": "x", "guided_regex": "a", "guided_choice": ["b"]},
+        "guided_regex and guided_choice came with more than one structure, but an answer follows only one; leave out the others.",
+    ),
+    (
+        "/v1/completions",
+        {"model": "writer", "prompt": "x", "stop_token_ids": [400]},
+        "`stop_token_ids` has 400, but token ids are numbers below 320; correct it.",
+    ),
+    (
+        "/v1/completions",
+        {"model": "writer", "prompt": "x", "echo": True, "stream": True},
+        "`echo` cannot be streamed; leave out one of `echo` and `stream`.",
+    ),
+    (
+        "/v1/completions",
+        {"model": "sentiment", "prompt": "x", "guided_choice": ["b"]},
+        "The task `sentiment` (classify) samples no tokens, so `guided_choice` does not apply; leave it out.",
+    ),
+    (
+        "/v1/chat/completions",
+        {"model": "writer", "messages": [{"role": "user", "content": "x"}], "chat_template_kwargs": {"a": 1}},
+        "The task `writer` reads no chat format, so `chat_template_kwargs` does not apply; leave it out.",
+    ),
+    (
+        "/v1/chat/completions",
+        {"model": "tiny-llama", "messages": [{"role": "user", "content": "x"}], "chat_template_kwargs": {"tokenize": True}},
+        "`chat_template_kwargs` gives `tokenize`, which is set by the server; leave it out.",
+    ),
+    (
+        "/v1/chat/completions",
+        {"model": "tiny-llama", "messages": [{"role": "user", "content": "x"}], "tools": [{"type": "function", "function": {"name": "f"}}]},
+        "The chat format of `tiny-llama` takes no tools; leave them out, or use `response_format`.",
     ),
     (
         "/v1/completions",
@@ -60,9 +99,26 @@ SENTENCES = [
     ("/v1/chat/completions", {"model": "writer", "messages": [{"content": "x"}]}, "`messages[0].role` is missing; give it."),
     (
         "/v1/chat/completions",
-        {"model": "writer", "messages": [{"role": "system", "content": "x"}, {"role": "user", "content": "x"}]},
-        "The task `writer` reads one message of role user, but system, user came; send only that message.",
+        {"model": "writer", "messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}]},
+        "a conversation ends with a message of role assistant, but a task answers a user; end with a message of role user.",
     ),
+    (
+        "/v1/chat/completions",
+        {"model": "writer", "messages": [{"role": "user", "content": None}]},
+        '`messages[0]` should be a message with content, as its role is user, but {"role": "user", "content": null} came; correct it, or see /docs.',
+    ),
+    (
+        "/v1/chat/completions",
+        {"model": "writer", "messages": [{"role": "assistant", "content": "x", "audio": {"id": "a"}}, {"role": "user", "content": "x"}]},
+        "`messages[0].audio` is not supported; leave it out, or see /docs.",
+    ),
+    (
+        "/v1/chat/completions",
+        {"model": "writer", "messages": [{"role": "user", "content": "x"}], "max_tokens": 3, "max_completion_tokens": 4},
+        "`max_tokens` is 3, but `max_completion_tokens` is 4; give one of them.",
+    ),
+    ("/v1/completions", {"model": "writer", "prompt": "x", "best_of": 3}, "`best_of` is 3, but only n answers are written; leave it out."),
+    ("/v1/completions", {"model": "writer", "prompt": "x", "suffix": "y"}, "`suffix` is not supported; leave it out, or see /docs."),
     ("/v1/batch", {"model": [], "input": "x"}, "`model` is an empty list; name at least one task."),
 ]
 
@@ -83,6 +139,11 @@ def test_what_asks_for_nothing_is_taken(served: Served) -> None:
         "n": 1,
         "logit_bias": {},
         "stop": None,
+        "best_of": 1,
+        "suffix": "",
+        "temperature": None,
+        "stream_options": None,
+        "truncate": None,
     }
     assert ask(served.url, "/v1/completions", {"model": "writer", "prompt": "x", **more, "response_format": {"type": "text"}}).status == 200
 
@@ -100,6 +161,7 @@ def test_the_page_names_every_endpoint_and_its_errors(served: Served) -> None:
     assert set(page["paths"]) == {
         *("/v1/models", "/v1/models/{name}", "/v1/completions", "/v1/chat/completions", "/v1/classify", "/v1/tag", "/v1/qa", "/v1/batch"),
         *("/v1/tasks", "/v1/tasks/{name}", "/v1/tasks/load", "/v1/tasks/unload", "/health", "/ready", "/metrics"),
+        *("/v1/responses", "/v1/embeddings", "/tokenize", "/detokenize", "/version"),
     }
     for path, methods in page["paths"].items():
         for method, operation in methods.items():

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from foreword.server.chat_schemas import ChatCompletionRequest
 from foreword.server.http_errors import HTTPError
-from foreword.server.request_schemas import Batch, Chat, Completion
+from foreword.server.request_schemas import Batch, CompletionRequest
 from foreword.server.request_validation import check_batch, check_generation
 from foreword.serving.engine import TaskCard
 
@@ -24,17 +25,19 @@ def schema(value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("body", "card", "param"),
     [
-        (Completion(**TEXT, stream_options={"include_usage": True}), WRITER, "stream_options"),
-        (Completion(**TEXT, logit_bias={"٣": 1.0}), WRITER, "logit_bias"),
-        (Completion(**TEXT, logit_bias={"9" * 30: 1.0}), None, "logit_bias"),
-        (Completion(**TEXT, n=2, temperature=0.0), WRITER, "n"),
-        (Completion(**TEXT, **schema({"enum": ["x" * 50_000]})), WRITER, "response_format"),
-        (Completion(**TEXT, response_format={"type": "json_object"}), LABELS, "response_format"),
-        (Completion(**TEXT, stop=["x"]), LABELS, "stop"),
-        (Chat(**TALK, top_logprobs=2), WRITER, "top_logprobs"),
+        (CompletionRequest(**TEXT, stream_options={"include_usage": True}), WRITER, "stream_options"),
+        (CompletionRequest(**TEXT, logit_bias={"٣": 1.0}), WRITER, "logit_bias"),
+        (CompletionRequest(**TEXT, logit_bias={"9" * 30: 1.0}), None, "logit_bias"),
+        (CompletionRequest(**TEXT, n=2, temperature=0.0), WRITER, "n"),
+        (CompletionRequest(**TEXT, **schema({"enum": ["x" * 50_000]})), WRITER, "response_format"),
+        (CompletionRequest(**TEXT, response_format={"type": "json_object"}), LABELS, "response_format"),
+        (CompletionRequest(**TEXT, stop=["x"]), LABELS, "stop"),
+        (ChatCompletionRequest(**TALK, top_logprobs=2), WRITER, "top_logprobs"),
     ],
 )
-def test_fields_that_cannot_be_honoured_are_refused_by_name(body: Completion | Chat, card: TaskCard | None, param: str) -> None:
+def test_fields_that_cannot_be_honoured_are_refused_by_name(
+    body: CompletionRequest | ChatCompletionRequest, card: TaskCard | None, param: str
+) -> None:
     with pytest.raises(HTTPError) as caught:
         check_generation(body, card, 320)
     assert (caught.value.status, caught.value.param) == (400, param) and f"`{param}`" in caught.value.message.replace(
@@ -43,9 +46,9 @@ def test_fields_that_cannot_be_honoured_are_refused_by_name(body: Completion | C
 
 
 def test_values_that_change_nothing_are_taken() -> None:
-    check_generation(Completion(**TEXT, temperature=0.0, top_p=1.0, n=1, stop=[], logit_bias={}), LABELS, 320)
-    check_generation(Completion(**TEXT, n=2, temperature=0.5, **schema({"type": "object"})), WRITER, 320)
-    check_generation(Completion(**TEXT, logit_bias={"319": -100.0}), None, 320)
+    check_generation(CompletionRequest(**TEXT, temperature=0.0, top_p=1.0, n=1, stop=[], logit_bias={}), LABELS, 320)
+    check_generation(CompletionRequest(**TEXT, n=2, temperature=0.5, **schema({"type": "object"})), WRITER, 320)
+    check_generation(CompletionRequest(**TEXT, logit_bias={"319": -100.0}), None, 320)
 
 
 def test_a_batch_is_checked_for_each_of_its_tasks() -> None:

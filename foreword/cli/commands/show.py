@@ -53,6 +53,8 @@ def _facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield "template", template_text(Template.parse(task["template"], bos=task["bos"]), spec)
     if task.get("description"):
         yield "description", task["description"]
+    if task.get("conversation"):
+        yield "conversation", task["conversation"]
     yield "base", f"{manifest.base} ({manifest.shape.family})"
     yield "fingerprints", f"base {manifest.base_fingerprint}, tokenizer {manifest.tokenizer_fingerprint}"
     yield "numbers", f"{manifest.num_parameters:,} in {output.size(manifest.size)}, sha256 {manifest.sha256[:16]}"

@@ -14,7 +14,7 @@ from foreword.methods import BASELINES, DEFAULT_METHOD, METHODS, named
 from foreword.prompts.template import Template
 from foreword.recipe import LoraSpec, Recipe
 from foreword.specs import INIT_KINDS, Init, Layers, PromptSpec
-from foreword.task_kinds import TASK_KINDS, TaskKind
+from foreword.task_kinds import CONVERSATIONS, TASK_KINDS, TaskKind
 
 if TYPE_CHECKING:
     from foreword.backbone.model_info import ModelInfo
@@ -31,6 +31,7 @@ _NOT_FOR = {
     "words": "has no label words",
     "max_new_tokens": "writes no text",
     "pooling": "has no head on one state of a text",
+    "conversation": "does not read one plain text",
 }
 TRAINABLE = (*METHODS, *(name for name in BASELINES if not name.endswith("-shot")))
 
@@ -166,6 +167,9 @@ class TaskOptions:
     words: str | None = _option(None, "Label words, comma-separated, in the order of the sorted labels (classify).")
     max_new_tokens: int | None = _option(None, "Maximum length of an output in tokens (generate, seq2seq).")
     pooling: str | None = _option(None, f"Pooling of a head on the whole text: {', '.join(POOLINGS)}.", POOLINGS)
+    conversation: str | None = _option(
+        None, f"What a server's chat requests give it: {', '.join(CONVERSATIONS)}; by default {CONVERSATIONS[0]}.", CONVERSATIONS
+    )
     chat: bool = _option(False, "Put the template into a user message of the model's chat format.")
 
     def kind(self, columns: tuple[str, ...]) -> str:

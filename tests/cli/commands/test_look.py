@@ -44,11 +44,11 @@ def test_show_json_has_the_shared_keys_and_the_whole_manifest(foreword: Foreword
 def test_show_names_the_layers_of_a_prefix(foreword: Foreword, model: Path, reviews: Path, tmp_path: Path) -> None:
     train = ("train", reviews, "--model", model, *QUICK, "--method")
     assert foreword(*train, "p-tuning-v2", "--layers", "0", "--out", tmp_path / "a").exit_code == 0
-    assert foreword(*train, "prefix-tuning", "--out", tmp_path / "b").exit_code == 0
+    assert foreword(*train, "prefix-tuning", "--conversation", "whole", "--out", tmp_path / "b").exit_code == 0
     assert "method        p-tuning-v2, 4 virtual tokens as keys and values of layers 0\n" in foreword("show", tmp_path / "a").stdout
     shown = foreword("show", tmp_path / "b").stdout
     assert "method        prefix-tuning, 4 virtual tokens as keys and values of every layer, made by an MLP\n" in shown
-    assert "template      ⟨bos⟩{text}↵Label: {answer}\n" in shown
+    assert "template      ⟨bos⟩{text}↵Label: {answer}\n" in shown and "conversation  whole\n" in shown
 
 
 def test_list_has_a_line_for_each_adapter(foreword: Foreword, trained: Path, writer: Path, tmp_path: Path) -> None:

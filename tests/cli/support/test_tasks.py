@@ -147,6 +147,8 @@ def test_the_task_is_inferred_once_and_the_model_loaded_once(
         (CHOICE, ("--words", "a,b"), "--words does not apply to a choice task, which has no label words; leave it out."),
         (CHOICE, ("--chat",), "--chat does not apply to a choice task, which reads texts in the tokenizer's own format; leave it out."),
         (QA, ("--pooling", "mean"), "--pooling does not apply to a qa task, which has no head on one state of a text; leave it out."),
+        (QA, ("--conversation", "whole"), "--conversation does not apply to a qa task, which does not read one plain text; leave it out."),
+        (ROWS, ("--conversation", "first"), "conversation 'first' is not known; choose one of last-user, system-in-front, whole."),
         (STARS, ("--task", "regress", "--pooling", "sum"), "pooling 'sum' is not known; choose one of auto, first, last, mean."),
         (
             ROWS,
