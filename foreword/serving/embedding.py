@@ -10,6 +10,7 @@ import torch
 from foreword.backbone.frozen_model import FrozenModel
 from foreword.errors import DataError, ForewordError
 from foreword.serving.request import Answer, Done, Event, Failed, Request
+from foreword.serving.request_check import check_request, unreadable
 from foreword.tasks.base import EvalFeature, budget_for
 from foreword.tasks.head_task import pool, read_inputs
 from foreword.tasks.text_pairs import eval_feature
@@ -48,9 +49,9 @@ class EmbeddingQueue:
             try:
                 ready.append((request, emit, self._eval_feature(request)))
             except ForewordError as error:
-                emit(Failed("request", str(error)))
+                emit(Failed("request", error.request_message))
             except Exception as error:  # whatever a text holds, it is nobody else's trouble
-                emit(Failed("engine", f"the request could not be read ({type(error).__name__}: {error})."))
+                emit(Failed("request", str(unreadable(error))))
         if not ready:
             return
         try:
@@ -67,6 +68,7 @@ class EmbeddingQueue:
         info = self.model.info
         if info.shape.kind != "encoder":
             raise DataError(f"{info.name} is not an encoder, so its states are no embeddings of a text; serve an encoder.")
+        check_request(request, info)
         return eval_feature(request.example, ("text",), info, budget_for(None, info), truncate=request.truncate)[0]
 
     def _vectors(self, ready: Sequence[tuple[Request, Emit, EvalFeature]]) -> list[list[float]]:

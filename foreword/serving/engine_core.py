@@ -14,6 +14,7 @@ from torch import Tensor
 from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.kv_cache import NULL_SLOT, PagedKVCache
 from foreword.backbone.weights.packed_linear import pack_linear_layers
+from foreword.errors import ModelError
 from foreword.serving.adapter_cache import AdapterKey
 from foreword.serving.adapter_manager import AdapterManager
 from foreword.serving.embedding import EmbeddingQueue
@@ -46,6 +47,7 @@ class EngineCore:
         prefix_caching: bool = True,
         pack_weights: bool = True,
     ) -> None:
+        _check_device(model)
         self.base, self.model = model, pack_linear_layers(model) if pack_weights else model
         budget = MemoryBudget(default_memory(model.device) if memory_bytes is None else memory_bytes)
         cache = PagedKVCache(model.shape, 0, model.dtype, model.device)
@@ -158,4 +160,13 @@ class EngineCore:
         waiting = {entry.request.id for entry in self.scheduler.waiting if entry.sequence and entry.sequence.preempted and entry.key}
         assert refs == {request.id for request in self.running if request.task is not None} | waiting, (
             "an adapter is held for a request that has ended"
+        )
+
+
+def _check_device(model: FrozenModel) -> None:
+    """Raise ModelError for a model on several devices: sequences keep their keys and values on one."""
+    devices = sorted({str(parameter.device) for parameter in model.network.parameters()})
+    if len(devices) > 1:
+        raise ModelError(
+            f"{model.name} is spread over {', '.join(devices)}, but an engine needs it on one device; load it without device_map, or on a device that holds it whole."
         )

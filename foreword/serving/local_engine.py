@@ -10,7 +10,7 @@ from typing import final
 from foreword.adapters.store import AdapterStore
 from foreword.backbone.frozen_model import FrozenModel
 from foreword.backbone.model_info import ModelInfo
-from foreword.errors import AdapterError, CapacityError, DataError, ForewordError, ModelError, ServingError, UsageError
+from foreword.errors import AdapterError, CapacityError, ForewordError, ServingError, UsageError
 from foreword.serving.adapter_loader import AdapterLoader
 from foreword.serving.engine import Stats, TaskCard
 from foreword.serving.engine_core import EngineCore
@@ -18,7 +18,6 @@ from foreword.serving.engine_thread import STOPPED, EngineThread, Events
 from foreword.serving.loaded_task import LoadedTask
 from foreword.serving.registry import RegisteredTask, Registry, Version
 from foreword.serving.request import END, Event, Failed, Request
-from foreword.serving.request_check import check_request
 from foreword.serving.store_watcher import StoreWatcher
 
 INSTALL_SECONDS = 0.005  # an engine without a step under way needs less
@@ -48,7 +47,6 @@ class LocalEngine:
         pack_weights: bool = True,
         watch: float = 0.0,
     ) -> None:
-        _check_device(model)
         self.model = model
         self.registry = Registry(store if isinstance(store, AdapterStore) else AdapterStore(store))
         self.core = EngineCore(
@@ -145,10 +143,6 @@ class LocalEngine:
             )
         if request.task is not None and self.registry.current(request.task) is None:
             return Failed("task", self.registry.problem(request.task) or f"The task '{request.task}' does not exist.")
-        try:
-            check_request(request, self.info)
-        except DataError as error:
-            return Failed("request", error.request_message)
         return None
 
     async def _events(self, name: str, events: asyncio.Queue[Event]) -> AsyncIterator[Event]:
@@ -290,12 +284,3 @@ class LocalEngine:
         failed = Failed("engine", problem)
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(lambda: self._deliver([(name, failed) for name in self._queues]))
-
-
-def _check_device(model: FrozenModel) -> None:
-    """Raise ModelError for a model on several devices: sequences keep their keys and values on one."""
-    devices = sorted({str(parameter.device) for parameter in model.network.parameters()})
-    if len(devices) > 1:
-        raise ModelError(
-            f"{model.name} is spread over {', '.join(devices)}, but an engine needs it on one device; load it without device_map, or on a device that holds it whole."
-        )

@@ -7,7 +7,7 @@ from collections.abc import Sequence as Seq
 from jaxtyping import Float
 from torch import Tensor
 
-from foreword.errors import ForewordError
+from foreword.errors import ForewordError, UsageError
 from foreword.serving.request import Done, Failed, FinishReason, Token
 from foreword.serving.sampling_state import SampledToken
 from foreword.serving.sequence import Sequence
@@ -51,7 +51,7 @@ def _advance(sequence: Sequence, outcome: Outcome) -> bool:
             finish(sequence, reason)
     except Exception as error:  # whatever the error, the other sequences go on
         what = error.request_message if isinstance(error, ForewordError) else f"the step failed ({type(error).__name__}: {error})."
-        sequence.emit(Failed("engine", what))
+        sequence.emit(Failed("request" if isinstance(error, UsageError) else "engine", what))
         return True
     return reason is not None
 

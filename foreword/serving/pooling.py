@@ -9,6 +9,7 @@ from foreword.backbone.frozen_model import FrozenModel
 from foreword.errors import ForewordError
 from foreword.serving.loaded_task import LoadedTask
 from foreword.serving.request import Answer, Done, Event, Failed, Request
+from foreword.serving.request_check import check_request, unreadable
 from foreword.tasks.base import EvalFeature, Prediction
 from foreword.tasks.evaluation_loop import predictions
 from foreword.tasks.head_task import HeadTask
@@ -48,11 +49,12 @@ def pool(model: FrozenModel, items: Sequence[PoolingRequest]) -> None:
 def _eval_feature(item: PoolingRequest) -> EvalFeature | None:
     task = item.task
     try:
+        check_request(item.request, task.model.info)
         return task.task.eval_feature(item.request.example, task.model.info, task.length_budget, truncate=item.request.truncate)[0]
     except ForewordError as error:
         item.emit(Failed("request", error.request_message))
     except Exception as error:  # whatever an example holds, it is nobody else's trouble
-        item.emit(Failed("request", f"the request could not be read ({type(error).__name__}: {error})."))
+        item.emit(Failed("request", str(unreadable(error))))
     return None
 
 

@@ -18,7 +18,13 @@ def check_request(request: Request, info: ModelInfo) -> None:
             raise DataError(
                 f"the column '{column}' has half of a character (a lone surrogate) at position {error.start}, which no tokenizer reads; give whole characters."
             ) from error
-    size = info.shape.vocabulary
-    for token in request.ids:
-        if type(token) is not int or not 0 <= token < size:
-            raise DataError(f"the request has the token {token!r}, but the tokens of {info.name} are from 0 to {size - 1}; give those.")
+    size, params = info.shape.vocabulary, request.sampling
+    for name, ids in {"the text": request.ids, "logit_bias": params.logit_bias, "stop_token_ids": params.stop_token_ids}.items():
+        wrong = next((token for token in ids if type(token) is not int or not 0 <= token < size), None)
+        if wrong is not None:
+            raise DataError(f"{name} has the token {wrong!r}, but the tokens of {info.name} are from 0 to {size - 1}; give those.")
+
+
+def unreadable(error: Exception) -> DataError:
+    """The error of a request that could not be read for whatever reason: it is the request's mistake."""
+    return DataError(f"the request cannot be read ({type(error).__name__}: {error}); give plain texts and whole numbers.")

@@ -17,6 +17,7 @@ from foreword.serving.loaded_task import LoadedTask
 from foreword.serving.model_runner import Chunk
 from foreword.serving.pooling import PoolingRequest
 from foreword.serving.request import Event, Failed, Request
+from foreword.serving.request_check import unreadable
 from foreword.serving.sequence import Sequence
 from foreword.serving.waiting_requests import WaitingRequest, WaitingRequests
 
@@ -161,7 +162,7 @@ class Scheduler:
         except ForewordError as error:
             entry.emit(Failed("request", error.request_message))
         except Exception as error:  # whatever the error, it is this request's alone
-            entry.emit(Failed("request", f"the request could not be read ({type(error).__name__}: {error})."))
+            entry.emit(Failed("request", str(unreadable(error))))
         self.waiting.remove(entry)
         return None
 

@@ -14,7 +14,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from foreword.backbone.model_info import ModelInfo
-from foreword.errors import ServingError, UsageError
+from foreword.errors import UsageError
 from foreword.serving.grammar_check import check_compiles
 from foreword.serving.sampling import STRUCTURES, SamplingParams
 
@@ -38,20 +38,20 @@ class Grammar:
         return self._matcher.is_stopped()
 
     def allowed_tokens(self) -> Bool[Tensor, " V"]:
-        """A mark for each token; those behind the tokenizer's last are never allowed. Raises ServingError where the answer has become too complex to follow."""
+        """A mark for each token; those behind the tokenizer's last are never allowed. Raises UsageError where the answer has become too complex to follow."""
         mask = self._matcher.compute_bitmask()
         self._check()
         bits = np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little")[: self._vocabulary]
         return torch.from_numpy(np.pad(bits, (0, self._vocabulary - len(bits))).astype(bool))
 
     def accept_token(self, token: int) -> None:
-        """Take the next token of the answer. Raises ServingError for one that is not allowed."""
+        """Take the next token of the answer. Raises UsageError for one that is not allowed."""
         self._matcher.consume_token(token)
         self._check()
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise ServingError(f"the answer cannot follow its structure any longer ({_problem(self._matcher)}); simplify the structure.")
+            raise UsageError(f"the answer cannot follow its structure any longer ({_problem(self._matcher)}); simplify the structure.")
 
 
 @final

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from foreword.errors import ServingError
+from foreword.errors import ServingError, UsageError
 from foreword.serving.sampling_state import SampledToken, SamplingState
 
 _ONE = 1 << 40  # the share of the likeliest token; the sum of 2²² tokens still fits an int64
@@ -84,7 +84,7 @@ def _sample_others(scores: Float[Tensor, "B V"], likeliest: Int[Tensor, "B 1"], 
         likeliest, possible = _likeliest(scores)
         for row in range(len(states)):
             if not possible[row] and row not in problems:
-                problems[row] = ServingError("no token may come next in the answer; change its biases, its structure or min_tokens.")
+                problems[row] = UsageError("no token may come next in the answer; change its biases, its structure or min_tokens.")
     tokens = likeliest.flatten().tolist()
     drawn = [row for row, state in enumerate(states) if state.params.temperature > 0 and row not in problems]
     if drawn:

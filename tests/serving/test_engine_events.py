@@ -102,7 +102,7 @@ def test_an_error_after_the_model_fails_one_request_alone(core: EngineCore, name
     for request_id in ("first", "second"):
         assert text_of(events[request_id]) == predicted("llama", name, "x")
         assert [type(event) for event in ends(events[request_id])] == [Done]
-    assert ends(events["third"])[-1:] == [Failed("engine", "the answer cannot go on (OSError: no more paper).")]
+    assert ends(events["third"])[-1:] == [Failed("engine", "the step failed (OSError: no more paper).")]
 
 
 @pytest.mark.parametrize("name", ["prefix", "lora"])

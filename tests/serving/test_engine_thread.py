@@ -128,7 +128,7 @@ def test_an_error_while_an_input_is_read_fails_its_request(
             beside, same, wrong = await asyncio.gather(
                 answer(engine, "1", "prefix", "x"), answer(engine, "2", name, "x"), answer(engine, "3", name, "fail")
             )
-            assert wrong == [Failed("request", f"the request could not be read ({name_of(error)}).")]
+            assert wrong == [Failed("request", f"the request cannot be read ({name_of(error)}); give plain texts and whole numbers.")]
             assert (text_of(beside), text_of(same)) == (predicted("llama", "prefix", "x"), predicted("llama", name, "x"))
             await works(engine)
 
@@ -286,7 +286,7 @@ def test_what_no_task_can_read_is_refused_and_neighbours_go_on(prompts: Path) ->
             assert text_of(beside) == predicted("llama", "prefix", "x")
             for token in (320, -1, True, 1 << 70):
                 events = [event async for event in engine.submit(Request("ids", None, {}, ids=(3, token)))]
-                message = f"the request has the token {token!r}, but the tokens of tiny-llama are from 0 to 319; give those."
+                message = f"the text has the token {token!r}, but the tokens of tiny-llama are from 0 to 319; give those."
                 assert events == [Failed("request", message)]
             await works(engine)
 

@@ -9,7 +9,7 @@ import pytest
 import tiny
 from serving.given import loaded
 
-from foreword.errors import DataError, ForewordError, UsageError
+from foreword.errors import DataError, ForewordError
 from foreword.serving.input_processor import InputProcessor
 from foreword.serving.request import Event, PromptLogprobs, Request
 from foreword.serving.sampling import SamplingParams
@@ -25,24 +25,28 @@ def opened(request: Request, task: str | None = None) -> Sequence:
     [
         (
             Request("r", None, {}, ids=(1, 999_999)),
-            UsageError,
-            "the text names token 999999, but the vocabulary has 320 tokens; give ids below that.",
+            DataError,
+            "the text has the token 999999, but the tokens of tiny-llama are from 0 to 319; give those.",
         ),
-        (Request("r", None, {}, ids=(-1,)), UsageError, "the text names token -1, but the vocabulary has 320 tokens; give ids below that."),
+        (
+            Request("r", None, {}, ids=(-1,)),
+            DataError,
+            "the text has the token -1, but the tokens of tiny-llama are from 0 to 319; give those.",
+        ),
         (
             Request("r", None, {"text": "x"}, SamplingParams(logit_bias={320: 1.0})),
-            UsageError,
-            "logit_bias names token 320, but the vocabulary has 320 tokens; give ids below that.",
+            DataError,
+            "logit_bias has the token 320, but the tokens of tiny-llama are from 0 to 319; give those.",
         ),
         (
             Request("r", None, {"text": "x"}, SamplingParams(stop_token_ids=(1, 320))),
-            UsageError,
-            "stop_token_ids names token 320, but the vocabulary has 320 tokens; give ids below that.",
+            DataError,
+            "stop_token_ids has the token 320, but the tokens of tiny-llama are from 0 to 319; give those.",
         ),
         (
             Request("r", None, {"text": "a \ud800"}),
             DataError,
-            "'text' has half of a character ('\\ud800') at place 2, but a text has whole ones; remove it.",
+            "the column 'text' has half of a character (a lone surrogate) at position 2, which no tokenizer reads; give whole characters.",
         ),
         (
             Request("r", None, {"text": "x"}, SamplingParams(regex="\ud800")),

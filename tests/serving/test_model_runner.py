@@ -17,7 +17,8 @@ from foreword.prompts.tokens import EmbeddingPrefix, KVPrefix
 from foreword.serving.detokenizer import Detokenizer
 from foreword.serving.model_runner import Chunk, ModelRunner
 from foreword.serving.request import Request
-from foreword.serving.sampling import Sampler, SamplingParams
+from foreword.serving.sampling import SamplingParams
+from foreword.serving.sampling_state import SamplingState
 from foreword.serving.sequence import Sequence
 from foreword.serving.slot_table import PrefixSlots, SlotTable
 from foreword.serving.stop_strings import StopStrings
@@ -55,7 +56,7 @@ class Line:
             num_prompt_tokens=0,
             max_tokens=STEPS,
             eos_tokens=frozenset(),
-            sampler=Sampler(SamplingParams(), row.ids),
+            sampling=SamplingState(SamplingParams(), row.ids),
             detokenizer=Detokenizer(self.model.tokenizer.decode, StopStrings(()), strip=False),
             emit=lambda _: None,
         )

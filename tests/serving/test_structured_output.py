@@ -13,7 +13,7 @@ import pytest
 import tiny
 from serving.given import loaded
 
-from foreword.errors import ServingError, UsageError
+from foreword.errors import UsageError
 from foreword.serving.adapter_cache import AdapterKey
 from foreword.serving.engine_core import EngineCore
 from foreword.serving.request import Done, Event, Failed, Request, Token
@@ -149,14 +149,14 @@ def test_what_grows_without_bounds_fails_or_is_followed_step_by_step(given: dict
             token = int(grammar.allowed_tokens().nonzero()[0])
             assert time.perf_counter() - begin < 5
             grammar.accept_token(token)
-    except ServingError as error:
+    except UsageError as error:
         assert str(error).startswith("the answer cannot follow its structure any longer (")
 
 
 def test_a_token_that_is_not_allowed_is_an_error() -> None:
     grammar = manager().grammar(SamplingParams(regex="a"))
     assert grammar is not None
-    with pytest.raises(ServingError):
+    with pytest.raises(UsageError):
         grammar.accept_token(int((~grammar.allowed_tokens()).nonzero()[0]))
 
 
