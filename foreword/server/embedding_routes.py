@@ -63,7 +63,7 @@ def _requests(state: ServerState, request_id: str, body: EmbeddingRequest) -> li
             None,
             body.model,
             index,
-            state.base.count(text),
+            state.base.estimate(text),
         )
         for index, text in enumerate(texts)
     ]

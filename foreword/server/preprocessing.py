@@ -70,7 +70,10 @@ def engine_requests(
     for name, card in models:
         for index, prompt in enumerate(prompts):
             example, ids = _example(prompt, name, card, state)
-            tokens = len(ids) or sum(state.base.count(text) for text in example.values())
+            tokens = len(ids) or sum(state.base.estimate(text) for text in example.values())
+            if not truncate:
+                for text in example.values():
+                    state.base.check_fits(text)
             for draw in sampling_params:
                 request = Request(f"{request_id}-{len(made)}", card and card.name, example, draw, truncate, ids)
                 made.append(EngineRequest(request, card, name, index, tokens))

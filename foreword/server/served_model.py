@@ -11,6 +11,9 @@ from foreword.server.http_errors import HTTPError
 from foreword.shape import ModelShape
 
 
+LONG_CHARS = 16 << 10  # of a text whose tokens are worth counting before the engine reads it
+
+
 @dataclass(frozen=True)
 class Base:
     """The frozen model under the name that clients know."""
@@ -23,9 +26,18 @@ class Base:
     def of(cls, info: ModelInfo, name: str | None = None) -> Base:
         return cls(name or info.name, info.shape, info.tokenizer)
 
-    def count(self, text: str) -> int:
-        """Tokens of a text."""
-        return len(self.tokenizer.encode(text))
+    def estimate(self, text: str) -> int:
+        """Tokens of a text for the limits of what may wait, at four bytes each: only the engine tokenises it, once."""
+        return len(text.encode("utf-8", "replace")) // 4 + 1
+
+    def check_fits(self, text: str) -> None:
+        """Raise HTTPError for a long text with more tokens than the model reads, so that the engine never tokenises it. It may take some time."""
+        if len(text) > LONG_CHARS and (count := len(self.tokenizer.encode(text))) > self.shape.positions:
+            raise HTTPError(
+                400,
+                f"A text has {count} tokens, but at most {self.shape.positions} fit in {self.name}; shorten it, or set `truncate` to true.",
+                param="input",
+            )
 
     def piece(self, token: int) -> str:
         """A token as text; bytes of part of a character become U+FFFD."""

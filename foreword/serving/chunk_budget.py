@@ -6,8 +6,11 @@ from typing import final
 
 SLOWDOWN = 2.4  # a step with a chunk may take so many times a step without
 IDLE_SECONDS = 1.5  # of a step while no running sequence waits for its next token
-LEAST, MOST, FIRST = 16, 2048, 64  # tokens of a chunk; the first ones beside running sequences, before anything was measured
-_NEW = 0.2  # weight of a new measurement
+LEAST, MOST, FIRST = 16, 1024, 64  # tokens of a chunk; the first ones beside running sequences, before anything was measured
+FAST, SLOW = (
+    0.3,
+    0.1,
+)  # weights of new measurements: steps without a chunk are taken at their faster times, and a chunk's tokens at their slower ones
 
 
 @final
@@ -38,14 +41,14 @@ class ChunkBudget:
         """Note what a step did, and how long it took."""
         if not num_prompt_tokens:
             bits = num_decoding.bit_length()
-            self._decode_seconds[bits] = _average(self._decode_seconds.get(bits), seconds)
+            self._decode_seconds[bits] = _average(self._decode_seconds.get(bits), seconds, up=SLOW, down=FAST)
         elif num_prompt_tokens >= LEAST:
             rest = seconds - (self._usual_seconds(num_decoding) or 0.0) if num_decoding else seconds
-            self._token_seconds = _average(self._token_seconds, max(rest, 0.1 * seconds) / num_prompt_tokens)
+            self._token_seconds = _average(self._token_seconds, max(rest, 0.1 * seconds) / num_prompt_tokens, up=FAST, down=SLOW)
 
     def observe_pooling(self, count: int, seconds: float) -> None:
         """Note how long so many answers without a generated text took."""
-        self._pooling_seconds = _average(self._pooling_seconds, seconds / count)
+        self._pooling_seconds = _average(self._pooling_seconds, seconds / count, up=FAST, down=SLOW)
 
     def _spare_seconds(self, num_decoding: int) -> float | None:
         """What a step may take more than without a chunk."""
@@ -58,5 +61,7 @@ class ChunkBudget:
         return None if nearest is None else self._decode_seconds[nearest]
 
 
-def _average(old: float | None, new: float) -> float:
-    return new if old is None else old + _NEW * (min(new, 4 * old) - old)  # one slow step says little
+def _average(old: float | None, new: float, *, up: float, down: float) -> float:
+    if old is None:
+        return new
+    return old + (up if new > old else down) * (min(new, 4 * old) - old)  # one slow step says little

@@ -151,7 +151,7 @@ def test_request_ids_and_log_lines(small: Served, served: Served) -> None:
 
 
 def test_a_stopping_server_refuses_and_lets_answers_end(folder: Path) -> None:
-    server = serve(folder, max_sequences=2)
+    server = serve(folder, max_sequences=2, drain=60)
     replies: list[Reply] = []
     thread = threading.Thread(target=lambda: replies.append(ask(server.url, "/v1/completions", {**LONG, "max_tokens": 90})))
     thread.start()
