@@ -10,7 +10,6 @@ from foreword.backbone.tokenizer import TextTokenizer
 from foreword.server.http_errors import HTTPError
 from foreword.shape import ModelShape
 
-
 LONG_CHARS = 16 << 10  # of a text whose tokens are worth counting before the engine reads it
 
 

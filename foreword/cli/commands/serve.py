@@ -111,6 +111,7 @@ def _engine(frozen: FrozenModel, store: AdapterStore, amounts: Amounts, memory: 
         max_sequences=amounts.max_sequences,
         max_waiting=amounts.max_queued + amounts.max_answers,
         memory_bytes=None if memory.memory is None else memory.memory << 20,
+        pack_weights=memory.pack_weights,
         watch=memory.watch,
     )
 

@@ -99,6 +99,10 @@ class InMemory(Checked):
         None, "Memory in MB for tasks, cached texts and running answers together; by default half of what is free, at most 4096.", 1
     )
     load: str | None = option(None, "Tasks to load at the start: comma-separated names, or all. Others are loaded at their first request.")
+    pack_weights: bool = option(
+        True,
+        "On a CPU in bfloat16, keep a second copy of the weights, in the order in which products read them fastest (if memory allows).",
+    )
     watch: float = option(2.0, "Seconds between checks for new adapters; 0 disables them.", 0)
 
 
