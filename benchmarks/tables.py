@@ -19,7 +19,7 @@ Document = dict[str, Any]
 SPEED, STARTUP = "speed.json", "startup.json"
 QUALITY = ("quality.json", "quality_fresh.json")
 NLU = ("nlu.json", "nlu_speed.json", "seq2seq_skills.json")
-SERVING = ("serve.json", "serve_operations.json", "soak.json")
+SERVING = ("serve.json", "serve_operations.json", "soak.json", "serve_vllm.json", "serve_burst.json")
 
 
 def pages(results: Path = store.RESULTS, docs: Path = ROOT / "docs") -> dict[Path, str]:
@@ -97,8 +97,8 @@ def nlu_part(nlu: Document, speed: Document, skills: Document) -> list[str]:
     return lines
 
 
-def serving_part(serve: Document, operations: Document, soak: Document) -> list[str]:
-    """Throughput, waits, loads and replacements, and the soak."""
+def serving_part(serve: Document, operations: Document, soak: Document, vllm: Document, burst: Document) -> list[str]:
+    """Throughput, waits, bursts, loads and replacements, and the soak."""
     lines = ["", "## Serving", ""]
     cases = serve.get("cases", {})
     if cases:
@@ -108,6 +108,19 @@ def serving_part(serve: Document, operations: Document, soak: Document) -> list[
         lines += list(dict.fromkeys(birthplace(found["provenance"]) for found in cases.values()))
     else:
         lines += [_missing("serve.py")]
+    lines += ["", "### Against vLLM", ""]
+    if cases := vllm.get("cases", {}):
+        lines += [
+            "Ratios of tokens per second on the same cores:",
+            "",
+            *serve_table(cases),
+            "",
+            birthplace(next(iter(cases.values()))["provenance"]),
+        ]
+    else:
+        lines += [_missing("serve_vllm.py")]
+    lines += ["", "### Long texts beside running answers", ""]
+    lines += burst and [*operations_table(burst["facts"]), "", birthplace(burst["provenance"])] or [_missing("serve_burst.py")]
     lines += ["", "### Loading and replacing tasks", ""]
     measured = operations and [*operations_table(operations["facts"]), "", birthplace(operations["provenance"])]
     lines += measured or [_missing("serve_operations.py")]

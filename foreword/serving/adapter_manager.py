@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from typing import final
 
 import torch
@@ -65,9 +65,12 @@ class AdapterManager:
         if key in self.cache:
             self._retired.add(key)
 
-    def remove_retired(self, awaited: Container[AdapterKey | None]) -> None:
-        """Remove retired versions that no request reads or waits for."""
-        for key in [key for key in self._retired if key not in awaited]:
+    def remove_retired(self, awaited: Callable[[], Container[AdapterKey | None]]) -> None:
+        """Remove retired versions that no request reads or waits for; `awaited` is called if there is any."""
+        if not self._retired:
+            return
+        awaited_keys = awaited()
+        for key in [key for key in self._retired if key not in awaited_keys]:
             if (removed := self.cache.remove(key)) is not None:
                 self._free(removed)
 

@@ -150,7 +150,7 @@ class EngineCore:
                 self.scheduler.release(sequence)
 
     def _remove_retired(self) -> None:
-        self.adapters.remove_retired({entry.key for entry in self.scheduler.waiting})
+        self.adapters.remove_retired(lambda: {entry.key for entry in self.scheduler.waiting})
 
     def check(self) -> None:
         """Raise AssertionError if the counts and the memory do not agree."""

@@ -37,6 +37,8 @@ class MemoryBudget:
 
     def make_room(self, num_bytes: int) -> bool:
         """Evict until so many bytes are free; False, with nothing evicted, if they cannot be."""
+        if self.total - self.used >= num_bytes:
+            return True
         if self.total - self.used + sum(each.evictable() for each in self.evictors) < num_bytes:
             return False
         while self.total - self.used < num_bytes:

@@ -252,7 +252,7 @@ def test_what_was_not_measured_is_said(docs: Path, tmp_path: Path) -> None:
     page = tables.pages(tmp_path / "nothing", docs)[docs / "results.md"]
     assert "Not measured yet; run `python benchmarks/speed.py`." in page
     assert "Not measured yet; run `python benchmarks/quality.py`." in page
-    for name in ("startup", "nlu", "nlu_speed", "serve", "serve_operations", "soak"):
+    for name in ("startup", "nlu", "nlu_speed", "serve", "serve_operations", "soak", "serve_vllm", "serve_burst"):
         assert f"Not measured yet; run `python benchmarks/{name}.py`." in page
 
 
