@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 from typing import Any
 
@@ -116,7 +117,7 @@ def tokenizer(*, bos: bool = True, chat: bool = False) -> PreTrainedTokenizerFas
 
 def build(name: str, *, bos: bool = True, chat: bool = False, **changes: Any) -> FrozenModel:
     """A frozen tiny model of one's own, for tests that change it."""
-    return wrap(network(name, **changes), tokenizer(bos=bos, chat=chat), name=f"tiny-{name}")
+    return wrap(network(name, **changes), copy.deepcopy(tokenizer(bos=bos, chat=chat)), name=f"tiny-{name}")
 
 
 @cache

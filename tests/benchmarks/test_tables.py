@@ -238,6 +238,8 @@ def test_pages(docs: Path, tmp_path: Path) -> None:
     store.write(tmp_path / "results" / "nlu_speed.json", NLU_SPEED)
     store.write(tmp_path / "results" / "serve.json", SERVE)
     store.write(tmp_path / "results" / "serve_operations.json", {"facts": FACTS, "provenance": BIRTH})
+    store.write(tmp_path / "results" / "serve_burst.json", {"facts": FACTS, "provenance": BIRTH})
+    store.write(tmp_path / "results" / "serve_vllm.json", SERVE)
     store.write(tmp_path / "results" / "soak.json", SOAK)
     fresh = tables.pages(tmp_path / "results", docs)
     assert sorted(fresh) == sorted([docs / "results.md", *(docs / "methods" / f"{method}.md" for method in METHODS)])
