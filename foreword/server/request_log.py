@@ -45,11 +45,11 @@ def line(event: str, facts: dict[str, Any]) -> str:
 
 
 def config() -> dict[str, Any]:
-    """For uvicorn: its warnings and errors as JSON lines on standard error, no line for each request of its own."""
+    """For uvicorn and the engine: their warnings and errors as JSON lines on standard error, no line for each request of its own."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"json": {"()": JsonLines}},
         "handlers": {"lines": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stderr"}},
-        "loggers": {"uvicorn": {"handlers": ["lines"], "level": "WARNING", "propagate": False}},
+        "loggers": {name: {"handlers": ["lines"], "level": "WARNING", "propagate": False} for name in ("uvicorn", "foreword")},
     }

@@ -96,10 +96,14 @@ async def load(body: TaskName, state: State, context: Context) -> Response:
 
 @router.post("/v1/tasks/unload", response_model=response_schemas.Task, tags=["tasks"])
 async def unload(body: TaskName, state: State, context: Context) -> Response:
-    """Remove a task from memory, once its running requests have ended; the next request loads it again."""
+    """Remove a task from memory, once its running requests have ended; the next request loads it again. Needs a key for all tasks, as others use the task too."""
     found = state.engine.card(body.name) if context.caller.sees(body.name) else None
     if found is None:
         raise model_not_found(body.name)
+    if context.caller.tasks is not None:
+        raise HTTPError(
+            401, "This key may use only some tasks, so it cannot unload one that others use too; use a key without a list of tasks."
+        )
     context.model = body.name
     try:
         await state.engine.unload(body.name)

@@ -43,6 +43,8 @@ def _wanted(error: Mapping[str, Any]) -> str:
     """What pydantic expected, without its opening words."""
     if error["type"] == "model_type":
         return "an object"  # pydantic names the class
+    if error["type"] == "too_short":
+        return f"a list with at least {error['ctx']['min_length']} item"
     text = str(error["msg"])
     for opening in ("Input should be ", "Value error, ", "String should have ", "List should have "):
         if text.startswith(opening):
@@ -56,7 +58,7 @@ def _path(place: Sequence[Any]) -> str:
     for part in place:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif part.isidentifier() or not path:
+        elif (part.isidentifier() and not part[:1].isupper()) or not path:  # a name with a capital is that of a class
             path += f".{shorten(part, SHOWN)}" if path else shorten(part, SHOWN)
     return path
 

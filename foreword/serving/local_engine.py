@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 from collections.abc import AsyncIterator, Sequence
 from typing import final
 
@@ -79,6 +80,10 @@ class LocalEngine:
                 return
             self._loop = asyncio.get_running_loop()
             await asyncio.to_thread(self.registry.scan)
+            if any(
+                entry.version and entry.version.has_lora for _, entry in self.registry
+            ):  # else the first such task's load would hold up answers
+                await asyncio.to_thread(importlib.import_module, "foreword.backbone.weights.lora")
             if self._closed:  # meanwhile
                 raise ServingError(STOPPED)
             self.thread.start()

@@ -25,6 +25,7 @@ class Version:
     columns: tuple[str, ...]
     num_bytes: int
     conversation: str
+    has_lora: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,16 @@ class Registry:
             manifest, digest = self.store.version(name)
             task = task_from_dict(manifest.task)
             columns, kind = tuple(str(column) for column in task.columns), str(manifest.task["kind"])
-            version = Version(AdapterKey(name, digest), mark, kind, manifest.base, columns, manifest.size, task.conversation)
+            version = Version(
+                AdapterKey(name, digest),
+                mark,
+                kind,
+                manifest.base,
+                columns,
+                manifest.size,
+                task.conversation,
+                manifest.recipe.lora is not None,
+            )
         except AdapterError as error:
             problem = error.request_message
         except Exception as error:  # a manifest may hold anything

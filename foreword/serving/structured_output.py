@@ -114,7 +114,9 @@ class StructuredOutputManager:
         if not matcher.is_error():
             matcher.compute_bitmask()  # the first is the most expensive
         if matcher.is_error():
-            raise UsageError(f"{name} is not supported ({_problem(matcher)}); simplify the {'schema' if name == 'json_schema' else name}.")
+            raise UsageError(
+                f"{name} cannot be followed ({_problem(matcher)}); simplify the {'schema' if name == 'json_schema' else name}."
+            )
         return matcher
 
     def _tokenizer(self) -> LLTokenizer:

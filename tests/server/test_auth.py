@@ -62,6 +62,11 @@ def test_a_hidden_task_looks_unknown(guarded: Served) -> None:
         assert {(found.status, found.message) for found in refused} == {
             (404, f"The model `{name}` does not exist; GET /v1/models lists those that do.")
         }
+        unload = ask(guarded.url, "/v1/tasks/unload", {"name": "writer"}, **mine)
+        assert (unload.status, unload.message) == (
+            401,
+            "This key may use only some tasks, so it cannot unload one that others use too; use a key without a list of tasks.",
+        )
         fine, hidden = ask(guarded.url, "/v1/batch", {"model": ["writer", name], "input": "x"}, **mine).json["data"]
         assert "text" in fine and hidden["error"] == refused[0].json["error"]
     assert ask(guarded.url, "/metrics", **mine).status == 401

@@ -31,7 +31,7 @@ from foreword.server.validation_errors import error_of_body
         (
             ChatCompletionRequest,
             {"model": "a", "messages": []},
-            "`messages` should be something with at least 1 item after validation, not 0, but [] came; correct it, or see /docs.",
+            "`messages` should be a list with at least 1 item, but [] came; correct it, or see /docs.",
             "messages",
         ),
         (

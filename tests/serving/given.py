@@ -49,7 +49,7 @@ def adapter(family: str, name: str, seed: int | None = None) -> Adapter:
     number = len(name) if seed is None else seed
     numbers = {KEY: prompt(model, made, number).bake(), **_weights(model, recipe, number)}
     if fitted.head is not None:
-        numbers |= {f"head.{key}": tensor for key, tensor in Head(fitted.head, model.shape.hidden, seed=number).bake().items()}
+        numbers |= {f"head.{key}": tensor for key, tensor in Head(fitted.head, model.shape.states, seed=number).bake().items()}
     return Adapter(recipe, model.shape, numbers, fitted.to_dict(), model.name, model.fingerprint, model.tokenizer_fingerprint)
 
 

@@ -74,21 +74,21 @@ def test_any_answer_may_follow_where_nothing_is_asked() -> None:
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"json_schema": '{"type": "blah"}'}, "json_schema is not supported (Invalid type: blah); simplify the schema."),
+        ({"json_schema": '{"type": "blah"}'}, "json_schema cannot be followed (Invalid type: blah); simplify the schema."),
         ({"json_schema": "{"}, "json_schema is not valid JSON (EOF while parsing an object at line 1 column 1); give a JSON schema."),
         (
             {"json_schema": '{"$ref": "file:///etc/passwd"}'},
-            "json_schema is not supported (Resource 'file:///etc/passwd' is not present in a registry and retrieving it failed: "
+            "json_schema cannot be followed (Resource 'file:///etc/passwd' is not present in a registry and retrieving it failed: "
             "Default retriever does not fetch resources); simplify the schema.",
         ),
         (
             {"json_schema": '{"$ref": "http://127.0.0.1:9/x.json"}'},
-            "json_schema is not supported (Resource 'http://127.0.0.1:9/x.json' is not present in a registry and retrieving it failed: "
+            "json_schema cannot be followed (Resource 'http://127.0.0.1:9/x.json' is not present in a registry and retrieving it failed: "
             "Default retriever does not fetch resources); simplify the schema.",
         ),
         (
             {"json_schema": '{"type": "string", "pattern": "(?=a)b"}'},
-            "json_schema is not supported (regex parse error: (?=a)b ^^^ error: look-around, including look-ahead and look-behind, is not supported); "
+            "json_schema cannot be followed (regex parse error: (?=a)b ^^^ error: look-around, including look-ahead and look-behind, is not supported); "
             "simplify the schema.",
         ),
         (

@@ -15,6 +15,7 @@ from foreword.cli.support.dataclass_options import expand
 from foreword.cli.support.loaders import base_of_store, open_model
 from foreword.cli.support.options import Device, Dtype
 from foreword.cli.support.serve_options import KEY_VARIABLE, PORT, Access, Amounts, InMemory, Network, needed
+from foreword.errors import UsageError
 
 if TYPE_CHECKING:
     from foreword.adapters.store import AdapterStore
@@ -92,9 +93,14 @@ async def _run(
     engine = _engine(frozen, store, amounts, memory)
     await engine.start()
     try:
+        base = Base.of(engine.info, model_name)
+        if engine.card(base.name) is not None:
+            raise UsageError(
+                f"the base model's name '{base.name}' is also that of a task of the store, but a request names one of them; give --model-name another."
+            )
         for task in _names(engine, memory.load):
             await engine.load(task)
-        state = ServerState(engine, Base.of(engine.info, model_name), keys=keys, limits=_limits(amounts), log=Log(texts=access.log_texts))
+        state = ServerState(engine, base, keys=keys, limits=_limits(amounts), log=Log(texts=access.log_texts))
         app = create_app(state, root_path=network.prefix, origins=network.allow_origin or ())
         running = Server(app, state, made, drain_seconds=amounts.drain_seconds, certificate=certificate)
         await running.run(lambda: _say(state, url_of(made, tls=certificate is not None), access.keys))
