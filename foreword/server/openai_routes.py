@@ -25,6 +25,8 @@ from foreword.server.stream import Stream, note
 from foreword.server.tool_responses import ToolCallBuilder
 from foreword.serving.engine import TaskCard
 
+FACT_BYTES = 64  # of a response for each token or alternative, about
+
 router = APIRouter(route_class=BodyRoute, responses=ERRORS)
 
 
@@ -101,7 +103,13 @@ async def whole(
         context.outcome = f"failed_{error.status}"
         raise
     note(context, found)
-    return json_response({**head, "choices": [shape.choice(index, each) for index, each in enumerate(found)], "usage": usage(found)})
+
+    def build() -> Response:
+        return json_response({**head, "choices": [shape.choice(index, each) for index, each in enumerate(found)], "usage": usage(found)})
+
+    tops = [top for each in found for top in (*(token.top for token in each.tokens), *(each.prompt.top if each.prompt else ()))]
+    facts = sum(1 + len(top) for top in tops)
+    return await state.threads.run(FACT_BYTES * facts, build)  # log-probabilities of long texts are megabytes
 
 
 def base_card(state: ServerState) -> Json:

@@ -72,8 +72,9 @@ def engine_requests(
             example, ids = _example(prompt, name, card, state)
             tokens = len(ids) or sum(state.base.estimate(text) for text in example.values())
             if not truncate:
-                for text in example.values():
-                    state.base.check_fits(text)
+                for text in (prompt,) if isinstance(prompt, str) else prompt.values() if isinstance(prompt, Mapping) else ():
+                    if isinstance(text, str):  # a list of words becomes JSON, whose tokens nobody reads
+                        state.base.check_fits(text)
             for draw in sampling_params:
                 request = Request(f"{request_id}-{len(made)}", card and card.name, example, draw, truncate, ids)
                 made.append(EngineRequest(request, card, name, index, tokens))

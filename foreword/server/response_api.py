@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import AsyncIterator
 from typing import Any, final
@@ -11,7 +10,7 @@ from foreword.server.http_errors import error_of_failed
 from foreword.server.inflight_requests import InflightRequests, RequestOutput
 from foreword.server.preprocessing import EngineRequest
 from foreword.server.response_api_schemas import ResponsesRequest
-from foreword.server.responses import Json, usage
+from foreword.server.responses import Json, json_text, usage
 from foreword.server.server_state import RequestContext, ServerState
 from foreword.server.stream import ALIVE, note
 from foreword.serving.request import Answer, Event, Failed, Token
@@ -151,4 +150,4 @@ class ResponseStream:
     def _event(self, kind: str, **fields: Any) -> bytes:
         document = {"type": kind, "sequence_number": self._sent, **fields}
         self._sent += 1
-        return f"event: {kind}\ndata: {json.dumps(document, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
+        return f"event: {kind}\ndata: {json_text(document)}\n\n".encode()

@@ -140,12 +140,16 @@ def usage(found: Sequence[RequestOutput]) -> Json:
 
 
 def json_response(document: Json) -> Response:
-    """A document as JSON; numbers that are not finite become null."""
+    """A response of a document as JSON."""
+    return Response(json_text(document), media_type="application/json")
+
+
+def json_text(document: Json) -> str:
+    """A document as JSON on one line; numbers that are not finite become null."""
     try:
-        text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+        return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except ValueError:
-        text = json.dumps(_finite(document), ensure_ascii=False, allow_nan=False)
-    return Response(text, media_type="application/json")
+        return json.dumps(_finite(document), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def _finite(value: Any) -> Any:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, final
 
 from foreword.server.http_errors import error_of_failed
 from foreword.server.inflight_requests import InflightRequests, RequestOutput
 from foreword.server.preprocessing import EngineRequest
-from foreword.server.responses import Json, ResponseBuilder, usage
+from foreword.server.responses import Json, ResponseBuilder, json_text, usage
 from foreword.server.server_state import RequestContext, ServerState
 from foreword.serving.request import Answer, Done, Event, Failed, Token
 
@@ -101,4 +100,4 @@ def note(context: RequestContext, found: Sequence[RequestOutput]) -> None:
 
 
 def _data(document: Any) -> bytes:
-    return f"data: {json.dumps(document, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
+    return f"data: {json_text(document)}\n\n".encode()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import final
 
-SLOWDOWN = 2.4  # a step with a chunk may take so many times a step without
+SLOWDOWN = 1.7  # a step with a chunk may take so many times a step without
 IDLE_SECONDS = 1.5  # of a step while no running sequence waits for its next token
-LEAST, MOST, FIRST = 16, 1024, 64  # tokens of a chunk; the first ones beside running sequences, before anything was measured
+LEAST, MOST, FIRST = 16, 768, 64  # tokens of a chunk; the first ones beside running sequences, before anything was measured
 FAST, SLOW = (
     0.3,
     0.1,

@@ -117,7 +117,7 @@ def test_an_answer_follows_a_json_schema(client: OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         bad = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nothing"}}}
         client.completions.create(model="writer", prompt="x", extra_body={"response_format": bad})
-    assert "json_schema is not supported" in caught.value.body["message"]  # type: ignore[index]
+    assert "json_schema cannot be followed" in caught.value.body["message"]  # type: ignore[index]
 
 
 def test_many_at_once_of_mixed_tasks(client: OpenAI) -> None:

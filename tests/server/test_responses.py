@@ -11,6 +11,8 @@ from openai import OpenAI
 from openai.types.responses import ResponseCompletedEvent, ResponseIncompleteEvent, ResponseTextDeltaEvent
 from server.given import BASE, predicted
 
+from foreword.server.responses import json_text
+
 SCHEMA = {"type": "object", "properties": {"good": {"type": "boolean"}}, "required": ["good"], "additionalProperties": False}
 
 
@@ -63,3 +65,7 @@ def test_what_is_not_supported_is_refused_by_name(client: OpenAI) -> None:
         assert caught.value.body["message"] == f"`{field}` is not supported; leave it out, or see /docs."  # type: ignore[index]
     with pytest.raises(openai.BadRequestError):
         client.responses.create(model=BASE, input=[], max_output_tokens=3)
+
+
+def test_numbers_that_json_does_not_have_become_null() -> None:
+    assert json_text({"a": [1.5, float("-inf")], "b": {"c": float("nan")}}) == '{"a":[1.5,null],"b":{"c":null}}'

@@ -21,7 +21,7 @@ from foreword.backbone.attention.merge_attention import attention_with_lse, merg
 from foreword.backbone.kv_cache import NULL_SLOT, PagedKVCache
 from foreword.shape import ModelShape
 
-MAX_QUERIES = 256  # of one row of attention; longer runs of new tokens are split, which bounds masks and scores
+MAX_QUERIES = 128  # of one row of attention; longer runs of new tokens are split, which bounds masks and scores
 SHORT = 16  # rows of so few queries share a batch
 MIN_SHARED = 256  # tokens that a group must save before it reads its first slots together
 MAX_KEPT_MASK = 1 << 20  # numbers of a mask that is kept for all layers; larger ones are made anew in each
