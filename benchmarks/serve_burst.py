@@ -52,6 +52,7 @@ def long_texts(engine: LocalEngine, many: int, tokens: int) -> list[str]:
 
 async def burst(engine: LocalEngine, given: Sequence[str]) -> tuple[dict[str, float], list[float]]:
     """Three streams alone, then with eight long texts that come together: gaps as multiples of the median gap alone, and when each long answer began."""
+    long = long_texts(engine, BURST, LONG)
     alone: list[list[float]] = [[] for _ in range(STREAMS)]
     await asyncio.gather(*(ask(engine, text, 40, moments) for text, moments in zip(given, alone, strict=False)))
     usual = [after - before for moments in alone for before, after in pairwise(moments[2:])]
@@ -61,7 +62,7 @@ async def burst(engine: LocalEngine, given: Sequence[str]) -> tuple[dict[str, fl
     while min(map(len, streams)) < 5:
         await asyncio.sleep(0.02)
     began, answers = time.perf_counter(), [list[float]() for _ in range(BURST)]
-    await asyncio.gather(*(ask(engine, text, 4, moments) for text, moments in zip(long_texts(engine, BURST, LONG), answers, strict=True)))
+    await asyncio.gather(*(ask(engine, text, 4, moments) for text, moments in zip(long, answers, strict=True)))
     ended = time.perf_counter()
     for stream in running:
         stream.cancel()
