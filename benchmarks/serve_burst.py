@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from itertools import count, pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import serve_work as work
-import store
-import torch
-from provenance import provenance
 from serve import gemma, texts
-from serve_operations import fact
-from transformers.utils.logging import disable_progress_bar
+from serve_operations import Facts, fact, run
 
 from foreword.serving.local_engine import LocalEngine
 from foreword.serving.request import Failed, Request, Token
@@ -29,7 +21,6 @@ from foreword.serving.sampling import SamplingParams
 
 STREAMS, BURST, LONG, VERY_LONG, SHORT = 3, 8, 1001, 8000, 31
 _IDS = count()
-Facts = dict[str, dict[str, Any]]
 
 
 async def ask(engine: LocalEngine, text: str, tokens: int, moments: list[float], task: str | None = None) -> None:
@@ -109,17 +100,7 @@ async def measure() -> Facts:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="benchmarks/serve_burst.py", description=__doc__)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="threads (default: all cores)")
-    parser.add_argument("--out", type=Path, default=store.RESULTS / "serve_burst.json", help="results file")
-    args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
-    disable_progress_bar()
-    birth = provenance([0], args.threads)
-    found = asyncio.run(measure())
-    store.write(args.out, {"facts": found, "provenance": birth})
-    for name, each in found.items():
-        print(f"{name}: {each['found']:g} (asked: {each['asked']})", file=sys.stdout)
+    run("serve_burst", __doc__, measure, argv)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -158,18 +158,23 @@ async def measure() -> Facts:
             return found | await memory(replace(place, engine=engine))
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="benchmarks/serve_operations.py", description=__doc__)
+def run(name: str, about: str | None, measure: Callable[[], Coroutine[Any, Any, Facts]], argv: Sequence[str] | None) -> None:
+    """The command line of a benchmark of facts: `name` is its script's and its results file's."""
+    parser = argparse.ArgumentParser(prog=f"benchmarks/{name}.py", description=about)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="threads (default: all cores)")
-    parser.add_argument("--out", type=Path, default=store.RESULTS / "serve_operations.json", help="results file")
+    parser.add_argument("--out", type=Path, default=store.RESULTS / f"{name}.json", help="results file")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     disable_progress_bar()
     birth = provenance([0], args.threads)
     found = asyncio.run(measure())
     store.write(args.out, {"facts": found, "provenance": birth})
-    for name, each in found.items():
-        print(f"{name}: {each['found']:g} (asked: {each['asked']})")
+    for fact_name, each in found.items():
+        print(f"{fact_name}: {each['found']:g} (asked: {each['asked']})")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    run("serve_operations", __doc__, measure, argv)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ class PagedKVCache:
     @property
     def slot_bytes(self) -> int:
         """Bytes of one token in all layers."""
-        return sum(kv.width for kv in self.shape.kv) * self.dtype.itemsize
+        return slot_bytes(self.shape, self.dtype)
 
     @cached_property
     def keys(self) -> list[Tensor]:
@@ -75,6 +75,7 @@ class PagedKVCache:
             self._buffers[name] = side.new_empty(need)
         return self._buffers[name][:need].view(count, *side.shape[1:])
 
-    def read(self, layer: int, slots: Int[Tensor, " N"]) -> tuple[Float[Tensor, "N K D"], Float[Tensor, "N K D"]]:
-        """A copy of what is stored."""
-        return self.keys[layer][slots], self.values[layer][slots]
+
+def slot_bytes(shape: ModelShape, dtype: torch.dtype) -> int:
+    """Bytes of one token's keys and values in all layers."""
+    return sum(kv.width for kv in shape.kv) * dtype.itemsize

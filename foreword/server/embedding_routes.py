@@ -11,14 +11,14 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from foreword.server.body_route import BodyRoute
+from foreword.server.collected_answers import collected
 from foreword.server.dependencies import ERRORS, GONE, Context, State, charge
 from foreword.server.embedding_schemas import EmbeddingRequest, EmbeddingResponse
 from foreword.server.http_errors import HTTPError
-from foreword.server.inflight_requests import ClientDisconnected, RequestOutput, collect, with_cancellation
+from foreword.server.inflight_requests import RequestOutput
 from foreword.server.preprocessing import EngineRequest, check_count
 from foreword.server.responses import json_response, usage
 from foreword.server.server_state import ServerState
-from foreword.server.stream import note
 from foreword.serving import request as engine
 
 router = APIRouter(route_class=BodyRoute, responses=ERRORS)
@@ -35,12 +35,9 @@ async def embed(body: EmbeddingRequest, request: Request, state: State, context:
         )
     made = await state.threads.run(context.num_bytes, _requests, state, context.id, body)
     made = charge(state, context, made)
-    try:
-        found = await with_cancellation(request.receive, collect(state, made))
-    except ClientDisconnected:
-        context.outcome = "cancelled"
+    found = await collected(request, state, context, made)
+    if found is None:
         return Response(status_code=GONE)
-    note(context, found)
     num_tokens = usage(found)["prompt_tokens"]
     data = [{"object": "embedding", "index": index, "embedding": _embedding(body, each)} for index, each in enumerate(found)]
     counts = {"prompt_tokens": num_tokens, "total_tokens": num_tokens}

@@ -12,16 +12,16 @@ from starlette.responses import Response, StreamingResponse
 from foreword.server import response_schemas
 from foreword.server.body_route import BodyRoute
 from foreword.server.chat_schemas import ChatCompletionRequest
+from foreword.server.collected_answers import collected
 from foreword.server.dependencies import ERRORS, EVENTS, GONE, Context, State, charge
-from foreword.server.http_errors import HTTPError
-from foreword.server.inflight_requests import ClientDisconnected, collect, with_cancellation
+from foreword.server.inflight_requests import ClientDisconnected, with_cancellation
 from foreword.server.preprocessing import EngineRequest, preprocess
 from foreword.server.request_schemas import CompletionRequest
 from foreword.server.request_validation import check_generation
 from foreword.server.response_api import ResponseStream
 from foreword.server.responses import ChatBuilder, CompletionBuilder, Json, ResponseBuilder, json_response, usage
 from foreword.server.server_state import RequestContext, ServerState
-from foreword.server.stream import Stream, note
+from foreword.server.stream import Stream
 from foreword.server.tool_responses import ToolCallBuilder
 from foreword.serving.engine import TaskCard
 
@@ -94,15 +94,9 @@ async def whole(
     head: Json,
     shape: ResponseBuilder,
 ) -> Response:
-    try:
-        found = await with_cancellation(request.receive, collect(state, engine_requests))
-    except ClientDisconnected:
-        context.outcome = "cancelled"
+    found = await collected(request, state, context, engine_requests)
+    if found is None:
         return Response(status_code=GONE)
-    except HTTPError as error:
-        context.outcome = f"failed_{error.status}"
-        raise
-    note(context, found)
 
     def build() -> Response:
         return json_response({**head, "choices": [shape.choice(index, each) for index, each in enumerate(found)], "usage": usage(found)})

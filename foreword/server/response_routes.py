@@ -6,15 +6,14 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from foreword.server.body_route import BodyRoute
+from foreword.server.collected_answers import collected
 from foreword.server.dependencies import ERRORS, EVENTS, GONE, Context, State, charge
-from foreword.server.inflight_requests import ClientDisconnected, collect, with_cancellation
 from foreword.server.openai_routes import stream_response
 from foreword.server.preprocessing import preprocess
 from foreword.server.request_validation import check_generation
 from foreword.server.response_api import ResponseObject, ResponseStream
 from foreword.server.response_api_schemas import ResponsesRequest, ResponsesResponse
 from foreword.server.responses import json_response
-from foreword.server.stream import note
 
 router = APIRouter(route_class=BodyRoute, responses=ERRORS)
 
@@ -29,10 +28,7 @@ async def respond(body: ResponsesRequest, request: Request, state: State, contex
     shape = ResponseObject(context, body)
     if body.stream:
         return await stream_response(request, ResponseStream(state, context, made[0], shape))
-    try:
-        found = await with_cancellation(request.receive, collect(state, made))
-    except ClientDisconnected:
-        context.outcome = "cancelled"
+    found = await collected(request, state, context, made)
+    if found is None:
         return Response(status_code=GONE)
-    note(context, found)
     return json_response(shape.ended(found[0]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, final
 
+from foreword.server.collected_answers import note
 from foreword.server.http_errors import error_of_failed
 from foreword.server.inflight_requests import InflightRequests, RequestOutput
 from foreword.server.preprocessing import EngineRequest
@@ -87,16 +88,6 @@ class Stream:
         found.take(event)
         usage_field = {"usage": None} if self._with_usage else {}
         return [_data({**self._head, "choices": [choice], **usage_field}) for choice in choices if choice is not None]
-
-
-def note(context: RequestContext, found: Sequence[RequestOutput]) -> None:
-    """The facts about answers for the log."""
-    counted = usage(found)
-    context.prompt_tokens, context.completion_tokens = counted["prompt_tokens"], counted["completion_tokens"]
-    reasons = {each.done.reason if each.done else f"failed_{each.failed.kind}" if each.failed else "cancelled" for each in found}
-    context.outcome = ",".join(sorted(reasons))
-    if context.said is None and context.texts is not None:
-        context.said = [each.text for each in found]
 
 
 def _data(document: Any) -> bytes:

@@ -13,15 +13,15 @@ from foreword.errors import ForewordError
 from foreword.server import response_schemas
 from foreword.server.batch_items import read_items, refused
 from foreword.server.body_route import BodyRoute
+from foreword.server.collected_answers import collected
 from foreword.server.dependencies import ERRORS, GONE, Context, State, charge
 from foreword.server.http_errors import HTTPError, error_of, error_of_failed, model_not_found
-from foreword.server.inflight_requests import ClientDisconnected, RequestOutput, collect, with_cancellation
+from foreword.server.inflight_requests import RequestOutput
 from foreword.server.middleware import path_of
-from foreword.server.preprocessing import EngineRequest, Prompt, engine_requests
+from foreword.server.preprocessing import Prompt, engine_requests
 from foreword.server.request_schemas import Batch, Classification, ModelRequest, Question, Questions, Tagging, TaskName
 from foreword.server.responses import Json, extra, json_response, usage
 from foreword.server.server_state import RequestContext, ServerState
-from foreword.server.stream import note
 from foreword.serving.engine import TaskCard
 from foreword.serving.sampling import SamplingParams
 from foreword.task_kinds import BASE_MODEL, find_kind
@@ -57,7 +57,7 @@ async def batch(body: Batch, request: Request, state: State, context: Context) -
     items = await state.threads.run(context.num_bytes, read_items, state, context, body)
     made = [item.request for item in items if item.request is not None]
     made = charge(state, context, made)
-    found = await _collected(request, state, context, made, apart=True)
+    found = await collected(request, state, context, made, apart=True)
     if found is None:
         return Response(status_code=GONE)
     outputs = iter(found)
@@ -133,24 +133,11 @@ async def _listed(
         context.num_bytes, engine_requests, state, context.id, [(body.model, card)], inputs, [SamplingParams()], truncate=body.truncate
     )
     made = charge(state, context, made)
-    found = await _collected(request, state, context, made, apart=False)
+    found = await collected(request, state, context, made)
     if found is None:
         return Response(status_code=GONE)
     data = [{"index": index, **facts(each)} for index, each in enumerate(found)]
     return json_response({**_head(context, "list"), "model": body.model, "data": data, "usage": usage(found)})
-
-
-async def _collected(
-    request: Request, state: ServerState, context: RequestContext, made: Sequence[EngineRequest], *, apart: bool
-) -> list[RequestOutput] | None:
-    """Whole answers, None if the client has left."""
-    try:
-        found = await with_cancellation(request.receive, collect(state, made, apart=apart))
-    except ClientDisconnected:
-        context.outcome = "cancelled"
-        return None
-    note(context, found)
-    return found
 
 
 def _head(context: RequestContext, prefix: str) -> Json:

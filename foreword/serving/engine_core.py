@@ -12,7 +12,7 @@ from typing import final
 from torch import Tensor
 
 from foreword.backbone.frozen_model import FrozenModel
-from foreword.backbone.kv_cache import NULL_SLOT, PagedKVCache
+from foreword.backbone.kv_cache import NULL_SLOT, PagedKVCache, slot_bytes
 from foreword.backbone.weights.packed_linear import pack_linear_layers
 from foreword.errors import ModelError
 from foreword.serving.adapter_cache import AdapterKey
@@ -50,8 +50,8 @@ class EngineCore:
         _check_device(model)
         self.base, self.model = model, pack_linear_layers(model) if pack_weights else model
         budget = MemoryBudget(default_memory(model.device) if memory_bytes is None else memory_bytes)
-        cache = PagedKVCache(model.shape, 0, model.dtype, model.device)
-        cache.capacity = budget.total // cache.slot_bytes + NULL_SLOT + 1
+        capacity = budget.total // slot_bytes(model.shape, model.dtype) + NULL_SLOT + 1
+        cache = PagedKVCache(model.shape, capacity, model.dtype, model.device)
         self.kv = KVCacheManager(cache, budget, prefix_caching=prefix_caching)
         self.runner = ModelRunner(cache)
         self.adapters = AdapterManager(self.model, self.kv)

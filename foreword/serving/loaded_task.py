@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import torch
-
 from foreword.adapters.adapter import Adapter
 from foreword.backbone.adapter_state import AdapterState
 from foreword.backbone.frozen_model import FrozenModel
+from foreword.backbone.kv_cache import slot_bytes
 from foreword.backbone.prompt_to_kv import compile_prompt
 from foreword.families.registry import check_site, family_of
 from foreword.prompts.template import Row
@@ -44,8 +43,7 @@ class LoadedTask:
     @property
     def _prompt_bytes(self) -> int:
         if self.prefix is not None and self.generates:
-            width = sum(kv.width for kv in self.model.shape.kv)
-            return self.prefix.length * width * torch.finfo(self.model.dtype).bits // 8
+            return self.prefix.length * slot_bytes(self.model.shape, self.model.dtype)
         tokens, head = self.adapter_state.tokens, self.adapter_state.head
         tensors = (
             []
